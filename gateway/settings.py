@@ -1,0 +1,146 @@
+"""Every setting, with its unit, range and default.
+
+Sources, the first that names a setting wins: command-line flag, environment
+(``GATEWAY_PORT``, ``GATEWAY_AUTH_IN_BAND``), configuration file (``gateway.toml``, one
+table per group), default. An unknown key or a value out of range raises ``SettingsError``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Bytes = Annotated[int, msgspec.Meta(ge=1)]
+Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every group of settings."""
+
+
+class AuthSettings(Group):
+    """Who may connect. The algorithm comes from here, never from the token."""
+
+    algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = "HS256"
+    secret: str = ""
+    """HS256 signing key, at least 32 bytes."""
+    public_key_file: str = ""
+    """PEM file that checks RS256, ES256 and EdDSA tokens."""
+    private_key_file: str = ""
+    """PEM file with which the gateway issues such tokens (optional)."""
+    jwks_url: str = ""
+    """Address of a JSON Web Key Set; takes the place of ``public_key_file``."""
+    jwks_cache: Seconds = 300.0
+    jwks_timeout: Seconds = 5.0
+    jwks_min_refresh: Seconds = 10.0
+    """At least this long between two fetches caused by an unknown ``kid``."""
+    jwks_max_keys: Count = 64
+    audience: str = ""
+    issuer: str = ""
+    leeway: Annotated[float, msgspec.Meta(ge=0, le=300)] = 5.0
+    in_band: bool = False
+    """Upgrade connections without a token; they must send ``auth`` first."""
+    in_band_timeout: Seconds = 5.0
+    ticket_ttl: Seconds = 30.0
+    max_tickets: Count = 100_000
+    token_ttl: Seconds = 3600.0
+    """Lifetime of issued tokens when none is asked for."""
+    max_token_ttl: Seconds = 86400.0 * 30
+    default_rooms: Permissions = {"*": ["join", "publish", "presence", "history"]}
+    """What a token without a ``rooms`` claim may do, in its own organisation."""
+    max_revocations: Count = 100_000
+
+
+class LimitSettings(Group):
+    """Bounds of one connection, and of one node."""
+
+    message_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
+    """Largest message from a client; a larger one closes with 1009."""
+    queue_messages: Count = 4096
+    """Messages that may wait for one slow connection."""
+    queue_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 * 2**20
+    rooms_per_connection: Count = 1000
+    patterns_per_filter: Count = 64
+    pending_commands: Count = 1024
+    """Commands of one connection that wait for the broker."""
+    connections: Count = 100_000
+    head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
+    head_timeout: Seconds = 10.0
+    """A peer must have sent its whole request head by then."""
+    body_bytes: Bytes = 2 * 2**20
+    """Largest REST body."""
+    batch: Count = 100
+    """Operations in one REST batch."""
+
+
+class ConnectionSettings(Group):
+    """The life of one connection, all in seconds."""
+
+    heartbeat: Seconds = 30.0
+    """A ping goes out after this long; a peer silent for two of them is dead."""
+    inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Close a connection that sent no command for this long; 0 is never."""
+    typing_timeout: Seconds = 5.0
+    close_timeout: Seconds = 2.0
+    """How long the peer has to answer a Close frame."""
+    command_timeout: Seconds = 10.0
+    """How long one command may wait for the broker or a handler."""
+
+
+class HistorySettings(Group):
+    """What the memory broker keeps of each room."""
+
+    messages: Annotated[int, msgspec.Meta(ge=0)] = 256
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**20
+    age: Seconds = 300.0
+    rooms: Count = 100_000
+    """Rooms kept without a member; the longest unused goes first."""
+    page: Count = 256
+    """Events in one page of ``history``."""
+
+
+class TlsSettings(Group):
+    """Certificate chain and key as PEM files; both or none."""
+
+    certificate: str = ""
+    key: str = ""
+
+
+class LogSettings(Group):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "human", "json"] = "auto"
+    """``auto``: human on a terminal, JSON otherwise."""
+
+
+class Settings(Group):
+    """The whole configuration of one gateway process."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    broker: str = "memory"
+    database: str = "sqlite:///data/gateway.db"
+    workers: Count = 1
+    dev: bool = False
+    data_dir: str = "data"
+    """Where development mode keeps its generated key."""
+    node: str = ""
+    """Name of this node in ``connected`` and stats; generated when empty."""
+    allowed_origins: list[str] = []
+    """Origins that browsers may connect from; empty allows every one."""
+    shutdown_timeout: Seconds = 10.0
+    """How long flushing and closing may take after SIGTERM."""
+    retry_after: Seconds = 1.0
+    """Hint to clients in ``closing`` at shutdown."""
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    connection: ConnectionSettings = ConnectionSettings()
+    history: HistorySettings = HistorySettings()
+    tls: TlsSettings = TlsSettings()
+    log: LogSettings = LogSettings()
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message is one clear line."""
