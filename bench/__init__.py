@@ -1,0 +1,1 @@
+"""Benchmarks: one question per script, peers beside ours in one run."""

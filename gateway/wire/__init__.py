@@ -1,0 +1,1 @@
+"""Bytes and messages on one socket: the listener, the lanes, the outbox."""

@@ -1,0 +1,383 @@
+"""One WebSocket connection: a nursery with reader, writer and heartbeat, and the fast lane.
+
+A connection begins after the upgrade was answered and ends with its nursery; then its
+socket is closed and nothing of it remains. What it carries is its handler's business
+(:class:`Handler`), so the same wire serves the envelope and a plain echo.
+
+The fast lane handles whole frames straight out of the chunk that was read, many at a
+time, without a task switch. The first frame that is anything else hands the connection
+over to trio-websocket for good (``gateway/wire/handover.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+from collections.abc import Awaitable
+from typing import Final, Protocol
+
+import trio
+
+from gateway.wire.handover import run_slow_lane
+from gateway.wire.outbox import Flusher, Outbox
+from gateway.wire.pump import Pump
+from gateway.wire.signal import Signal
+from protocol.errors import CloseCode
+from protocol.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PING_FRAME,
+    PONG,
+    TEXT,
+    close_frame,
+    cut_frames,
+    parse_close,
+    server_frame,
+)
+
+__all__ = ["Handler", "WireConnection", "WireLimits"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK: Final = 65536
+
+
+class Handler(Protocol):
+    """What a connection carries. None of its methods may block, and none should raise."""
+
+    deadline: float
+    """Trio time at which ``on_deadline`` is to be called; ``math.inf`` for never."""
+
+    def on_message(self, payload: bytes, text: bool) -> Awaitable[None] | None:
+        """Handle one message; what is returned is awaited before the next message is handled."""
+
+    def on_deadline(self) -> None:
+        """``deadline`` has come; set the next one."""
+
+
+class WireLimits:
+    """The bounds of one connection; one object serves all connections of a listener."""
+
+    __slots__ = ("close_timeout", "heartbeat", "message_bytes", "queue_bytes", "queue_messages")
+
+    def __init__(
+        self,
+        *,
+        message_bytes: int = 2**20,
+        queue_messages: int = 4096,
+        queue_bytes: int = 4 * 2**20,
+        heartbeat: float = 30.0,
+        close_timeout: float = 2.0,
+    ) -> None:
+        """Sizes are in bytes, times in seconds."""
+        self.message_bytes = message_bytes
+        self.queue_messages = queue_messages
+        self.queue_bytes = queue_bytes
+        self.heartbeat = heartbeat
+        self.close_timeout = close_timeout
+
+
+class WireConnection:
+    """Give it a plain non-blocking ``sock``, or a ``stream`` (TLS, memory); it closes what it was given."""
+
+    __slots__ = (
+        "_armed",
+        "_attention",
+        "_backlog",
+        "_finished",
+        "_foreign",
+        "_heard",
+        "_pending",
+        "_pump",
+        "_scope",
+        "_sock",
+        "_stream",
+        "_tick",
+        "_work",
+        "close_code",
+        "close_deadline",
+        "closed_by_peer",
+        "handler",
+        "limits",
+        "outbox",
+        "received_bytes",
+        "received_messages",
+    )
+
+    def __init__(
+        self,
+        *,
+        flusher: Flusher,
+        pump: Pump | None,
+        limits: WireLimits,
+        sock: socket.socket | None = None,
+        stream: trio.abc.Stream | None = None,
+        unread: bytes = b"",
+    ) -> None:
+        """``unread`` is what came behind the upgrade request in the same chunk."""
+        self._sock = sock
+        self._stream = stream
+        self._pump = pump if sock is not None else None
+        self.limits = limits
+        self.outbox = Outbox(flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes)
+        self.outbox.on_full = self._too_slow
+        self.handler: Handler
+        self._pending = unread
+        self._backlog: list[tuple[int, bytes]] | None = None
+        self._work: Awaitable[None] | None = None
+        self._foreign = False
+        self._finished = False
+        self._armed = False
+        self._heard = True
+        self._attention = Signal()
+        self._tick = Signal()
+        self._scope: trio.CancelScope | None = None
+        self.close_code: int = 1006
+        self.close_deadline = math.inf
+        self.closed_by_peer = False
+        self.received_messages = 0
+        self.received_bytes = 0
+
+    # --- what others may ask of a connection -------------------------------------------------
+
+    def close(self, code: int, reason: str = "", *, discard: bool = False) -> None:
+        """Send Close behind what is queued and end when the peer has answered, or after ``close_timeout``."""
+        if self.outbox.sealed:
+            return
+        self.close_code = int(code)
+        self.outbox.seal(close_frame(code, reason), discard=discard)
+        self.close_deadline = trio.current_time() + self.limits.close_timeout
+        self._tick.set()
+
+    def abort(self, code: int) -> None:
+        """End at once, without a closing handshake."""
+        if not self._finished:
+            self.close_code = int(code)
+            self.outbox.break_off()
+            self._finish()
+            if self._scope is not None:
+                self._scope.cancel()
+
+    def reschedule(self) -> None:
+        """The handler's ``deadline`` moved nearer."""
+        self._tick.set()
+
+    @property
+    def closing(self) -> bool:
+        """A Close frame was queued, or the connection is gone."""
+        return self.outbox.sealed
+
+    # --- its life -----------------------------------------------------------------------------
+
+    async def run(self, handler: Handler) -> None:
+        """Serve the connection until it has ended; never raises an error of the peer's making."""
+        self.handler = handler
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self._sock is not None:
+                    nursery.start_soon(self.outbox.write_socket, self._sock)
+                else:
+                    assert self._stream is not None
+                    nursery.start_soon(self.outbox.write_stream, self._stream)
+                nursery.start_soon(self._heartbeat)
+                await self._read()
+                nursery.cancel_scope.cancel()
+            await self._finish_writing()
+        finally:
+            self._disarm()
+            self.outbox.break_off()
+            self._scope = None
+            if self._sock is not None:
+                self._sock.close()
+            if self._stream is not None:
+                await trio.aclose_forcefully(self._stream)
+
+    async def _read(self) -> None:
+        if self._pending:
+            self._feed(b"")
+        while not self._finished:
+            if self._work is not None:
+                work, self._work = self._work, None
+                await self.await_work(work)
+                self._resume()
+            elif self._foreign:
+                unread, self._pending = self._pending, b""
+                await run_slow_lane(self, unread)
+                return
+            elif self._pump is not None and self._sock is not None:
+                if not self._armed:
+                    self._pump.arm(self._sock, self.on_readable)
+                    self._armed = True
+                await self._attention.wait()
+            else:
+                chunk = await self.receive()
+                if chunk:
+                    self._feed(chunk)
+                else:
+                    self._finish()
+
+    async def receive(self) -> bytes:
+        """Read the next chunk; empty at the end, however it came."""
+        try:
+            if self._sock is not None:
+                while True:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    try:
+                        chunk = self._sock.recv(_CHUNK)
+                        break
+                    except BlockingIOError:
+                        continue
+            else:
+                assert self._stream is not None
+                chunk = bytes(await self._stream.receive_some(_CHUNK))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+        self._heard = True
+        self.received_bytes += len(chunk)
+        return chunk
+
+    async def await_work(self, work: Awaitable[None]) -> None:
+        """Await what a handler returned; its errors close the connection with 1011."""
+        try:
+            await work
+        except Exception:
+            self._handler_failed()
+
+    async def _finish_writing(self) -> None:
+        """Let the last frames out, half-close, and let the peer close (RFC 6455, section 7.1.1)."""
+        with trio.move_on_after(self.limits.close_timeout):
+            await self.outbox.drain(self._sock, self._stream)
+            if self.outbox.broken:
+                return
+            if self._sock is not None:
+                try:
+                    self._sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    return
+            if not self.closed_by_peer:
+                # Unread bytes at close would make the kernel reset the connection and lose our Close.
+                while await self.receive():
+                    pass
+
+    async def _heartbeat(self) -> None:
+        """Ping, find dead peers, and keep the handler's deadline and that of the closing handshake."""
+        interval = self.limits.heartbeat
+        next_ping = trio.current_time() + interval
+        awaiting = False
+        while True:
+            with trio.move_on_at(min(next_ping, self.handler.deadline, self.close_deadline)):
+                await self._tick.wait()
+            now = trio.current_time()
+            if now >= self.close_deadline:
+                self.abort(self.close_code)
+                return
+            if now >= self.handler.deadline:
+                self.handler.on_deadline()
+            if now >= next_ping:
+                if awaiting and not self._heard:
+                    self.abort(CloseCode.HEARTBEAT_MISSED)
+                    return
+                self._heard = False
+                awaiting = True
+                self.outbox.put_urgent(PING_FRAME)
+                self.outbox.flush()
+                next_ping = now + interval
+
+    # --- the fast lane: all of this runs without waiting ----------------------------------------
+
+    def on_readable(self) -> None:
+        """Read one chunk and handle what is in it (called by the pump); contains every error."""
+        assert self._sock is not None
+        try:
+            chunk = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._finish()
+            return
+        self._heard = True
+        self.received_bytes += len(chunk)
+        self._feed(chunk)
+
+    def _feed(self, chunk: bytes) -> None:
+        if self._pending:
+            chunk = self._pending + chunk
+        frames, consumed, self._foreign = cut_frames(chunk)
+        self._pending = chunk[consumed:] if consumed else chunk
+        if frames:
+            self._handle(frames)
+        if self._foreign and self._work is None:
+            self._call_reader()
+
+    def _resume(self) -> None:
+        """Go on behind an awaited command: the frames cut with it, then what was cut after them."""
+        backlog, self._backlog = self._backlog, None
+        if backlog:
+            self._handle(backlog)
+
+    def _handle(self, frames: list[tuple[int, bytes]]) -> None:
+        try:
+            for index, (opcode, payload) in enumerate(frames):
+                work = self._handle_frame(opcode, payload)
+                if work is not None:
+                    self._work = work
+                    self._backlog = frames[index + 1 :]
+                    self._call_reader()
+                    return
+                if self._finished:
+                    return
+        except Exception:
+            self._handler_failed()
+
+    def _handler_failed(self) -> None:
+        log.exception("a message handler failed; its connection is closed")
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _handle_frame(self, opcode: int, payload: bytes) -> Awaitable[None] | None:
+        if opcode <= BINARY:
+            return self.deliver(payload, opcode == TEXT)
+        if opcode == PING:
+            self.outbox.put_urgent(server_frame(PONG, payload))
+        elif opcode == CLOSE:
+            self.peer_closed(*(parse_close(payload) or (1002, "")))
+        return None
+
+    def deliver(self, payload: bytes, text: bool) -> Awaitable[None] | None:
+        """Give one whole message to the handler, or close with 1009 if it is too large."""
+        if self.outbox.sealed:
+            return None
+        self.received_messages += 1
+        if len(payload) > self.limits.message_bytes:
+            self.close(CloseCode.TOO_LARGE, f"messages are limited to {self.limits.message_bytes} bytes")
+            return None
+        return self.handler.on_message(payload, text)
+
+    def peer_closed(self, code: int, _reason: str) -> None:
+        """The peer's Close has come: answer it if ours has not gone out, then end."""
+        if not self.outbox.sealed:
+            self.closed_by_peer = True
+            self.close_code = code
+            self.outbox.seal(close_frame(code) if code != 1005 else server_frame(CLOSE, b""))
+        self._finish()
+
+    def _too_slow(self) -> None:
+        self.close(CloseCode.SLOW_CONSUMER, "too slow: the queue is full", discard=True)
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._call_reader()
+
+    def _call_reader(self) -> None:
+        self._disarm()
+        self._attention.set()
+
+    def _disarm(self) -> None:
+        if self._armed:
+            self._armed = False
+            assert self._pump is not None and self._sock is not None
+            self._pump.disarm(self._sock)

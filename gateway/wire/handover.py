@@ -1,0 +1,112 @@
+"""The slow lane: trio-websocket takes over a connection, for good, from a given byte.
+
+It is for everything the fast lane leaves alone: fragments, 64-bit lengths, protocol errors,
+bad UTF-8. trio-websocket reads from a stream of ours that first tells it an upgrade
+request (the real one was answered long ago), swallows its 101 answer, and then gives the
+unread bytes and what the socket brings. What it writes (pongs, Close) are whole frames, each
+one ``send_all``; they go through the outbox like everything else, so the two never
+interleave within a frame. No order is lost: the fast lane has stopped exactly in front of
+the first byte that trio-websocket sees, and never runs again on this connection.
+
+Traps of trio-websocket 0.12 and wsproto 1.3 that end here: after a protocol error the socket is
+closed without a Close frame (we send it, with the code); its ``aclose`` has no deadline
+(never called); a full message queue stops control frames (messages are handled as they
+come).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, wrap_server_stream
+
+from protocol.errors import CloseCode
+from protocol.frames import CLOSE, PONG
+
+if TYPE_CHECKING:
+    from gateway.wire.connection import WireConnection
+
+__all__ = ["run_slow_lane"]
+
+_REQUEST: Final = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class _LaneStream(trio.abc.Stream):
+    """What trio-websocket takes for its socket."""
+
+    def __init__(self, wire: WireConnection, unread: bytes) -> None:
+        self._wire = wire
+        self._unread = unread
+        self._requested = False
+        self._accepted = trio.Event()
+        self.ended = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if not self._requested:
+            self._requested = True
+            await trio.lowlevel.checkpoint()
+            return _REQUEST
+        # Bytes behind the request before accept() has returned would be a protocol error to wsproto.
+        await self._accepted.wait()
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            return unread
+        chunk = await self._wire.receive()
+        self.ended = not chunk
+        return chunk
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self._accepted.is_set():
+            self._accepted.set()  # this is the second 101
+            return
+        frame = bytes(data)
+        if frame[0] & 15 == PONG:
+            self._wire.outbox.put_urgent(frame)
+        elif frame[0] & 15 == CLOSE:
+            code = int.from_bytes(frame[2:4], "big") if len(frame) >= 4 else 1005
+            self._wire.peer_closed(code, "")
+        self._wire.outbox.flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """The wire closes the socket, after what is queued has gone out."""
+        await trio.lowlevel.checkpoint()
+
+
+async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
+    """Read and deliver messages until the connection ends; ``unread`` comes before the socket's bytes."""
+    stream = _LaneStream(wire, unread)
+    code: int = CloseCode.PROTOCOL_ERROR
+    try:
+        async with trio.open_nursery() as nursery:
+            request = await wrap_server_stream(
+                nursery, stream, message_queue_size=0, max_message_size=wire.limits.message_bytes
+            )
+            websocket = await request.accept()
+            while True:
+                try:
+                    message = await websocket.get_message()
+                except ConnectionClosed as closed:
+                    if closed.reason is not None:
+                        code = closed.reason.code
+                    break
+                text = isinstance(message, str)
+                payload = message.encode() if isinstance(message, str) else bytes(message)
+                work = wire.deliver(payload, text)
+                if work is not None:
+                    await wire.await_work(work)
+                wire.outbox.flush()
+            nursery.cancel_scope.cancel()
+    except* (ConnectionClosed, wsproto.utilities.ProtocolError):
+        pass
+    if not wire.closing and not stream.ended:
+        # The library gave up without a Close frame.
+        wire.close(CloseCode.PROTOCOL_ERROR if code == 1006 else code)

@@ -1,0 +1,240 @@
+"""One port: accepts sockets, reads each request head, and gives the connection to whom it is for.
+
+``GET /ws`` goes to the WebSocket side, everything else, untouched, to HTTP. A peer has
+``head_timeout`` seconds for the TLS handshake and its whole head, and ``head_bytes`` of room;
+a silent peer, a byte a second, or 100 kB of head cost no more than that.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
+
+__all__ = ["Accepted", "HttpHandler", "Listener", "WebSocketHandler"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK: Final = 65536
+_BACKLOG: Final = 4096
+_NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(slots=True)
+class Accepted:
+    """One accepted connection: ``sock`` when it is plain, ``stream`` when it speaks TLS."""
+
+    peer: str
+    """The peer's IP address."""
+    sock: socket.socket | None = None
+    stream: trio.SSLStream[trio.SocketStream] | None = None
+
+    async def receive(self) -> bytes:
+        """The next chunk; empty at the end."""
+        if self.stream is not None:
+            return bytes(await self.stream.receive_some(_CHUNK))
+        assert self.sock is not None
+        while True:
+            await trio.lowlevel.wait_readable(self.sock)
+            try:
+                return self.sock.recv(_CHUNK)
+            except BlockingIOError:
+                continue
+
+    async def send(self, data: bytes) -> None:
+        """Send all of ``data``."""
+        if self.stream is not None:
+            await self.stream.send_all(data)
+            return
+        assert self.sock is not None
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.sock)
+
+    def as_stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        """The connection as a Trio stream, which owns the socket from now on."""
+        if self.stream is not None:
+            return self.stream
+        assert self.sock is not None
+        return trio.SocketStream(trio.socket.from_stdlib_socket(self.sock))
+
+    async def finish(self) -> None:
+        """Half-close and read what still comes, so that our answer is not lost to a reset."""
+        if self.sock is not None:
+            self.sock.shutdown(socket.SHUT_WR)
+        for _ in range(64):
+            if not await self.receive():
+                return
+
+    async def close(self) -> None:
+        """Close at once; may be called again."""
+        if self.sock is not None:
+            self.sock.close()
+        if self.stream is not None:
+            await trio.aclose_forcefully(self.stream)
+
+
+WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[None]]
+"""Serves one upgrade request, given what came behind its head; may raise Refusal before answering."""
+HttpHandler = Callable[[trio.abc.HalfCloseableStream, bytes], Awaitable[None]]
+"""Serves one HTTP connection, given what was read of it."""
+
+
+class Listener:
+    """The listening sockets of one node and the tasks of every connection that came through them."""
+
+    def __init__(
+        self,
+        *,
+        websocket: WebSocketHandler,
+        http: HttpHandler | None,
+        path: str | None = "/ws",
+        head_bytes: int = 16384,
+        head_timeout: float = 10.0,
+        max_connections: int = 100_000,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side."""
+        self._websocket = websocket
+        self._http = http
+        self._ours = re.compile(
+            rb"[A-Z]{1,16} " + (b"" if path is None else re.escape(path.encode()) + rb"[ ?]")
+        )
+        self._head_bytes = head_bytes
+        self._head_timeout = head_timeout
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._sockets: list[socket.socket] = []
+        self._accepting = trio.CancelScope()
+        self.open = 0
+        self.refused = 0
+        self.port = 0
+
+    async def bind(self, host: str, port: int) -> None:
+        """Open the listening sockets; raises OSError."""
+        for listener in await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG):
+            # Trio gives SO_REUSEADDR and both families; we accept without its stream objects.
+            listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.append(socket.socket(fileno=listener.socket.detach()))
+            self._sockets[-1].setblocking(False)
+        self.port = self._sockets[0].getsockname()[1]
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; connections go on."""
+        self._accepting.cancel()
+
+    async def run(self) -> None:
+        """Serve until :meth:`stop_accepting` was called and every connection has ended, or until cancelled."""
+        async with trio.open_nursery() as connections:
+            try:
+                with self._accepting:
+                    async with trio.open_nursery() as nursery:
+                        for sock in self._sockets:
+                            nursery.start_soon(self._accept, sock, connections)
+            finally:
+                for sock in self._sockets:
+                    sock.close()
+
+    async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            # A slice of a storm: the connections just accepted get their turn in between.
+            for _ in range(16):
+                try:
+                    accepted, address = sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _NO_RESOURCES:
+                        log.error("cannot accept a connection: %s", error)
+                        await trio.sleep(0.1)
+                    break
+                accepted.setblocking(False)
+                self.open += 1
+                connections.start_soon(self._serve, accepted, str(address[0]))
+
+    async def _serve(self, sock: socket.socket, peer: str) -> None:
+        connection = Accepted(peer, sock)
+        try:
+            await self._serve_contained(connection)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+            pass  # the peer went away
+        except* Exception:
+            log.exception("a connection failed")
+        finally:
+            self.open -= 1
+            await connection.close()
+
+    async def _serve_contained(self, connection: Accepted) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
+            if self._ssl_context is not None:
+                await self._start_tls(connection, self._ssl_context)
+            try:
+                head, unread = await self._read_head(connection, scope)
+                if not self._ours.match(head):
+                    assert self._http is not None
+                    scope.deadline = float("inf")
+                    await self._http(connection.as_stream(), head + unread)
+                    return
+                if self.open > self._max_connections:
+                    raise Refusal(503, "this node is full", code=402, headers={"Retry-After": "1"})
+                request = parse_upgrade(head, max_bytes=self._head_bytes)
+                scope.deadline = float("inf")
+                await self._websocket(connection, request, unread)
+            except Refusal as refusal:
+                self.refused += 1
+                scope.deadline = trio.current_time() + self._head_timeout
+                await connection.send(refusal_response(refusal))
+                await connection.finish()
+        if scope.cancelled_caught:
+            self.refused += 1
+            with trio.move_on_after(1):
+                await connection.send(refusal_response(Refusal(408, "the request head took too long")))
+
+    async def _start_tls(self, connection: Accepted, context: ssl.SSLContext) -> None:
+        assert connection.sock is not None
+        stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock)),
+            context,
+            server_side=True,
+            https_compatible=True,
+        )
+        connection.sock, connection.stream = None, stream
+        await stream.do_handshake()
+
+    async def _read_head(self, connection: Accepted, scope: trio.CancelScope) -> tuple[bytes, bytes]:
+        """The request head for /ws (with what came behind it), or whatever was read of anything else."""
+        data = b""
+        while True:
+            chunk = await connection.receive()
+            if not chunk:
+                raise trio.BrokenResourceError
+            data += chunk
+            end = data.find(b"\r\n\r\n")
+            if end >= 0 and end + 4 <= self._head_bytes:
+                return data[: end + 4], data[end + 4 :]
+            if len(data) > self._head_bytes or end >= 0:
+                raise Refusal(431, f"the request head is limited to {self._head_bytes} bytes")
+            if self._http is not None and not _may_be_http(data):
+                raise Refusal(400, "this is not HTTP")
+
+
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{1,16}( [!-~]*( (H(T(T(P(/.*)?)?)?)?)?)?)?\Z", re.DOTALL)
+
+
+def _may_be_http(data: bytes) -> bool:
+    """Tell garbage from a request line that may still grow (RFC 9112, section 3)."""
+    line = data.partition(b"\r\n")[0]
+    return _REQUEST_LINE.match(line) is not None

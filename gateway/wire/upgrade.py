@@ -1,0 +1,133 @@
+"""The opening handshake: reading the request head, the 101 answer, and refusals (RFC 6455, section 4)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs
+
+import h11
+
+__all__ = ["Refusal", "UpgradeRequest", "accept_response", "parse_upgrade", "refusal_response"]
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Refusal(Exception):
+    """The handshake is refused with an HTTP answer; ``code`` is an error number of ours, 0 for none."""
+
+    def __init__(
+        self, status: int, detail: str, *, code: int = 0, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """A well-formed request to upgrade to WebSocket version 13."""
+
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    """Lower-case names; repeated headers are joined with a comma (RFC 9110, section 5.3)."""
+    key: bytes
+    subprotocols: list[str] = field(default_factory=list)
+
+    def parameter(self, name: str) -> str | None:
+        """The first value of a query parameter."""
+        values = self.query.get(name)
+        return values[0] if values else None
+
+
+def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
+    """Parse one request head (with its closing blank line); raises :class:`Refusal` with the HTTP status."""
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+    try:
+        parser.receive_data(head)
+        request = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise Refusal(error.error_status_hint, "the request cannot be understood") from None
+    if not isinstance(request, h11.Request):
+        raise Refusal(400, "the request head is incomplete")
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    target, _, query = request.target.decode("latin-1").partition("?")
+    if request.method != b"GET":
+        raise Refusal(405, "a WebSocket begins with GET", headers={"Allow": "GET"})
+    if "upgrade" not in _tokens(headers.get("connection", "")) or "websocket" not in _tokens(
+        headers.get("upgrade", "")
+    ):
+        raise Refusal(
+            426,
+            "this address speaks WebSocket: send Connection: Upgrade and Upgrade: websocket",
+            headers={"Upgrade": "websocket"},
+        )
+    if headers.get("sec-websocket-version") != "13":
+        raise Refusal(426, "only WebSocket version 13 is spoken", headers={"Sec-WebSocket-Version": "13"})
+    key = headers.get("sec-websocket-key", "")
+    try:
+        decoded = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if len(decoded) != 16:
+        raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    return UpgradeRequest(
+        path=target,
+        query=parse_qs(query, keep_blank_values=True, max_num_fields=32) if query else {},
+        headers=headers,
+        key=key.encode(),
+        subprotocols=[
+            name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()
+        ],
+    )
+
+
+def _tokens(header: str) -> list[str]:
+    return [token.strip().lower() for token in header.split(",")]
+
+
+def accept_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
+    """The 101 answer."""
+    accept = base64.b64encode(hashlib.sha1(request.key + _GUID).digest())
+    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol else b""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + chosen + b"\r\n"
+    )
+
+
+def refusal_response(refusal: Refusal) -> bytes:
+    """A whole HTTP/1.1 answer with a problem document (RFC 9457), after which the connection closes."""
+    title = HTTPStatus(refusal.status).phrase
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+    }
+    if refusal.code:
+        problem["code"] = refusal.code
+    body = json.dumps(problem).encode()
+    headers = {
+        "Content-Type": "application/problem+json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "Cache-Control": "no-store",
+        **refusal.headers,
+    }
+    if refusal.status == 401:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {refusal.status} {title}\r\n{lines}\r\n".encode("latin-1") + body
