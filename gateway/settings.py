@@ -7,9 +7,13 @@ table per group), default. An unknown key or a value out of range raises ``Setti
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
+
+# Up to the last @, since a password may hold one: hiding too much is harmless.
+_PASSWORD = re.compile(r"(://[^/:@]*:)\S*@|([?&]password=)[^&\s]*")
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -18,10 +22,25 @@ Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every group of settings."""
+    """Base of every group of settings; its ``repr`` shows no secret."""
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_shown(name, getattr(self, name))}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class AuthSettings(Group):
+def _shown(name: str, value: object) -> str:
+    if name == "secret" and value:
+        return "'***'"
+    return repr(hide_password(value) if isinstance(value, str) else value)
+
+
+def hide_password(address: str) -> str:
+    """``address`` with ``***`` in place of the password, for messages and logs."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", address)
+
+
+class AuthSettings(Group, frozen=True):
     """Who may connect. The algorithm comes from here, never from the token."""
 
     algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = "HS256"
@@ -49,12 +68,14 @@ class AuthSettings(Group):
     token_ttl: Seconds = 3600.0
     """Lifetime of issued tokens when none is asked for."""
     max_token_ttl: Seconds = 86400.0 * 30
-    default_rooms: Permissions = {"*": ["join", "publish", "presence", "history"]}
+    default_rooms: Permissions = msgspec.field(
+        default_factory=lambda: {"*": ["join", "publish", "presence", "history"]}
+    )
     """What a token without a ``rooms`` claim may do, in its own organisation."""
     max_revocations: Count = 100_000
 
 
-class LimitSettings(Group):
+class LimitSettings(Group, frozen=True):
     """Bounds of one connection, and of one node."""
 
     message_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
@@ -76,7 +97,7 @@ class LimitSettings(Group):
     """Operations in one REST batch."""
 
 
-class ConnectionSettings(Group):
+class ConnectionSettings(Group, frozen=True):
     """The life of one connection, all in seconds."""
 
     heartbeat: Seconds = 30.0
@@ -90,7 +111,7 @@ class ConnectionSettings(Group):
     """How long one command may wait for the broker or a handler."""
 
 
-class HistorySettings(Group):
+class HistorySettings(Group, frozen=True):
     """What the memory broker keeps of each room."""
 
     messages: Annotated[int, msgspec.Meta(ge=0)] = 256
@@ -102,20 +123,20 @@ class HistorySettings(Group):
     """Events in one page of ``history``."""
 
 
-class TlsSettings(Group):
+class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
     certificate: str = ""
     key: str = ""
 
 
-class LogSettings(Group):
+class LogSettings(Group, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = "auto"
     """``auto``: human on a terminal, JSON otherwise."""
 
 
-class Settings(Group):
+class Settings(Group, frozen=True):
     """The whole configuration of one gateway process."""
 
     host: str = "127.0.0.1"

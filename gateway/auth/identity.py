@@ -1,0 +1,125 @@
+"""Who a connection is and what it may do in which room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import ClassVar, Final
+from weakref import WeakValueDictionary
+
+from protocol.patterns import compile_pattern
+
+__all__ = ["ROLES", "Grants", "Identity", "Permission"]
+
+ROLES: Final = ("member", "service", "admin")
+"""Roles that mean something here; a token may carry others, which grant nothing."""
+
+ROOM_CACHE: Final = 256
+"""Rooms whose answer one ``Grants`` remembers; small, since every distinct set of claims has its own."""
+
+
+class Permission(IntFlag):
+    """One thing a token may do in the rooms that a pattern names."""
+
+    JOIN = 1
+    PUBLISH = 2
+    PRESENCE = 4
+    HISTORY = 8
+
+    @classmethod
+    def parse(cls, names: Iterable[str]) -> int:
+        """The bits of ``names`` (``join``, ``publish``, …); raises ``KeyError`` with an unknown name."""
+        bits = 0
+        for name in names:
+            bits |= _BITS[name]
+        return bits
+
+
+_BITS: Final = {permission.name.lower(): int(permission) for permission in Permission if permission.name}
+_EVERYTHING: Final = 15
+
+# allows() runs for every publish. Arithmetic on IntFlag costs ten times a tuple index, so the answers for all
+# sixteen sets of bits are laid out once: _ANSWERS[granted][asked].
+_ANSWERS: Final = tuple(tuple(granted & asked == asked for asked in range(16)) for granted in range(16))
+
+
+class Grants:
+    """Permissions by room pattern; a room's permissions are the union over the patterns that match it.
+
+    Made with ``of``, which hands out one object for equal contents, so that thousands
+    of connections with the same claims share one set of rules and one cache.
+    """
+
+    __slots__ = ("__weakref__", "_cache", "_matchers", "rules")
+
+    ALL: ClassVar[Grants]
+    """Everything in every room of the own organisation."""
+
+    _shared: ClassVar[WeakValueDictionary[frozenset[tuple[str, int]], Grants]] = WeakValueDictionary()
+
+    def __init__(self, rules: frozenset[tuple[str, int]]) -> None:
+        self.rules = rules
+        self._cache: dict[str, tuple[bool, ...]] = {}
+        self._matchers: tuple[tuple[Callable[[str], bool], int], ...] = tuple(
+            (compile_pattern(pattern), bits) for pattern, bits in sorted(rules)
+        )
+
+    @classmethod
+    def of(cls, rooms: Mapping[str, Iterable[str]]) -> Grants:
+        """The shared grants for ``rooms`` (pattern → permission names).
+
+        Raises ``KeyError`` with the first unknown permission name, and whatever
+        ``compile_pattern`` raises for a bad pattern.
+        """
+        rules = frozenset((pattern, Permission.parse(names)) for pattern, names in rooms.items())
+        grants = cls._shared.get(rules)
+        if grants is None:
+            grants = cls._shared[rules] = cls(rules)
+        return grants
+
+    def allows(self, room: str, permission: Permission) -> bool:
+        """Tell whether every bit of ``permission`` is granted in ``room``."""
+        try:
+            return self._cache[room][permission]
+        except KeyError:
+            return self._decide(room)[permission]
+
+    def _decide(self, room: str) -> tuple[bool, ...]:
+        granted = 0
+        for matches, bits in self._matchers:
+            if granted | bits != granted and matches(room):
+                granted |= bits
+        if len(self._cache) >= ROOM_CACHE:
+            self._cache.clear()
+        answers = self._cache[room] = _ANSWERS[granted]
+        return answers
+
+    def __repr__(self) -> str:
+        return f"Grants({dict(sorted(self.rules))})"
+
+
+Grants.ALL = Grants.of({"*": tuple(_BITS)})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a verified token says. Times are seconds since 1970 UTC."""
+
+    org: str
+    user: str | None
+    roles: frozenset[str]
+    grants: Grants
+    expires: float | None = None
+    jti: str | None = None
+    issued_at: float | None = None
+
+    @property
+    def is_service(self) -> bool:
+        """A backend of the organisation: may do everything inside it."""
+        return "service" in self.roles or "admin" in self.roles
+
+    @property
+    def is_admin(self) -> bool:
+        """May also name another organisation."""
+        return "admin" in self.roles
