@@ -93,6 +93,12 @@ class LimitSettings(Group, frozen=True):
     """A peer must have sent its whole request head by then."""
     body_bytes: Bytes = 2 * 2**20
     """Largest REST body."""
+    body_timeout: Seconds = 30.0
+    """A REST body must have arrived whole by then."""
+    keep_alive: Seconds = 15.0
+    """How long an HTTP connection may stay idle, and how long the head of a later request may take."""
+    send_timeout: Seconds = 30.0
+    """How long a peer may take for 64 KiB of an HTTP answer."""
     batch: Count = 100
     """Operations in one REST batch."""
 
