@@ -6,9 +6,11 @@ say exactly the same. A key whose value is null means the same as an absent key.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import msgspec
+
+from protocol.values import MAX_DEPTH, Unsigned, Value
 
 __all__ = [
     "CLIENT_KINDS",
@@ -24,8 +26,6 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-MAX_DEPTH: Final = 16
-"""Containers inside each other, the envelope's own map being the first."""
 MAX_ROOM_BYTES: Final = 200
 MAX_EVENT_BYTES: Final = 100
 MAX_MID_BYTES: Final = 100
@@ -50,21 +50,31 @@ KINDS: Final[dict[str, int]] = {
 }  # fmt: skip
 """Kind → CBOR integer; each takes one byte. ``presence`` is one kind in both directions."""
 
-Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+if TYPE_CHECKING:
+    _Kind = str
+else:
+    _Kind = Literal[tuple(KINDS)]
 
 
-class Envelope(msgspec.Struct, omit_defaults=True, gc=False):
-    """One message, in either direction. Only ``t`` is always there; ``v`` is 1.
+class Envelope(
+    msgspec.Struct, tag_field="v", tag=VERSION, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """One message, in either direction. Only ``t`` is always there; ``v`` is always 1.
 
-    Raises nothing by itself: the codecs check what comes from the network.
+    ``id``, ``seq``, ``ts`` (ms since 1970 UTC) and ``code`` are 0 … 2⁶³−1; ``data`` is
+    of the value model (``protocol.values``). Raises nothing by itself: the codecs check
+    what comes from the network, down to the types, but not the names (``protocol.names``).
     """
 
-    t: str
-    v: int = VERSION
+    # The version is msgspec's tag: it costs no field, and is written although it is constant.
+    # Unknown fields are forbidden here only to send such messages down the codecs' careful path.
+    v: ClassVar[int] = VERSION
+
+    t: _Kind
     id: Unsigned | None = None
     room: str | None = None
     event: str | None = None
-    data: Any = None
+    data: Value = None
     seq: Unsigned | None = None
     epoch: str | None = None
     ts: Unsigned | None = None

@@ -1,0 +1,154 @@
+"""The CBOR codec: RFC 8949, decoded strictly, integers as keys and kinds.
+
+Not well-formed here, beyond RFC 8949 itself: tags, indefinite lengths, duplicate keys,
+bytes after the first item, nesting deeper than 16.
+
+cbor2 can refuse map keys other than strings, and must: Python's hashes of integers and
+tuples can be predicted, so a map of chosen ones takes quadratic time. The envelope's
+own keys are integers, though. So the head of the outer map is replaced by the head of
+an array of twice the length, which is the same bytes from there on, and the pairs are
+put together here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, NoReturn
+
+import cbor2
+import msgspec
+
+from protocol.codec import examine, malformed
+from protocol.envelope import KEYS, KINDS, MAX_DEPTH, VERSION, Envelope
+
+__all__ = ["CBOR", "CborCodec"]
+
+_NAMES: Final = {key: name for name, key in KEYS.items()}
+_KIND_NAMES: Final = {number: kind for kind, number in KINDS.items()}
+_FIELDS: Final = tuple((name, KEYS[name]) for name in Envelope.__struct_fields__ if name != "t")
+
+
+def _array_head(pairs: int) -> bytes:
+    items = 2 * pairs
+    return bytes((0x80 | items,)) if items <= 23 else b"\x9b" + items.to_bytes(8, "big")
+
+
+_MAP, _TINY = 0xA0, 0x17
+_ARRAY_HEADS: Final = {_MAP | pairs: _array_head(pairs) for pairs in range(_TINY + 1)}
+_LENGTH_BYTES: Final = {_MAP | 24: 1, _MAP | 25: 2, _MAP | 26: 4, _MAP | 27: 8}
+
+
+def _refuse_tag(*_: object) -> NoReturn:
+    raise ValueError("tags are not allowed")
+
+
+class _NoTags(Mapping[int, Any]):
+    """Answers for every tag, so that none of cbor2's own decoders is reached."""
+
+    def __getitem__(self, tag: int) -> Any:
+        return _refuse_tag
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _new_decoder() -> tuple[io.BytesIO, cbor2.CBORDecoder]:
+    source = io.BytesIO()
+    decoder = cbor2.CBORDecoder(
+        source,
+        max_depth=MAX_DEPTH,
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+        strict_hashable_types=True,
+        semantic_decoders=_NoTags(),
+        tag_hook=_refuse_tag,
+    )
+    return source, decoder
+
+
+_idle: list[tuple[io.BytesIO, cbor2.CBORDecoder]] = []
+"""Decoders to use again, one per thread at most; one that failed is never put back."""
+
+
+def _read_items(payload: bytes) -> list[Any]:
+    """Return keys and values of the outer map in turn; raises a fatal ``ProtocolError``."""
+    if not payload:
+        raise malformed("an empty message")
+    head = _ARRAY_HEADS.get(payload[0])
+    length = 0
+    if head is None:
+        if payload[0] not in _LENGTH_BYTES:
+            raise malformed("not a map of definite length")
+        length = _LENGTH_BYTES[payload[0]]
+        pairs = int.from_bytes(payload[1 : 1 + length], "big")
+        if pairs > len(payload):
+            raise malformed("not well-formed CBOR: the map is cut short")
+        head = _array_head(pairs)
+    source, decoder = _idle.pop() if _idle else _new_decoder()
+    source.seek(0)
+    source.truncate()
+    source.write(head + payload[1 + length :])
+    source.seek(0)
+    try:
+        items: list[Any] = decoder.decode()
+    except cbor2.CBORDecodeError as error:
+        raise malformed(f"not well-formed CBOR, or not allowed here: {_reason(error)}") from None
+    if source.tell() != len(payload) - 1 - length + len(head):
+        raise malformed("bytes after the end of the map")
+    _idle.append((source, decoder))
+    return items
+
+
+def _reason(error: cbor2.CBORDecodeError) -> str:
+    return str(error.__cause__ or error)[:200]
+
+
+class CborCodec:
+    """``trireme.v1.cbor``: binary messages. See ``protocol.codec.Codec``."""
+
+    name: Final[Literal["cbor"]] = "cbor"
+    subprotocol: Final = "trireme.v1.cbor"
+    binary: Final = True
+
+    def decode(self, payload: bytes) -> Envelope:
+        items = _read_items(payload)
+        turns = iter(items)
+        try:
+            # True and 1.0 would pass for 1 in a lookup, so the type is asked too.
+            fields = {_NAMES[key]: value for key, value in zip(turns, turns, strict=True) if type(key) is int}
+            if 2 * len(fields) == len(items) and fields["v"] == VERSION and type(fields["t"]) is int:
+                fields["t"] = _KIND_NAMES[fields["t"]]
+                return msgspec.convert(fields, Envelope)
+        except (KeyError, msgspec.ValidationError):
+            pass  # the careful path says what is wrong, or ignores unknown keys
+        return _decode_carefully(items)
+
+    def encode(self, envelope: Envelope) -> bytes:
+        fields: dict[int, Any] = {0: VERSION, 1: KINDS[envelope.t]}
+        for name, key in _FIELDS:
+            value = getattr(envelope, name)
+            if value is not None:
+                fields[key] = value
+        return cbor2.dumps(fields)
+
+
+def _decode_carefully(items: list[Any]) -> Envelope:
+    keys, values = items[::2], items[1::2]
+    # Compared as text: the hash of text cannot be predicted, and 1, true and 1.0 stay apart.
+    if len({f"{type(key).__name__} {key!r}" for key in keys}) != len(keys):
+        raise malformed("a key comes twice")
+    fields: dict[str, Any] = {}
+    unknown: list[tuple[object, object]] = []
+    for key, value in zip(keys, values, strict=True):
+        if type(key) is int and key in _NAMES:
+            fields[_NAMES[key]] = value
+        else:
+            unknown.append((key, value))
+    return examine(fields, unknown, _KIND_NAMES)
+
+
+CBOR: Final = CborCodec()

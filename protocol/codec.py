@@ -1,0 +1,117 @@
+"""What the two codecs have in common: their interface, and the careful path.
+
+Each codec has a fast path in C that accepts exactly the valid envelopes without
+unknown keys. Whatever it does not accept is decoded again without types and examined
+here in a fixed order, so that both codecs refuse the same things with the same number:
+
+1. not well-formed or too deep: fatal, 1007;
+2. version, then kind;
+3. the fields in the order of the envelope, then unknown keys, which are ignored when
+   their values are of the value model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, Protocol
+
+from protocol.envelope import VERSION, Envelope
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
+from protocol.values import MAX_INT, find_problem, text_problem
+
+__all__ = ["Codec", "examine", "malformed"]
+
+
+class Codec(Protocol):
+    """One way of writing envelopes. Instances hold no state of a connection."""
+
+    @property
+    def name(self) -> str:
+        """``cbor`` or ``json``."""
+
+    @property
+    def subprotocol(self) -> str:
+        """The WebSocket subprotocol that selects it."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether its messages are binary WebSocket messages."""
+
+    def decode(self, payload: bytes) -> Envelope:
+        """Read one message.
+
+        Raises ``ProtocolError``, with ``fatal`` set to 1007 when the bytes are not well-formed
+        or too deep, otherwise with the command's ``id`` where that can be read.
+        """
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """Write one message.
+
+        ``data`` must be of the value model: what did not come through a codec goes through
+        ``protocol.values.check_value`` first. Raises ``TypeError`` or ``ValueError`` for what
+        the codec cannot write at all.
+        """
+
+
+def malformed(reason: str) -> ProtocolError:
+    """Make the fatal error for bytes that are not one well-formed message."""
+    return ProtocolError(ErrorCode.MALFORMED, reason, fatal=CloseCode.INVALID_DATA)
+
+
+_TEXTS = ("room", "event", "epoch", "mid", "sender", "message")
+_NUMBERS = ("id", "seq", "ts", "code")
+
+
+def examine(
+    fields: Mapping[str, Any],
+    unknown: Iterable[tuple[object, object]],
+    kinds: Mapping[Any, str],
+) -> Envelope:
+    """Read an envelope from decoded but unchecked parts; raises ``ProtocolError``.
+
+    ``fields`` are the known keys by name, ``unknown`` the other pairs, ``kinds`` the codec's
+    own form of each kind.
+    """
+    unknown = list(unknown)
+    # Too deep is fatal wherever it is, so all depths come before any other complaint.
+    problems = {name: find_problem(value) for name, value in fields.items()}
+    unknown_problems = [find_problem(value) for _, value in unknown]
+
+    number = fields.get("id")
+    id = number if _is_unsigned(number) else None
+
+    def refuse(code: ErrorCode, message: str) -> NoReturn:
+        raise ProtocolError(code, message, id=id)
+
+    for name in ("v", "t"):
+        if fields.get(name) is None:
+            refuse(ErrorCode.MISSING_FIELD, f"{name}: is missing")
+    version, kind = fields["v"], fields["t"]
+    if type(version) is not int:
+        refuse(ErrorCode.BAD_FIELD, "v: must be an integer")
+    if version != VERSION:
+        refuse(ErrorCode.UNSUPPORTED_VERSION, f"v: only version {VERSION} is spoken here")
+    form = type(next(iter(kinds)))
+    if type(kind) is not form:
+        refuse(ErrorCode.BAD_FIELD, "t: must be text" if form is str else "t: must be an integer")
+    if kind not in kinds:
+        refuse(ErrorCode.UNKNOWN_KIND, "t: is not a known kind")
+    for name, value in fields.items():
+        if value is None or name in ("v", "t"):
+            continue
+        if name in _NUMBERS and not _is_unsigned(value):
+            refuse(ErrorCode.BAD_FIELD, f"{name}: must be an integer from 0 to 2^63-1")
+        problem = text_problem(value) if name in _TEXTS else problems[name]
+        if problem is not None:
+            refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")
+    for (key, _), problem in zip(unknown, unknown_problems, strict=True):
+        if type(key) is not int and (bad_key := text_problem(key)) is not None:
+            refuse(ErrorCode.BAD_FIELD, f"an unknown key: {bad_key}")
+        if problem is not None:
+            refuse(ErrorCode.BAD_FIELD, f"an unknown key: {problem}")
+    rest = {name: value for name, value in fields.items() if name not in ("v", "t")}
+    return Envelope(t=kinds[kind], **rest)
+
+
+def _is_unsigned(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_INT
