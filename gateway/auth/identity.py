@@ -8,7 +8,7 @@ from enum import IntFlag
 from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
-from protocol.patterns import compile_pattern
+from protocol.patterns import compile_pattern, normalize_pattern
 
 __all__ = ["ROLES", "Grants", "Identity", "Permission"]
 
@@ -69,10 +69,13 @@ class Grants:
     def of(cls, rooms: Mapping[str, Iterable[str]]) -> Grants:
         """The shared grants for ``rooms`` (pattern → permission names).
 
-        Raises ``KeyError`` with the first unknown permission name, and whatever
-        ``compile_pattern`` raises for a bad pattern.
+        Raises ``KeyError`` with the first unknown permission name; patterns are the caller's to check.
         """
-        rules = frozenset((pattern, Permission.parse(names)) for pattern, names in rooms.items())
+        merged: dict[str, int] = {}
+        for pattern, names in rooms.items():
+            pattern = normalize_pattern(pattern)
+            merged[pattern] = merged.get(pattern, 0) | Permission.parse(names)
+        rules = frozenset(merged.items())
         grants = cls._shared.get(rules)
         if grants is None:
             grants = cls._shared[rules] = cls(rules)

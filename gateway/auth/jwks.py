@@ -60,6 +60,7 @@ class KeySet:
         self._lock = trio.Lock()
         self._fetched: float | None = None
         self._attempted: float | None = None
+        self._failure: str | None = None
 
     async def key(self, kid: str | None) -> Any:
         """The key named ``kid``; without ``kid``, the only key of the set.
@@ -87,6 +88,13 @@ class KeySet:
         if kid is None:
             raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the token names no key (kid)")
         raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the token names an unknown key (kid)")
+
+    async def fetch(self) -> int:
+        """Fetch now and return the number of usable keys; raises ``ProtocolError`` TIMEOUT with the reason."""
+        await self._refresh()
+        if self._failure is not None:
+            raise ProtocolError(ErrorCode.TIMEOUT, self._failure)
+        return len(self._keys)
 
     def _find(self, kid: str | None) -> Any:
         if kid is None and len(self._keys) == 1:
@@ -120,11 +128,12 @@ class KeySet:
                 raise
             except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, _Unusable) as exc:
                 # The type and not the text: an address may hold a password.
-                reason = str(exc) if isinstance(exc, _Unusable) else type(exc).__name__
-                log.warning("jwks fetch failed", reason=reason, keys=len(self._keys))
+                self._failure = str(exc) if isinstance(exc, _Unusable) else type(exc).__name__
+                log.warning("jwks fetch failed", reason=self._failure, keys=len(self._keys))
                 self._attempted = self._clock()
                 return
             self._keys = keys
+            self._failure = None
             self._fetched = self._attempted = self._clock()
             log.info("jwks fetched", keys=len(keys))
 

@@ -21,7 +21,9 @@ from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.settings import AuthSettings, SettingsError
+from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_pattern
 
 __all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
 
@@ -30,7 +32,6 @@ MAX_TOKEN: Final = 16384
 MAX_ORG: Final = 64
 MAX_USER: Final = 200
 MAX_JTI: Final = 200
-MAX_PATTERN: Final = 200
 MAX_PATTERNS: Final = 256
 MAX_ROLES: Final = 32
 _END_OF_TIME: Final = (
@@ -283,8 +284,11 @@ def _roles(names: tuple[str, ...]) -> frozenset[str]:
 def _grants(rooms: Mapping[str, Sequence[str]]) -> Grants:
     if len(rooms) > MAX_PATTERNS:
         _refuse(f"the token has more than {MAX_PATTERNS} patterns in rooms")
-    for pattern in rooms:
-        _check_text("pattern in rooms", pattern, MAX_PATTERN)
+    try:
+        for pattern in rooms:
+            check_pattern(pattern, field="pattern", max_bytes=MAX_ROOM_BYTES)
+    except ProtocolError as exc:
+        _refuse(f"the token's rooms are wrong: {exc.message}")
     try:
         return Grants.of(rooms)
     except KeyError as exc:
