@@ -26,16 +26,37 @@ __all__ = ["CBOR", "CborCodec"]
 
 _NAMES: Final = {key: name for name, key in KEYS.items()}
 _KIND_NAMES: Final = {number: kind for kind, number in KINDS.items()}
-_FIELDS: Final = tuple((name, KEYS[name]) for name in Envelope.__struct_fields__ if name != "t")
+_UINT, _TEXT, _ARRAY, _MAP = 0x00, 0x60, 0x80, 0xA0
+"""Major types 0, 3, 4 and 5 in the upper three bits of an item's first byte."""
 
 
-def _array_head(pairs: int) -> bytes:
-    items = 2 * pairs
-    return bytes((0x80 | items,)) if items <= 23 else b"\x9b" + items.to_bytes(8, "big")
+def _write_head(major: int, argument: int) -> bytes:
+    """Write an item's head in its shortest form (RFC 8949, section 4.2.1)."""
+    if argument < 24:
+        return bytes((major | argument,))
+    for additional, size in ((24, 1), (25, 2), (26, 4)):
+        if argument < 1 << 8 * size:
+            return bytes((major | additional,)) + argument.to_bytes(size, "big")
+    return bytes((major | 27,)) + argument.to_bytes(8, "big")
 
 
-_MAP, _TINY = 0xA0, 0x17
-_ARRAY_HEADS: Final = {_MAP | pairs: _array_head(pairs) for pairs in range(_TINY + 1)}
+_UINT_HEADS: Final = tuple(_write_head(_UINT, n) for n in range(256))
+_TEXT_HEADS: Final = tuple(_write_head(_TEXT, n) for n in range(256))
+_MAP_HEADS: Final = {2 * pairs - 2: _write_head(_MAP, pairs) for pairs in range(2, len(KEYS) + 1)}
+"""By the number of parts that ``encode`` joins: this head, one for ``v`` and ``t``, two for each other pair."""
+_STARTS: Final = {kind: b"\x00\x01\x01" + _write_head(_UINT, number) for kind, number in KINDS.items()}
+
+
+def _uint(number: int) -> bytes:
+    return _UINT_HEADS[number] if 0 <= number < 256 else _write_head(_UINT, number)
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return (_TEXT_HEADS[len(raw)] if len(raw) < 256 else _write_head(_TEXT, len(raw))) + raw
+
+
+_ARRAY_HEADS: Final = {_MAP | pairs: _write_head(_ARRAY, 2 * pairs) for pairs in range(24)}
 _LENGTH_BYTES: Final = {_MAP | 24: 1, _MAP | 25: 2, _MAP | 26: 4, _MAP | 27: 8}
 
 
@@ -87,7 +108,7 @@ def _read_items(payload: bytes) -> list[Any]:
         pairs = int.from_bytes(payload[1 : 1 + length], "big")
         if pairs > len(payload):
             raise malformed("not well-formed CBOR: the map is cut short")
-        head = _array_head(pairs)
+        head = _write_head(_ARRAY, 2 * pairs)
     source, decoder = _idle.pop() if _idle else _new_decoder()
     source.seek(0)
     source.truncate()
@@ -128,12 +149,32 @@ class CborCodec:
         return _decode_carefully(items)
 
     def encode(self, envelope: Envelope) -> bytes:
-        fields: dict[int, Any] = {0: VERSION, 1: KINDS[envelope.t]}
-        for name, key in _FIELDS:
-            value = getattr(envelope, name)
-            if value is not None:
-                fields[key] = value
-        return cbor2.dumps(fields)
+        # Written out field by field: cbor2 takes half as long again for the map as a whole.
+        parts = [b"", _STARTS[envelope.t]]
+        if (number := envelope.id) is not None:
+            parts += b"\x02", _uint(number)
+        if (text := envelope.room) is not None:
+            parts += b"\x03", _text(text)
+        if (text := envelope.event) is not None:
+            parts += b"\x04", _text(text)
+        if (data := envelope.data) is not None:
+            parts += b"\x05", cbor2.dumps(data)
+        if (number := envelope.seq) is not None:
+            parts += b"\x06", _uint(number)
+        if (text := envelope.epoch) is not None:
+            parts += b"\x07", _text(text)
+        if (number := envelope.ts) is not None:
+            parts += b"\x08", _uint(number)
+        if (text := envelope.mid) is not None:
+            parts += b"\x09", _text(text)
+        if (text := envelope.sender) is not None:
+            parts += b"\x0a", _text(text)
+        if (number := envelope.code) is not None:
+            parts += b"\x0b", _uint(number)
+        if (text := envelope.message) is not None:
+            parts += b"\x0c", _text(text)
+        parts[0] = _MAP_HEADS[len(parts)]
+        return b"".join(parts)
 
 
 def _decode_carefully(items: list[Any]) -> Envelope:
