@@ -106,7 +106,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Tree:
             continue
         path = _VARIABLES.get(variable)
         if path is None:
-            raise SettingsError(f"environment: unknown variable {variable}{_suggest(variable, _VARIABLES)}")
+            raise SettingsError(f"environment: unknown variable {variable}{_suggest_variable(variable)}")
         source = f"environment variable {variable}"
         value = _parse_text(environ[variable], _PATHS[path], source)
         _put(tree, path, _convert(value, path, source, strict=not isinstance(value, str)))
@@ -209,6 +209,13 @@ def _merge(below: _Tree, above: _Tree) -> None:
 def _suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {prefix}{near[0]}?)" if near else ""
+
+
+def _suggest_variable(variable: str) -> str:
+    # Compared without the prefix, which would make everything look alike.
+    return _suggest(
+        variable.removeprefix(_PREFIX), [name.removeprefix(_PREFIX) for name in _VARIABLES], _PREFIX
+    )
 
 
 def _one_line(exc: Exception) -> str:

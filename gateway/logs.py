@@ -17,7 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.settings import LogSettings, hide_password
 
-__all__ = ["HIDDEN", "configure", "redact"]
+__all__ = ["HIDDEN", "configure", "hide_secrets", "redact"]
 
 HIDDEN: Final = "***"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -95,9 +95,10 @@ def _redacted(name: object, value: Any, depth: int) -> Any:
         return {key: _redacted(key, inner, depth - 1) for key, inner in value.items()}
     if depth > 0 and isinstance(value, list | tuple | set | frozenset):
         return [_redacted(None, inner, depth - 1) for inner in value]
-    return _clean(str(value))
+    return hide_secrets(str(value))
 
 
-def _clean(text: str) -> str:
+def hide_secrets(text: str) -> str:
+    """``text`` without the tokens, tickets and passwords that it shows in addresses and headers."""
     text = _IN_ADDRESS.sub(rf"\1={HIDDEN}", text)
     return hide_password(_BEARER.sub(rf"\g<1>{HIDDEN}", text))

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from protocol.patterns import compile_pattern, normalize_pattern
 
-__all__ = ["ROLES", "Grants", "Identity", "Permission"]
+__all__ = ["PERMISSIONS", "ROLES", "Grants", "Identity", "Permission"]
 
 ROLES: Final = ("member", "service", "admin")
 """Roles that mean something here; a token may carry others, which grant nothing."""
@@ -37,7 +37,8 @@ class Permission(IntFlag):
 
 
 _BITS: Final = {permission.name.lower(): int(permission) for permission in Permission if permission.name}
-_EVERYTHING: Final = 15
+PERMISSIONS: Final = tuple(_BITS)
+"""The names that claims use."""
 
 # allows() runs for every publish. Arithmetic on IntFlag costs ten times a tuple index, so the answers for all
 # sixteen sets of bits are laid out once: _ANSWERS[granted][asked].
@@ -102,7 +103,7 @@ class Grants:
         return f"Grants({dict(sorted(self.rules))})"
 
 
-Grants.ALL = Grants.of({"*": tuple(_BITS)})
+Grants.ALL = Grants.of({"*": PERMISSIONS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class KeySet:
         raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the token names an unknown key (kid)")
 
     async def fetch(self) -> int:
-        """Fetch now and return the number of usable keys; raises ``ProtocolError`` TIMEOUT with the reason."""
+        """Fetch now; the number of usable keys. Raises ``ProtocolError`` TIMEOUT with the reason."""
         await self._refresh()
         if self._failure is not None:
             raise ProtocolError(ErrorCode.TIMEOUT, self._failure)

@@ -148,7 +148,7 @@ class Authenticator:
         ttl = settings.token_ttl if ttl is None else ttl
         if not (math.isfinite(ttl) and 1 <= ttl <= settings.max_token_ttl):
             raise ProtocolError(
-                ErrorCode.BAD_FIELD, f"ttl must be from 1 to {settings.max_token_ttl:g} seconds"
+                ErrorCode.BAD_FIELD, f"ttl must be from 1 to {settings.max_token_ttl:.15g} seconds"
             )
         unknown = [role for role in roles if role not in ROLES]
         if unknown:

@@ -1,0 +1,285 @@
+"""The command ``gateway``.
+
+Exit codes: 0 done, 1 something outside failed (a server, a file), 2 the command or the
+configuration is wrong. What went wrong is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import trio
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+from msgspec import structs
+
+from gateway import logs
+from gateway.arguments import Failed, UserError, parse_rooms, parse_seconds
+from gateway.auth.keys import dev_secret_file, with_signing_key
+from gateway.auth.tokens import Authenticator
+from gateway.configuration import load_settings
+from gateway.diagnosis import examine, refuse_unavailable
+from gateway.settings import Settings, SettingsError
+from protocol.errors import ProtocolError
+
+__all__ = ["main"]
+
+Config = Annotated[Path | None, Parameter(help="Configuration file; ./gateway.toml is read where it exists.")]
+Dev = Annotated[
+    bool | None,
+    Parameter(
+        negative="", help="Development mode: a signing key is generated once and kept in the data folder."
+    ),
+]
+Org = Annotated[str, Parameter(help="Organisation that the token is for.")]
+Roles = Annotated[
+    tuple[Literal["member", "service", "admin"], ...],
+    Parameter(name="--role", negative="", show_default=False, help="Role; may be given more than once."),
+]
+Rooms = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--room",
+        negative="",
+        show_default=False,
+        help="What may be done where, as 'PATTERN=join,publish,presence,history'; may be given more than"
+        " once. Without it the gateway's default_rooms apply.",
+    ),
+]
+Url = Annotated[
+    str | None,
+    Parameter(help="Address of the gateway, ws://HOST:PORT/ws; by default the configured one, here."),
+]
+Token = Annotated[
+    str | None, Parameter(help="Token to use; by default one is issued with the configuration's key.")
+]
+Ttl = Annotated[str | None, Parameter(help="Lifetime, such as 30s, 15m, 1h or 7d.")]
+
+app = App(
+    name="gateway",
+    help="Trireme: a real-time gateway with rooms, events and many organisations over WebSocket.",
+    help_format="plaintext",
+    version=lambda: importlib.metadata.version("trireme-gateway"),
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+
+
+@app.command
+def serve(
+    *,
+    host: Annotated[str | None, Parameter(help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on (8000); 0 takes a free one.")] = None,
+    config: Config = None,
+    broker: Annotated[str | None, Parameter(help="memory, or redis://HOST:PORT.")] = None,
+    database: Annotated[
+        str | None, Parameter(help="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
+    ] = None,
+    workers: Annotated[int | None, Parameter(help="Processes that share the port (1).")] = None,
+    dev: Dev = None,
+) -> int:
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    A flag wins over the environment (GATEWAY_PORT, GATEWAY_AUTH_SECRET, …), which wins over the
+    configuration file.
+    """
+    settings = load_settings(
+        config,
+        os.environ,
+        {
+            "host": host,
+            "port": port,
+            "broker": broker,
+            "database": database,
+            "workers": workers,
+            "dev": dev,
+        },
+    )
+    refuse_unavailable(settings)
+    settings = with_signing_key(settings)
+    logs.configure(settings.log)
+    from gateway.app import serve as run  # the other commands start faster without the server
+
+    return run(settings)
+
+
+@app.command
+def token(
+    *,
+    org: Org,
+    user: Annotated[str | None, Parameter(help="User that the token is for.")] = None,
+    role: Roles = (),
+    room: Rooms = (),
+    ttl: Ttl = None,
+    config: Config = None,
+    dev: Dev = None,
+) -> int:
+    """Print a token (JWT), signed with the key of the configuration."""
+    issued = _authenticator(_settings(config, dev)).issue(
+        org=org,
+        user=user,
+        roles=role,
+        rooms=parse_rooms(room),
+        ttl=None if ttl is None else parse_seconds("--ttl", ttl),
+    )
+    print(issued.token)
+    return 0
+
+
+@app.command
+async def check(*, config: Config = None, dev: Dev = None) -> int:
+    """Check the configuration, the keys, the broker and the database.
+
+    Prints one line for each and exits with 1 when one of them cannot be used.
+    """
+    try:
+        settings = _settings(config, dev)
+    except SettingsError as exc:
+        print(f"configuration: FAILED: {exc}")
+        return 1
+    print("configuration: ok")
+    findings = await examine(settings)
+    for finding in findings:
+        print(f"{finding.part}: {'ok' if finding.ok else 'FAILED'}: {finding.text}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+@app.command
+def publish(
+    *,
+    event: Annotated[str, Parameter(help="Name of the event, such as message:new.")],
+    room: Annotated[str, Parameter(help="Room to publish to.")],
+    org: Annotated[str | None, Parameter(help="Organisation to publish in; not needed with --token.")] = None,
+    data: Annotated[str, Parameter(help="The event's data as JSON.", show_default=False)] = "null",
+    format: Annotated[Literal["json", "pretty"], Parameter(help="The reply as JSON, or as text.")] = "json",
+    url: Url = None,
+    token: Token = None,
+    config: Config = None,
+    dev: Dev = None,
+) -> int:
+    """Publish one event to a running gateway and print the place it got."""
+    try:
+        value = msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        raise UserError("--data: is not valid JSON (a text needs its own quotes: '\"hi\"')") from None
+    from gateway import remote
+
+    address, bearer = _reach(org, url, token, config, dev, lifetime=60.0)
+    with remote.network(address):
+        print(trio.run(remote.publish, address, bearer, room, event, value, format))
+    return 0
+
+
+@app.command
+def tail(
+    *rooms: Annotated[str, Parameter(help="Rooms to follow.")],
+    org: Annotated[str | None, Parameter(help="Organisation to follow; not needed with --token.")] = None,
+    events: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="", show_default=False, help="Only events that match this pattern; may be repeated."
+        ),
+    ] = (),
+    format: Annotated[
+        Literal["json", "pretty"], Parameter(help="One JSON object per line, or text.")
+    ] = "pretty",
+    url: Url = None,
+    token: Token = None,
+    config: Config = None,
+    dev: Dev = None,
+) -> int:
+    """Print the events of rooms as they happen, until Ctrl-C.
+
+    Without rooms: what is sent to the whole organisation.
+    """
+    from gateway import remote
+
+    address, bearer = _reach(org, url, token, config, dev, lifetime=86400.0)
+    with remote.network(address):
+        trio.run(remote.follow, address, bearer, rooms, events, format, _print_line)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command line and return its exit code."""
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, backend="trio")
+    except (CycloptsError, SettingsError, UserError, ProtocolError) as exc:
+        return _complain(str(exc), 2)
+    except Failed as exc:
+        return _complain(str(exc), 1)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"gateway: {logs.hide_secrets(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _settings(config: Path | None, dev: bool | None) -> Settings:
+    settings = load_settings(config, os.environ, {"dev": dev})
+    # Standard output belongs to the command's result, standard error to its one line.
+    logs.configure(structs.replace(settings.log, level="error"))
+    return settings
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    """With the development key also without --dev where one exists: then a gateway runs on it here."""
+    if dev_secret_file(settings).exists():
+        settings = structs.replace(settings, dev=True)
+    return Authenticator(with_signing_key(settings).auth)
+
+
+def _reach(
+    org: str | None,
+    url: str | None,
+    token: str | None,
+    config: Path | None,
+    dev: bool | None,
+    lifetime: float,
+) -> tuple[str, str]:
+    """The address to connect to, and a token for it: a service's of ``org`` unless one was given."""
+    settings = _settings(config, dev)
+    address = url or _own_address(settings)
+    if token is not None:
+        return address, token
+    if org is None:
+        raise UserError("give --org, or a --token")
+    auth = settings.auth
+    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=min(lifetime, auth.max_token_ttl))
+    return address, issued.token
+
+
+def _own_address(settings: Settings) -> str:
+    """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
+    host = settings.host
+    if host in ("", "0.0.0.0", "::"):
+        host = "127.0.0.1"
+    elif ":" in host:
+        host = f"[{host}]"
+    scheme = "wss" if settings.tls.certificate else "ws"
+    return f"{scheme}://{host}:{settings.port}/ws"
