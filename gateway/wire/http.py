@@ -62,7 +62,7 @@ class HttpServer:
         limits = settings.limits
         self._app = app
         self._send_timeout = limits.send_timeout
-        self._graceful = settings.shutdown_timeout
+        self._graceful = settings.shutdown_timeout / 2
         self._websocket_path = websocket_path.encode("ascii")
         self._config = _config(keep_alive=limits.keep_alive, head_bytes=limits.head_bytes)
         self._context = WorkerContext(None)
@@ -80,8 +80,8 @@ class HttpServer:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the application's lifespan until :meth:`stop`; raise what its start-up raises.
 
-        After :meth:`stop`, requests in hand may finish for ``settings.shutdown_timeout`` seconds
-        and idle connections close at once; then whatever is left is cut off.
+        After :meth:`stop`, idle connections close at once and requests in hand may finish, for half of
+        ``settings.shutdown_timeout``; then whatever is left is cut off.
         """
         async with trio.open_nursery() as nursery:
             lifespan = Lifespan(self._call_app, self._config, self._state)

@@ -1,0 +1,158 @@
+"""Prometheus metrics, read from plain integers when somebody asks.
+
+Nothing on the way of a message calls in here: the hub and the outboxes count with plain
+integers, and :class:`Metrics` reads them at scrape time through a custom collector.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import trio
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+
+if TYPE_CHECKING:
+    from gateway.hub.hub import Hub
+
+__all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_LAG_INTERVAL: Final = 0.5
+_LAG_WINDOW: Final = 120
+
+
+class HttpCounters:
+    """What the HTTP side counts since the start."""
+
+    __slots__ = ("errors", "requests")
+
+    def __init__(self) -> None:
+        self.requests: Counter[int] = Counter()
+        """By status."""
+        self.errors: Counter[int] = Counter()
+        """By error code; 200 to 204 are refused tokens and organisations."""
+
+
+class LoopLag:
+    """How late the event loop comes to a task that is due: what every client feels as latency."""
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+        """Seconds, at the last sample."""
+        self._recent: list[float] = []
+
+    @property
+    def worst(self) -> float:
+        """The largest of the last minute, in seconds."""
+        return max(self._recent, default=0.0)
+
+    async def run(self) -> None:
+        """Sample twice a second until cancelled."""
+        while True:
+            due = trio.current_time() + _LAG_INTERVAL
+            await trio.sleep_until(due)
+            self.latest = trio.current_time() - due
+            self._recent.append(self.latest)
+            del self._recent[:-_LAG_WINDOW]
+
+
+class Metrics(Collector):
+    """Everything that ``/metrics`` shows. One registry per gateway, none global."""
+
+    def __init__(self, hub: Hub, *, started_at: float) -> None:
+        """``started_at`` is in seconds since 1970 UTC."""
+        self._hub = hub
+        self._started_at = started_at
+        self.http = HttpCounters()
+        self.lag = LoopLag()
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def render(self) -> bytes:
+        """Return the text of all metrics (``CONTENT_TYPE``).
+
+        Not as OpenMetrics: there a gauge ``trireme_connections`` and a counter
+        ``trireme_connections_total`` would be two families of one name.
+        """
+        return generate_latest(self.registry)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry must not collect to learn the names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every counter, now."""
+        hub, counters = self._hub, self._hub.counters
+        yield _gauge("connections", "Open WebSocket connections", len(hub.connections))
+        yield _gauge("organisations", "Organisations with an open connection", len(hub.organisations))
+        rooms = sum(len(organisation.rooms) for organisation in hub.organisations.values())
+        yield _gauge("rooms", "Rooms with a member", rooms)
+        yield _counter("connections", "WebSocket connections since the start", counters.connects)
+        yield _by(
+            "disconnections", "Ended WebSocket connections by close code", "reason", dict(counters.closes)
+        )
+        traffic = hub.totals()
+        yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
+        yield _counter("messages_sent", "Messages to clients", traffic["messages_out"])
+        yield _counter("bytes_received", "Bytes of frames from clients", traffic["bytes_in"])
+        yield _counter("bytes_sent", "Bytes of frames to clients", traffic["bytes_out"])
+        yield _counter("publishes", "Events published on this node", counters.publishes)
+        yield _counter("deliveries", "Events queued for a connection", counters.deliveries)
+        yield _by("errors", "Error messages to clients by error code", "code", dict(counters.errors))
+        yield _counter(
+            "slow_consumers", "Connections closed because their queue was full", counters.slow_closed
+        )
+        yield from self._queues()
+        yield from self._http()
+        yield _gauge("loop_lag_seconds", "How late the event loop was at the last sample", self.lag.latest)
+        yield _gauge("loop_lag_max_seconds", "The largest lag of the last minute", self.lag.worst)
+        yield _gauge("start_time_seconds", "When the gateway started, since 1970 UTC", self._started_at)
+        yield InfoMetricFamily(
+            "trireme_build",
+            "What is running",
+            {"version": __version__, "python": platform.python_version()},
+        )
+
+    def _queues(self) -> Iterator[Metric]:
+        messages = size = longest = 0
+        for connection in self._hub.connections.values():
+            waiting = len(connection.outbox.queue)
+            if waiting:
+                messages += waiting
+                size += connection.outbox.size
+                longest = max(longest, waiting)
+        yield _gauge("queue_messages", "Messages waiting for slow connections", messages)
+        yield _gauge("queue_bytes", "Bytes waiting for slow connections", size)
+        yield _gauge("queue_longest", "Messages waiting for the slowest connection", longest)
+
+    def _http(self) -> Iterator[Metric]:
+        yield _by("http_requests", "HTTP requests by status", "status", dict(self.http.requests))
+        yield _by("http_errors", "Problem documents by error code", "code", dict(self.http.errors))
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"trireme_{name}", text, value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"trireme_{name}", text, value)
+
+
+def _by(name: str, text: str, label: str, values: dict[int, int]) -> Metric:
+    family = CounterMetricFamily(f"trireme_{name}", text, labels=[label])
+    for key in sorted(values):
+        family.add_metric([str(key)], values[key])
+    return family

@@ -1,0 +1,1 @@
+"""REST beside the WebSocket: one module per resource, errors as problem documents."""

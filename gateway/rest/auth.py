@@ -1,0 +1,116 @@
+"""Tokens: issue, refresh, ticket, revoke."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from gateway.auth.identity import Grants, Identity, Permission
+from gateway.auth.tokens import IssuedToken
+from gateway.rest.http import caller, organisation, read_body, read_query, reply, require_service
+from gateway.rest.models import (
+    ClosedConnections,
+    OrganisationQuery,
+    Refresh,
+    Revoke,
+    Ticket,
+    Token,
+    TokenRequest,
+)
+from gateway.rest.openapi import operation
+from gateway.rest.services import services
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("auth", __name__)
+
+
+@blueprint.post("/auth/token")
+@operation(tags="tokens", body=TokenRequest, query=OrganisationQuery, answer=Token, errors=[422])
+async def issue_token() -> Response:
+    """Issue a token (role service or admin).
+
+    A service issues tokens of its own organisation and cannot make admins.
+    """
+    identity = await caller()
+    require_service(identity)
+    wanted = await read_body(TokenRequest)
+    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
+    if "admin" in wanted.roles and not identity.is_admin:
+        raise ProtocolError(ErrorCode.FORBIDDEN, "only an admin may issue a token with the role admin")
+    issued = services().auth.issue(
+        org=org, user=wanted.user, roles=wanted.roles, rooms=wanted.rooms, ttl=wanted.ttl
+    )
+    return reply(_token(issued))
+
+
+@blueprint.post("/auth/refresh")
+@operation(tags="tokens", body=Refresh, answer=Token, errors=[422])
+async def refresh_token() -> Response:
+    """Get a new token with the same claims and a later expiry.
+
+    The old one stays good until it expires. On an open connection send the new token with `refresh`.
+    """
+    identity = await caller()
+    wanted = await read_body(Refresh, optional=True)
+    issued = services().auth.issue(
+        org=identity.org,
+        user=identity.user,
+        roles=sorted(identity.roles),
+        rooms=_rooms_claim(identity),
+        ttl=wanted.ttl,
+    )
+    return reply(_token(issued))
+
+
+@blueprint.post("/auth/ticket")
+@operation(tags="tokens", answer=Ticket)
+async def issue_ticket() -> Response:
+    """Get a ticket that stands for the token once, soon.
+
+    For addresses (`/ws?ticket=…`), which proxies and browsers keep in logs.
+    """
+    auth = services().auth
+    ticket = auth.tickets.issue(await caller())
+    return reply(Ticket(ticket=ticket, expires_in=services().settings.auth.ticket_ttl))
+
+
+@blueprint.post("/auth/revoke")
+@operation(tags="tokens", body=Revoke, query=OrganisationQuery, answer=ClosedConnections)
+async def revoke_tokens() -> Response:
+    """Revoke one token, or all that were issued until now to a user or an organisation.
+
+    Open connections that came with such a token are closed with 1008. Members may revoke their
+    own tokens; others need the role service or admin.
+    """
+    identity = await caller()
+    wanted = await read_body(Revoke)
+    named = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
+    if wanted.jti is None and wanted.user is None and wanted.org is None:
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "the body lacks one of jti, user and org")
+    own_jti = wanted.jti is not None and wanted.jti == identity.jti
+    own_user = wanted.jti is None and wanted.user is not None and wanted.user == identity.user
+    if not (own_jti or own_user):
+        require_service(identity)
+    revocations = services().auth.revocations
+    revocations.revoke(jti=wanted.jti, user=wanted.user, org=named)
+    closed = services().hub.close_matching(
+        lambda connection: revocations.is_revoked(connection.identity),
+        CloseCode.POLICY_VIOLATION,
+        "the token was revoked",
+    )
+    return reply(ClosedConnections(closed=closed))
+
+
+def _token(issued: IssuedToken) -> Token:
+    return Token(token=issued.token, jti=issued.jti, expires=issued.expires * 1000)
+
+
+def _rooms_claim(identity: Identity) -> dict[str, list[str]] | None:
+    """Return what the token's ``rooms`` must have been, as far as it matters."""
+    if identity.is_service or identity.grants is Grants.of(services().settings.auth.default_rooms):
+        return None
+    return {
+        pattern: [each.name.lower() for each in Permission if each & bits and each.name]
+        for pattern, bits in identity.grants.rules
+    }

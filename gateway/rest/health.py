@@ -1,0 +1,47 @@
+"""Whether the gateway lives, whether it takes work, and its metrics."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from gateway.metrics import CONTENT_TYPE
+from gateway.rest.http import reply
+from gateway.rest.models import PlainText, Readiness
+from gateway.rest.openapi import operation
+from gateway.rest.services import services
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+@operation(tags="operation", answer=Readiness, public=True)
+async def get_health() -> Response:
+    """Answer as long as the event loop turns."""
+    return reply(Readiness(status="ok"))
+
+
+@blueprint.get("/readyz")
+@operation(tags="operation", answer=Readiness, public=True)
+async def get_readiness() -> Response:
+    """Answer 200 when the gateway takes work: it is not draining, and its broker can be reached."""
+    found = services()
+    if found.is_draining():
+        raise ProtocolError(
+            ErrorCode.SHUTTING_DOWN, "this node is shutting down", retry_after=found.settings.retry_after
+        )
+    reason = found.broker.ready()
+    if reason is not None:
+        raise ProtocolError(
+            ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
+        )
+    return reply(Readiness(status="ready"))
+
+
+@blueprint.get("/metrics")
+@operation(tags="operation", answer=PlainText, public=True)
+async def get_metrics() -> Response:
+    """Show all counters for Prometheus; no token is needed."""
+    return Response(services().metrics.render(), content_type=CONTENT_TYPE)

@@ -1,0 +1,168 @@
+"""Reading requests and writing answers: who asks, for which organisation, with which body."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from quart import Response, request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from gateway.auth.identity import Identity, Permission
+from gateway.rest.services import services
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = [
+    "caller",
+    "check_target",
+    "organisation",
+    "page",
+    "read_body",
+    "read_query",
+    "reply",
+    "require_permission",
+    "require_service",
+]
+
+T = TypeVar("T")
+M = TypeVar("M", bound=msgspec.Struct)
+
+MAX_PAGE: Final = 1000
+_encoder = msgspec.json.Encoder()
+_PATH: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_FIELD: Final = re.compile(r"field `(.*?)`")
+
+
+async def caller() -> Identity:
+    """Verify the bearer token; raises ``ProtocolError`` UNAUTHENTICATED and what the token deserves."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if not scheme:
+        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: send it as Authorization: Bearer <token>")
+    if scheme.lower() != "bearer":
+        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the Authorization header must be: Bearer <token>")
+    return await services().auth.verify(token.strip())
+
+
+def organisation(identity: Identity, *named: str | None) -> str:
+    """Return the organisation that a request is about: the caller's, unless an admin names another.
+
+    ``named`` are the places where one may be named (query, body). Raises ``ProtocolError``
+    WRONG_ORGANISATION, or BAD_FIELD when two places disagree.
+    """
+    asked = {name for name in named if name is not None}
+    if len(asked) > 1:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "org in the query and org in the body disagree")
+    org = asked.pop() if asked else identity.org
+    if org != identity.org and not identity.is_admin:
+        raise ProtocolError(ErrorCode.WRONG_ORGANISATION, "this token is for another organisation")
+    if not org:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "org must not be empty")
+    return org
+
+
+def require_service(identity: Identity) -> None:
+    """Raise ``ProtocolError`` FORBIDDEN unless the caller has the role service or admin."""
+    if not identity.is_service:
+        raise ProtocolError(ErrorCode.FORBIDDEN, "this needs the role service or admin")
+
+
+def require_permission(identity: Identity, room: str, permission: Permission) -> None:
+    """Raise ``ProtocolError`` FORBIDDEN unless the caller's grants allow ``permission`` in ``room``."""
+    if not identity.grants.allows(room, permission):
+        name = (permission.name or "").lower()
+        raise ProtocolError(ErrorCode.FORBIDDEN, f"this token does not grant {name} in the room {room!r}")
+
+
+async def read_body(model: type[M], *, optional: bool = False) -> M:
+    """Decode the JSON body into ``model``; with ``optional`` an empty body is ``{}``.
+
+    Raises ``UnsupportedMediaType``, and ``ProtocolError`` MALFORMED, MISSING_FIELD or BAD_FIELD
+    with the field's name.
+    """
+    data = await request.get_data()
+    if optional and not data:
+        data = b"{}"
+    elif request.mimetype and request.mimetype != "application/json":
+        raise UnsupportedMediaType("send the body with Content-Type: application/json")
+    try:
+        return msgspec.json.decode(data, type=model)
+    except msgspec.ValidationError as error:
+        raise _field_error(error, "the body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(ErrorCode.MALFORMED, f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ProtocolError(ErrorCode.MALFORMED, "the body is nested too deeply") from None
+
+
+def read_query(model: type[M]) -> M:
+    """Convert the query parameters to ``model``; raises ``ProtocolError`` BAD_FIELD naming one."""
+    try:
+        return msgspec.convert(request.args.to_dict(), model, strict=False)
+    except msgspec.ValidationError as error:
+        raise _field_error(error, "the query") from None
+
+
+def _field_error(error: msgspec.ValidationError, where: str) -> ProtocolError:
+    text = str(error)
+    path = _PATH.search(text)
+    text = _PATH.sub("", text)
+    text = text[:1].lower() + text[1:].replace("`", "")
+    missing = "missing required field" in text
+    field = path[1] if path and path[1] not in {"", "..."} else None
+    if missing:
+        name = _FIELD.search(str(error))
+        assert name is not None
+        full = f"{field}.{name[1]}" if field else name[1]
+        return ProtocolError(ErrorCode.MISSING_FIELD, f"{where} lacks the field {full}")
+    return ProtocolError(ErrorCode.BAD_FIELD, f"{field or where}: {text}")
+
+
+def check_target() -> None:
+    """Raise ``ProtocolError`` BAD_FIELD when path or query are not UTF-8 once percent-decoded.
+
+    Servers and frameworks put replacement characters there, which would silently name another room.
+    """
+    scope: Any = request.scope
+    for raw, name in ((scope.get("raw_path", b""), "path"), (scope["query_string"], "query")):
+        try:
+            unquote_to_bytes(raw).decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolError(ErrorCode.BAD_FIELD, f"the {name} is not UTF-8") from None
+
+
+def reply(content: Any, status: int = 200) -> Response:
+    """Answer with ``content`` as JSON."""
+    return Response(_encoder.encode(content), status=status, content_type="application/json")
+
+
+def page(
+    items: Iterable[T], *, key: Callable[[T], Any], cursor: str | None, limit: int
+) -> tuple[list[T], str | None]:
+    """Return the first ``limit`` items behind ``cursor`` in the order of ``key``, and the cursor behind them.
+
+    ``key`` gives a tuple of JSON values. Raises ``ProtocolError`` BAD_FIELD for a cursor that is not ours.
+    """
+    if cursor is not None:
+        after = _read_cursor(cursor)
+        try:
+            items = [item for item in items if key(item) > after]
+        except TypeError:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: not one that was given here") from None
+    ordered = sorted(items, key=key)
+    if len(ordered) <= limit:
+        return ordered, None
+    last = _encoder.encode(key(ordered[limit - 1]))
+    return ordered[:limit], base64.urlsafe_b64encode(last).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[Any, ...]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(text, type=tuple[str | int, ...])
+    except (binascii.Error, ValueError):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: not one that was given here") from None

@@ -1,0 +1,371 @@
+"""The bodies of requests and answers; the OpenAPI document is generated from them.
+
+Times are milliseconds since 1970 UTC, as in the envelope, and durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+__all__ = [
+    "Batch",
+    "BatchResults",
+    "Broadcast",
+    "BroadcastOperation",
+    "ClosedConnections",
+    "ConnectionInfo",
+    "ConnectionPage",
+    "ConnectionQuery",
+    "Disconnect",
+    "Disconnected",
+    "Empty",
+    "History",
+    "HistoryQuery",
+    "OrganisationQuery",
+    "PlainText",
+    "Presence",
+    "Problem",
+    "Published",
+    "Readiness",
+    "Refresh",
+    "Revoke",
+    "RoomInfo",
+    "RoomPage",
+    "RoomQuery",
+    "Send",
+    "SendOperation",
+    "SentTo",
+    "Stats",
+    "Ticket",
+    "Token",
+    "TokenRequest",
+]
+
+Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
+Org = Annotated[
+    str, msgspec.Meta(description="The organisation; only an admin may name another than its own.")
+]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="Most entries in one page.")]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, description="Milliseconds since 1970 UTC.")]
+Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
+EventName = Annotated[str, msgspec.Meta(description="1 to 100 bytes, without `*` and control characters.")]
+RoomName = Annotated[str, msgspec.Meta(description="1 to 200 bytes, without `*` and control characters.")]
+MessageId = Annotated[
+    str,
+    msgspec.Meta(description="Message id; a repeated one gets the place of the first. Made when absent."),
+]
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[int, msgspec.Meta(description="Error number; see the table of error numbers.")]
+    retry_after: Annotated[float, msgspec.Meta(description="Seconds.")] | None = None
+
+
+class PlainText(msgspec.Struct):
+    """Prometheus text format."""
+
+
+class Empty(msgspec.Struct):
+    """No member is needed."""
+
+
+class OrganisationQuery(msgspec.Struct):
+    org: Org | None = None
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+class TokenRequest(msgspec.Struct):
+    """Who the new token is for."""
+
+    org: Org | None = None
+    user: str | None = None
+    roles: list[Literal["member", "service", "admin"]] = []
+    rooms: (
+        Annotated[
+            Permissions,
+            msgspec.Meta(description="Room pattern → permissions; absent means the gateway's default."),
+        ]
+        | None
+    ) = None
+    ttl: Annotated[float, msgspec.Meta(gt=0, description="Lifetime in seconds.")] | None = None
+
+
+class Refresh(msgspec.Struct):
+    """How long the new token is to live."""
+
+    ttl: Annotated[float, msgspec.Meta(gt=0, description="Lifetime in seconds.")] | None = None
+
+
+class Token(msgspec.Struct):
+    """A signed token."""
+
+    token: str
+    jti: str
+    expires: Milliseconds
+
+
+class Ticket(msgspec.Struct):
+    """A ticket for `/ws?ticket=…`, good once."""
+
+    ticket: str
+    expires_in: Annotated[float, msgspec.Meta(description="Seconds.")]
+
+
+class Revoke(msgspec.Struct):
+    """What to revoke: one of `jti`, `user` and `org`; `user` and `jti` may come with `org`."""
+
+    jti: str | None = None
+    user: str | None = None
+    org: Org | None = None
+
+
+class ClosedConnections(msgspec.Struct):
+    """What was done."""
+
+    closed: Annotated[int, msgspec.Meta(description="Open connections of this node that were closed.")]
+
+
+# --- what is known --------------------------------------------------------------------------------
+
+
+class Stats(msgspec.Struct, omit_defaults=True):
+    """Counts of one organisation (`org` is there), or of the whole node."""
+
+    node: str
+    uptime: Annotated[float, msgspec.Meta(description="Seconds.")]
+    connections: int
+    connections_total: int
+    disconnections_total: int
+    users: int
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    rooms: Annotated[
+        dict[str, int] | int,
+        msgspec.Meta(description="Of an organisation: room → members. Of the node: how many."),
+    ]
+    org: str | None = None
+    organisations: (
+        Annotated[dict[str, int], msgspec.Meta(description="Organisation → open connections.")] | None
+    ) = None
+    publishes: int | None = None
+    deliveries: int | None = None
+
+
+class JoinedRoom(msgspec.Struct, omit_defaults=True):
+    room: str
+    events: Annotated[list[str], msgspec.Meta(description="The filter of the join.")]
+    seq: int | None = None
+    acked: int | None = None
+
+
+class ConnectionInfo(msgspec.Struct, omit_defaults=True):
+    """One open connection. Members see `ip`, `user_agent` and `client_id` of their own only."""
+
+    connection: str
+    org: str
+    roles: list[str]
+    node: str
+    connected_at: Milliseconds
+    last_activity: Milliseconds
+    subprotocol: str
+    rooms: list[JoinedRoom]
+    events: list[str]
+    messages_in: int
+    messages_out: int
+    user: str | None = None
+    ip: str | None = None
+    user_agent: str | None = None
+    client_id: str | None = None
+    expires: Milliseconds | None = None
+
+
+class ConnectionPage(msgspec.Struct, omit_defaults=True):
+    """Connections, the oldest first."""
+
+    connections: list[ConnectionInfo]
+    next: Cursor | None = None
+
+
+class ConnectionQuery(msgspec.Struct):
+    org: Org | None = None
+    user: Annotated[str, msgspec.Meta(description="Only connections of this user.")] | None = None
+    room: Annotated[str, msgspec.Meta(description="Only connections in this room.")] | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class RoomInfo(msgspec.Struct):
+    """A room that somebody is in."""
+
+    room: str
+    members: int
+    users: int
+    seq: int
+    epoch: str
+
+
+class RoomPage(msgspec.Struct, omit_defaults=True):
+    """Rooms with a member on this node, by name."""
+
+    rooms: list[RoomInfo]
+    next: Cursor | None = None
+
+
+class RoomQuery(msgspec.Struct):
+    org: Org | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class HistoryQuery(msgspec.Struct):
+    org: Org | None = None
+    epoch: Annotated[str, msgspec.Meta(description="With `seq`: of the last event that is known.")] | None = (
+        None
+    )
+    seq: Annotated[int, msgspec.Meta(ge=0, description="Only later events.")] | None = None
+    limit: Limit | None = None
+
+
+class PastEvent(msgspec.Struct, omit_defaults=True):
+    seq: int
+    event: str
+    ts: Milliseconds
+    mid: str
+    data: Any = None
+    sender: str | None = None
+
+
+class History(msgspec.Struct):
+    """Kept events of a room, the oldest first."""
+
+    room: str
+    epoch: str
+    seq: Annotated[int, msgspec.Meta(description="Position of the room now.")]
+    events: list[PastEvent]
+    more: Annotated[bool, msgspec.Meta(description="Later events are kept than the last one here.")]
+    complete: Annotated[bool, msgspec.Meta(description="No event after `seq` of the query is gone.")]
+
+
+class PresentUser(msgspec.Struct):
+    user: str
+    connections: int
+
+
+class Presence(msgspec.Struct):
+    """Who is in a room, on this node."""
+
+    room: str
+    members: list[PresentUser]
+    connections: Annotated[int, msgspec.Meta(description="Also those without a user.")]
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class Broadcast(msgspec.Struct):
+    """An event for a room, or without `room` for the whole organisation."""
+
+    event: EventName
+    data: Any = None
+    room: RoomName | None = None
+    exclude: Annotated[
+        list[str], msgspec.Meta(description="Users who do not get it.", max_length=10_000)
+    ] = []
+    mid: MessageId | None = None
+    org: Org | None = None
+
+
+class Published(msgspec.Struct):
+    """The place that the event got."""
+
+    mid: str
+    seq: int
+    epoch: str
+
+
+class Send(msgspec.Struct):
+    """An event for one user or connection."""
+
+    event: EventName
+    data: Any = None
+    mid: MessageId | None = None
+    org: Org | None = None
+
+
+class SentTo(msgspec.Struct):
+    """How many connections of this node it was queued for."""
+
+    mid: str
+    connections: int
+
+
+class Disconnect(msgspec.Struct):
+    """Why; both are told to the client."""
+
+    code: Annotated[
+        int,
+        msgspec.Meta(ge=4000, le=4999, description="Close code; up to 4499 the client comes back."),
+    ] = 4500
+    reason: Annotated[str, msgspec.Meta(description="At most 100 bytes.")] = (
+        "disconnected by an administrator"
+    )
+    org: Org | None = None
+
+
+class Disconnected(msgspec.Struct):
+    """The connection that is being closed."""
+
+    connection: str
+    code: int
+
+
+class BroadcastOperation(Broadcast, tag_field="op", tag="broadcast"):
+    """As `POST /broadcast`."""
+
+
+class SendOperation(Send, tag_field="op", tag="send"):
+    """As the two sends: names either `user` or `connection`."""
+
+    user: str | None = None
+    connection: str | None = None
+
+
+class Batch(msgspec.Struct):
+    """Operations, done in their order; one that fails does not stop the others."""
+
+    operations: list[BroadcastOperation | SendOperation]
+
+
+class OperationResult(msgspec.Struct, omit_defaults=True):
+    """`status` 200 with what the operation alone would have answered, or `problem`."""
+
+    status: int
+    mid: str | None = None
+    seq: int | None = None
+    epoch: str | None = None
+    connections: int | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(msgspec.Struct):
+    """One result for each operation, in order."""
+
+    results: list[OperationResult]
+
+
+class Readiness(msgspec.Struct):
+    """Whether the gateway takes work."""
+
+    status: str

@@ -1,0 +1,108 @@
+"""The console, the browser client and the API's documentation: files of ``gateway/web``, and nothing else.
+
+They are read once at the start: there are few of them, and a path from outside then never
+becomes a path on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final, NamedTuple
+
+from quart import Blueprint, Response, current_app, request
+from quart_schema import hide
+from werkzeug.exceptions import NotFound
+
+from gateway.rest.openapi import openapi_document
+
+__all__ = ["EXTENSION", "blueprint", "load_pages"]
+
+EXTENSION: Final = "trireme.pages"
+_TYPES: Final = frozenset({".html", ".js", ".css", ".svg", ".png", ".ico", ".woff2"})
+
+blueprint = Blueprint("pages", __name__)
+
+
+class _File(NamedTuple):
+    content: bytes
+    content_type: str
+    etag: str
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> _File:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        if kind.startswith("text/") or kind == "application/json":
+            kind += "; charset=utf-8"
+        return cls(content, kind, hashlib.sha256(content).hexdigest()[:32])
+
+
+def load_pages() -> dict[str, _File]:
+    """Read the files of ``gateway/web`` that a browser may have, by their path in there."""
+    found: dict[str, _File] = {}
+
+    def walk(folder: Traversable, prefix: str) -> None:
+        for entry in folder.iterdir():
+            name = prefix + entry.name
+            if entry.is_dir():
+                walk(entry, name + "/")
+            elif name[name.rfind(".") :] in _TYPES:
+                found[name] = _File.of(name, entry.read_bytes())
+
+    walk(files("gateway") / "web", "")
+    return found
+
+
+def _answer(name: str) -> Response:
+    pages: dict[str, _File] = current_app.extensions[EXTENSION]
+    file = pages.get(name)
+    if file is None:
+        raise NotFound("there is no such file")
+    if file.etag in request.if_none_match:
+        return Response(status=304, headers={"ETag": f'"{file.etag}"'})
+    response = Response(file.content, content_type=file.content_type)
+    response.set_etag(file.etag)
+    # Files keep their names over releases, so browsers ask each time; the tag makes that cheap.
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+@blueprint.get("/")
+@hide
+async def get_console() -> Response:
+    """Show the console."""
+    return _answer("index.html")
+
+
+@blueprint.get("/client.js")
+@hide
+async def get_client() -> Response:
+    """Give the browser client, one ES module."""
+    return _answer("client.js")
+
+
+@blueprint.get("/docs")
+@hide
+async def get_docs() -> Response:
+    """Show the OpenAPI document."""
+    return _answer("docs.html")
+
+
+@blueprint.get("/assets/<path:name>")
+@hide
+async def get_asset(name: str) -> Response:
+    """Give a file of a page."""
+    return _answer(name)
+
+
+@blueprint.get("/api/v1/openapi.json")
+@hide
+async def get_openapi() -> Response:
+    """Give the OpenAPI document."""
+    pages: dict[str, _File] = current_app.extensions[EXTENSION]
+    if "openapi.json" not in pages:
+        document = openapi_document(current_app._get_current_object())  # type: ignore[attr-defined]
+        pages["openapi.json"] = _File.of("openapi.json", document)
+    return _answer("openapi.json")

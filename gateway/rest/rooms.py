@@ -1,0 +1,94 @@
+"""Rooms: which there are, what was said, who is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response
+
+from gateway.auth.identity import Permission
+from gateway.broker.base import Since
+from gateway.rest.http import caller, organisation, page, read_query, reply, require_permission
+from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
+from gateway.rest.openapi import operation
+from gateway.rest.services import services
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_room
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("rooms", __name__)
+
+
+@blueprint.get("/rooms")
+@operation(tags="rooms", query=RoomQuery, answer=RoomPage)
+async def list_rooms() -> Response:
+    """List the rooms that somebody is in, by name.
+
+    Members see those whose presence they may see.
+    """
+    identity = await caller()
+    query = read_query(RoomQuery)
+    rooms = services().hub.rooms(organisation(identity, query.org))
+    allows = identity.grants.allows
+    found, cursor = page(
+        [room for room in rooms if identity.is_service or allows(room["room"], Permission.PRESENCE)],
+        key=lambda room: (room["room"],),
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    answer: dict[str, Any] = {"rooms": found}
+    if cursor is not None:
+        answer["next"] = cursor
+    return reply(answer)
+
+
+@blueprint.get("/rooms/<name:room>/history")
+@operation(tags="rooms", query=HistoryQuery, answer=History)
+async def get_history(room: str) -> Response:
+    """Read the kept events of a room, the oldest first.
+
+    With `epoch` and `seq` those after that event, otherwise the newest. A page after the other: take
+    `epoch` of the answer and `seq` of its last event.
+    """
+    identity = await caller()
+    query = read_query(HistoryQuery)
+    org = organisation(identity, query.org)
+    check_room(room)
+    require_permission(identity, room, Permission.HISTORY)
+    largest = services().settings.history.page
+    limit = largest if query.limit is None else min(query.limit, largest)
+    if (query.epoch is None) != (query.seq is None):
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "epoch and seq go together")
+    since = None if query.epoch is None or query.seq is None else Since(query.epoch, query.seq)
+    found = await services().hub.history(org, room, since=since, limit=limit)
+    return reply(
+        {
+            "room": room,
+            "epoch": found.epoch,
+            "seq": found.seq,
+            "events": [event.describe() for event in found.events],
+            "more": found.more,
+            "complete": found.complete,
+        }
+    )
+
+
+@blueprint.get("/rooms/<name:room>/presence")
+@operation(tags="rooms", query=OrganisationQuery, answer=Presence)
+async def get_presence(room: str) -> Response:
+    """Tell who is in a room."""
+    identity = await caller()
+    org = organisation(identity, read_query(OrganisationQuery).org)
+    check_room(room)
+    require_permission(identity, room, Permission.PRESENCE)
+    hub = services().hub
+    local = hub.organisations.get(org)
+    place = None if local is None else local.rooms.get(room)
+    return reply(
+        {
+            "room": room,
+            "members": hub.presence(org, room),
+            "connections": 0 if place is None else len(place.members),
+        }
+    )

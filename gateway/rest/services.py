@@ -1,0 +1,45 @@
+"""What the REST resources need of the rest of the gateway, and how a handler gets at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from quart import current_app
+
+from gateway.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.auth.tokens import Authenticator
+    from gateway.broker.base import Broker
+    from gateway.hub.hub import Hub
+    from gateway.settings import Settings
+
+__all__ = ["EXTENSION", "Services", "services"]
+
+EXTENSION: Final = "trireme"
+
+
+@dataclass
+class Services:
+    """The parts of one gateway that its REST side uses."""
+
+    settings: Settings
+    hub: Hub
+    broker: Broker
+    auth: Authenticator
+    node: str
+    is_draining: Callable[[], bool]
+    started_at: float
+    """Seconds since 1970 UTC."""
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.hub, started_at=self.started_at)
+
+
+def services() -> Services:
+    """Return the services of the application that handles the current request."""
+    found: Services = current_app.extensions[EXTENSION]
+    return found

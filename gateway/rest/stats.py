@@ -1,0 +1,38 @@
+"""Statistics of an organisation, or of the node."""
+
+from __future__ import annotations
+
+import time
+
+from quart import Blueprint, Response
+
+from gateway.auth.identity import Permission
+from gateway.rest.http import caller, organisation, read_query, reply
+from gateway.rest.models import OrganisationQuery, Stats
+from gateway.rest.openapi import operation
+from gateway.rest.services import services
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("stats", __name__)
+
+
+@blueprint.get("/stats")
+@operation(tags="state", query=OrganisationQuery, answer=Stats)
+async def get_stats() -> Response:
+    """Count connections, rooms, messages and bytes.
+
+    Of the caller's organisation, with the members of each room; of the whole node, with the connections
+    of each organisation, when an admin names none. Members see the rooms whose presence they may see.
+    """
+    identity = await caller()
+    named = read_query(OrganisationQuery).org
+    org = None if identity.is_admin and named is None else organisation(identity, named)
+    counts = services().hub.stats(org)
+    if not identity.is_service:
+        allows = identity.grants.allows
+        counts["rooms"] = {
+            room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)
+        }
+    counts["uptime"] = round(time.time() - services().started_at, 3)
+    return reply(counts)
