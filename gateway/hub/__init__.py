@@ -1,0 +1,1 @@
+"""Who is here and who gets what: connections, rooms, filters, fan-out."""

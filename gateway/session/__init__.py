@@ -1,0 +1,1 @@
+"""One connection's life above the wire: admission, commands, the end."""

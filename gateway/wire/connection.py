@@ -87,6 +87,7 @@ class WireConnection:
         "_attention",
         "_backlog",
         "_finished",
+        "_flusher",
         "_foreign",
         "_heard",
         "_pending",
@@ -117,6 +118,7 @@ class WireConnection:
         unread: bytes = b"",
     ) -> None:
         """``unread`` is what came behind the upgrade request in the same chunk."""
+        self._flusher = flusher
         self._sock = sock
         self._stream = stream
         self._pump = pump if sock is not None else None
@@ -164,6 +166,10 @@ class WireConnection:
         """The handler's ``deadline`` moved nearer."""
         self._tick.set()
 
+    def flush(self) -> None:
+        """Send what handling a message has queued, here and for others."""
+        self._flusher.flush()
+
     @property
     def closing(self) -> bool:
         """A Close frame was queued, or the connection is gone."""
@@ -198,11 +204,13 @@ class WireConnection:
     async def _read(self) -> None:
         if self._pending:
             self._feed(b"")
+            self.flush()
         while not self._finished:
             if self._work is not None:
                 work, self._work = self._work, None
                 await self.await_work(work)
                 self._resume()
+                self.flush()
             elif self._foreign:
                 unread, self._pending = self._pending, b""
                 await run_slow_lane(self, unread)
@@ -216,6 +224,7 @@ class WireConnection:
                 chunk = await self.receive()
                 if chunk:
                     self._feed(chunk)
+                    self.flush()
                 else:
                     self._finish()
 
@@ -283,8 +292,8 @@ class WireConnection:
                 self._heard = False
                 awaiting = True
                 self.outbox.put_urgent(PING_FRAME)
-                self.outbox.flush()
                 next_ping = now + interval
+            self.flush()
 
     # --- the fast lane: all of this runs without waiting ----------------------------------------
 

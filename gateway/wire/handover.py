@@ -103,7 +103,7 @@ async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
                 work = wire.deliver(payload, text)
                 if work is not None:
                     await wire.await_work(work)
-                wire.outbox.flush()
+                wire.flush()
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, wsproto.utilities.ProtocolError):
         pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import re
 import socket
 import ssl
@@ -88,8 +89,8 @@ class Accepted:
 
 WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[None]]
 """Serves one upgrade request, given what came behind its head; may raise Refusal before answering."""
-HttpHandler = Callable[[trio.abc.HalfCloseableStream, bytes], Awaitable[None]]
-"""Serves one HTTP connection, given what was read of it."""
+HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
+"""Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade request, if any."""
 
 
 class Listener:
@@ -136,7 +137,7 @@ class Listener:
         self._accepting.cancel()
 
     async def run(self) -> None:
-        """Serve until :meth:`stop_accepting` was called and every connection has ended, or until cancelled."""
+        """Serve until :meth:`stop_accepting` was called and every connection has ended."""
         async with trio.open_nursery() as connections:
             try:
                 with self._accepting:
@@ -182,16 +183,19 @@ class Listener:
             if self._ssl_context is not None:
                 await self._start_tls(connection, self._ssl_context)
             try:
-                head, unread = await self._read_head(connection, scope)
-                if not self._ours.match(head):
+                head, unread = await self._read_head(connection, b"")
+                while not self._ours.match(head):
                     assert self._http is not None
-                    scope.deadline = float("inf")
-                    await self._http(connection.as_stream(), head + unread)
-                    return
+                    scope.deadline = math.inf
+                    upgrade = await self._http(connection.as_stream(), head + unread)
+                    if upgrade is None:
+                        return
+                    scope.deadline = trio.current_time() + self._head_timeout
+                    head, unread = await self._read_head(connection, upgrade)
                 if self.open > self._max_connections:
                     raise Refusal(503, "this node is full", code=402, headers={"Retry-After": "1"})
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
-                scope.deadline = float("inf")
+                scope.deadline = math.inf
                 await self._websocket(connection, request, unread)
             except Refusal as refusal:
                 self.refused += 1
@@ -214,21 +218,20 @@ class Listener:
         connection.sock, connection.stream = None, stream
         await stream.do_handshake()
 
-    async def _read_head(self, connection: Accepted, scope: trio.CancelScope) -> tuple[bytes, bytes]:
-        """The request head for /ws (with what came behind it), or whatever was read of anything else."""
-        data = b""
+    async def _read_head(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
+        """One request head and what came behind it; ``data`` was read before."""
         while True:
+            end = data.find(b"\r\n\r\n")
+            if 0 <= end <= self._head_bytes - 4:
+                return data[: end + 4], data[end + 4 :]
+            if end >= 0 or len(data) > self._head_bytes:
+                raise Refusal(431, f"the request head is limited to {self._head_bytes} bytes")
+            if data and not _may_be_http(data):
+                raise Refusal(400, "this is not HTTP")
             chunk = await connection.receive()
             if not chunk:
                 raise trio.BrokenResourceError
             data += chunk
-            end = data.find(b"\r\n\r\n")
-            if end >= 0 and end + 4 <= self._head_bytes:
-                return data[: end + 4], data[end + 4 :]
-            if len(data) > self._head_bytes or end >= 0:
-                raise Refusal(431, f"the request head is limited to {self._head_bytes} bytes")
-            if self._http is not None and not _may_be_http(data):
-                raise Refusal(400, "this is not HTTP")
 
 
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]{1,16}( [!-~]*( (H(T(T(P(/.*)?)?)?)?)?)?)?\Z", re.DOTALL)

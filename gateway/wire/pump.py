@@ -58,7 +58,7 @@ class Pump:
         return len(self._callbacks)
 
     def arm(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
-        """Call ``on_readable`` (which must not raise) whenever ``sock`` has something to read or has ended."""
+        """Call ``on_readable``, which must not raise, whenever ``sock`` can be read or has ended."""
         fd = sock.fileno()
         self._callbacks[fd] = on_readable
         self._epoll.register(fd, select.EPOLLIN)

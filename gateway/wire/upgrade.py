@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
 import h11
+
+from gateway.problems import CONTENT_TYPE, code_for_status, problem_bytes, problem_document
+from protocol.errors import ErrorCode
 
 __all__ = ["Refusal", "UpgradeRequest", "accept_response", "parse_upgrade", "refusal_response"]
 
@@ -110,18 +112,10 @@ def accept_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
 
 def refusal_response(refusal: Refusal) -> bytes:
     """A whole HTTP/1.1 answer with a problem document (RFC 9457), after which the connection closes."""
-    title = HTTPStatus(refusal.status).phrase
-    problem: dict[str, object] = {
-        "type": "about:blank",
-        "title": title,
-        "status": refusal.status,
-        "detail": refusal.detail,
-    }
-    if refusal.code:
-        problem["code"] = refusal.code
-    body = json.dumps(problem).encode()
+    code = ErrorCode(refusal.code) if refusal.code else code_for_status(refusal.status)
+    body = problem_bytes(problem_document(code, refusal.detail, status=refusal.status))
     headers = {
-        "Content-Type": "application/problem+json",
+        "Content-Type": CONTENT_TYPE,
         "Content-Length": str(len(body)),
         "Connection": "close",
         "Cache-Control": "no-store",
@@ -130,4 +124,5 @@ def refusal_response(refusal: Refusal) -> bytes:
     if refusal.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    title = HTTPStatus(refusal.status).phrase
     return f"HTTP/1.1 {refusal.status} {title}\r\n{lines}\r\n".encode("latin-1") + body

@@ -1,0 +1,199 @@
+"""The one place where the parts of a gateway are made and joined: the root nursery."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import ssl
+import sys
+import time
+
+import structlog
+import trio
+
+from gateway.auth.keys import with_signing_key
+from gateway.auth.tokens import Authenticator
+from gateway.broker.memory import MemoryBroker
+from gateway.hub.hub import Hub
+from gateway.logs import configure
+from gateway.rest.app import create_app
+from gateway.rest.services import Services as RestServices
+from gateway.session.calls import CallHandler, Calls
+from gateway.session.reception import Reception
+from gateway.session.session import Services
+from gateway.settings import Settings, SettingsError, TlsSettings
+from gateway.wire.http import HttpServer
+from gateway.wire.listener import Listener
+from gateway.wire.outbox import Flusher
+from gateway.wire.pump import Pump
+from protocol.errors import CloseCode
+
+__all__ = ["Gateway", "serve"]
+
+log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """One node. Make it, :meth:`run` it in a nursery, :meth:`stop` it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ``SettingsError`` when the configuration cannot be used."""
+        self.settings = settings = with_signing_key(settings)
+        self.node = settings.node or f"n{secrets.token_hex(3)}"
+        self.draining = False
+        self._stop = trio.Event()
+        self.finished = trio.Event()
+        """Set when :meth:`run` is over."""
+        self._flusher = Flusher()
+        self.auth = Authenticator(settings.auth)
+        self.broker = MemoryBroker(settings.history)
+        self.hub = Hub(
+            self.broker,
+            self._flusher,
+            node=self.node,
+            command_timeout=settings.connection.command_timeout,
+        )
+        self._calls = Calls()
+        self._pump = Pump.create(self._flusher)
+        self.reception = Reception(
+            Services(settings, self.hub, self.auth, self._calls),
+            flusher=self._flusher,
+            pump=self._pump,
+            is_draining=lambda: self.draining,
+        )
+        self._rest = RestServices(
+            settings=settings,
+            hub=self.hub,
+            broker=self.broker,
+            auth=self.auth,
+            node=self.node,
+            is_draining=lambda: self.draining,
+            started_at=time.time(),
+        )
+        self.http = HttpServer(create_app(self._rest), settings)
+        self.listener = Listener(
+            websocket=self.reception.serve,
+            http=self.http.serve_stream,
+            head_bytes=settings.limits.head_bytes,
+            head_timeout=settings.limits.head_timeout,
+            max_connections=settings.limits.connections,
+            ssl_context=_ssl_context(settings.tls),
+        )
+
+    @property
+    def port(self) -> int:
+        """The bound port."""
+        return self.listener.port
+
+    def handle_call(self, name: str, handler: CallHandler) -> None:
+        """Have ``handler`` answer the clients' calls of ``name``."""
+        self._calls.register(name, handler)
+
+    def stop(self) -> None:
+        """Begin the graceful shutdown; :meth:`run` returns when it is done."""
+        self._stop.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until :meth:`stop`, then until all clients were told and are gone, or ``shutdown_timeout``.
+
+        ``task_status.started`` is called when connections are accepted. Raises OSError when the
+        port is taken.
+        """
+        async with trio.open_nursery() as background:
+            background.start_soon(self.broker.run)
+            background.start_soon(self._flusher.run)
+            background.start_soon(self._rest.metrics.lag.run)
+            if self._pump is not None:
+                background.start_soon(self._pump.run)
+            await self.listener.bind(self.settings.host, self.settings.port)
+            async with trio.open_nursery() as connections:
+                await connections.start(self.http.run)
+                connections.start_soon(self.listener.run)
+                task_status.started()
+                await self._stop.wait()
+                self.draining = True
+                log.info("shutting down", connections=len(self.hub.connections))
+                # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
+                self.listener.stop_accepting()
+                self.http.stop()
+                self.reception.close_all(
+                    CloseCode.SERVICE_RESTART,
+                    "the gateway is shutting down",
+                    retry_after=self.settings.retry_after,
+                )
+                connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
+            background.cancel_scope.cancel()
+        self.finished.set()
+
+
+def _ssl_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    if not tls.certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"tls.certificate, tls.key: cannot be used: {error}") from None
+    return context
+
+
+def serve(settings: Settings) -> int:
+    """Run one gateway until SIGTERM or SIGINT; returns the exit code."""
+    configure(settings.log)
+    try:
+        gateway = Gateway(settings)
+    except SettingsError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    exit_code = 0
+    try:
+        trio.run(_serve, gateway)
+    except* OSError as group:
+        reason = group.exceptions[0]
+        print(f"gateway: cannot listen on {settings.host}:{settings.port}: {reason}", file=sys.stderr)
+        exit_code = 1
+    return exit_code
+
+
+async def _serve(gateway: Gateway) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, gateway, nursery.cancel_scope)
+        await nursery.start(gateway.run)
+        log.info("listening", host=gateway.settings.host, port=gateway.port, node=gateway.node)
+        if gateway.settings.dev:
+            _welcome(gateway)
+        await gateway.finished.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(gateway: Gateway, scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if gateway.draining:
+                scope.cancel()  # asked twice: do not wait for anybody
+            gateway.stop()
+
+
+def _welcome(gateway: Gateway) -> None:
+    """What development mode prints: the page, and what to try next."""
+    settings = gateway.settings
+    scheme = "https" if settings.tls.certificate else "http"
+    base = f"{scheme}://{settings.host}:{gateway.port}"
+    token = gateway.auth.issue(org="acme", user="alice", roles=["service"]).token
+    print(
+        f"""
+Trireme is running in development mode. Open the console:
+
+  {base}/#token={token}
+
+Three commands to try next, in another terminal:
+
+  export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
+  .venv/bin/gateway tail --token "$TOKEN" --url ws://{settings.host}:{gateway.port}/ws chat:42
+  curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
+       --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
+""",
+        flush=True,
+    )

@@ -1,0 +1,129 @@
+"""The broker of a single node: everything in this process's memory, gone with it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+import trio
+
+from gateway.broker.base import Done, Event, HistoryPage, Position, Since
+from gateway.settings import HistorySettings
+
+__all__ = ["MemoryBroker"]
+
+_EVENT_OVERHEAD = 400
+"""Bytes that a kept event takes beside its data (measured with tracemalloc)."""
+_SWEEP = 5.0
+
+
+class _Stream:
+    """One channel: its order, and its last events."""
+
+    __slots__ = ("bytes", "epoch", "events", "mids", "seq")
+
+    def __init__(self) -> None:
+        # A stream that was forgotten and begins anew must not be taken for the old one.
+        self.epoch = secrets.token_urlsafe(6)
+        self.seq = 0
+        self.events: deque[Event] = deque()
+        self.bytes = 0
+        self.mids: dict[str, int] = {}
+
+    def drop_oldest(self) -> None:
+        event = self.events.popleft()
+        self.bytes -= event.size + _EVENT_OVERHEAD
+        self.mids.pop(event.mid, None)
+
+
+class MemoryBroker:
+    """A :class:`~gateway.broker.base.Broker` whose ``submit`` delivers and calls ``done`` before it returns."""
+
+    def __init__(self, settings: HistorySettings) -> None:
+        self._settings = settings
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._subscribed: set[str] = set()
+        self.deliver: Callable[[Event], None] = lambda event: None
+
+    async def run(self) -> None:
+        """Forget what has become too old, until cancelled."""
+        while True:
+            await trio.sleep(_SWEEP)
+            oldest = (time.time() - self._settings.age) * 1000
+            for number, stream in enumerate(list(self._streams.values())):
+                while stream.events and stream.events[0].ts < oldest:
+                    stream.drop_oldest()
+                if number % 1000 == 999:
+                    await trio.lowlevel.checkpoint()
+
+    def submit(self, event: Event, done: Done) -> None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        if not event.ordered:
+            self.deliver(event)
+            done(Position(0, "", event.mid))
+            return
+        stream = self._streams.get(event.channel) or self._open(event.channel)
+        known = stream.mids.get(event.mid)
+        if known is not None:
+            done(Position(known, stream.epoch, event.mid))
+            return
+        stream.seq += 1
+        event.seq = stream.seq
+        event.epoch = stream.epoch
+        settings = self._settings
+        if settings.messages:
+            stream.events.append(event)
+            stream.mids[event.mid] = stream.seq
+            stream.bytes += event.size + _EVENT_OVERHEAD
+            while len(stream.events) > settings.messages or stream.bytes > settings.bytes:
+                stream.drop_oldest()
+        self.deliver(event)
+        done(Position(event.seq, event.epoch, event.mid))
+
+    async def subscribe(self, channel: str) -> None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        self._subscribed.add(channel)
+
+    def unsubscribe(self, channel: str) -> None:
+        """See :class:`~gateway.broker.base.Broker`. The channel's order is kept: a member may come back."""
+        self._subscribed.discard(channel)
+
+    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+        """See :class:`~gateway.broker.base.Broker`."""
+        stream = self._streams.get(channel) or self._open(channel)
+        kept = stream.events
+        first = kept[0].seq or 0 if kept else stream.seq + 1
+        if since is None:
+            start = max(0, len(kept) - limit)
+            complete = True
+        elif since.epoch == stream.epoch and since.seq <= stream.seq:
+            start = max(0, since.seq + 1 - first)
+            complete = since.seq + 1 >= first
+        else:
+            start = 0
+            complete = False
+        events = list(itertools.islice(kept, start, start + limit))
+        return HistoryPage(
+            events, stream.epoch, stream.seq, more=start + len(events) < len(kept), complete=complete
+        )
+
+    def ready(self) -> str | None:
+        """Memory is always there."""
+        return None
+
+    def _open(self, channel: str) -> _Stream:
+        while len(self._streams) >= self._settings.rooms:
+            # Oldest first; those with members are passed over, and moved behind the others.
+            for _ in range(len(self._streams)):
+                oldest = next(iter(self._streams))
+                if oldest not in self._subscribed:
+                    del self._streams[oldest]
+                    break
+                self._streams.move_to_end(oldest)
+            else:
+                break
+        stream = self._streams[channel] = _Stream()
+        return stream

@@ -1,0 +1,149 @@
+"""What is known of one connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.auth.identity import Identity
+from gateway.broker.base import Event
+from gateway.hub.room import Membership
+from gateway.wire.outbox import Outbox
+from protocol.codec import Codec
+from protocol.patterns import EventFilter
+
+if TYPE_CHECKING:
+    from gateway.hub.organisation import Organisation
+
+__all__ = ["Connection", "Peer"]
+
+
+class Peer(Protocol):
+    """The live end of a connection, as far as the hub needs it."""
+
+    outbox: Outbox
+
+    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
+        """Tell the client, then close."""
+
+    @property
+    def received_messages(self) -> int:
+        """Messages that came in."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in, with their framing."""
+
+
+class Connection:
+    """One authenticated connection: who it is, what it joined, what it wants to hear."""
+
+    __slots__ = (
+        "client_id",
+        "codec",
+        "connected_at",
+        "filter",
+        "id",
+        "identity",
+        "internal",
+        "ip",
+        "last_activity",
+        "memberships",
+        "node",
+        "organisation",
+        "outbox",
+        "peer",
+        "user_agent",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        node: str,
+        organisation: Organisation,
+        identity: Identity,
+        codec: Codec,
+        peer: Peer,
+        ip: str,
+        user_agent: str | None,
+        client_id: str | None,
+    ) -> None:
+        self.id = id
+        self.node = node
+        self.organisation = organisation
+        self.identity = identity
+        self.codec = codec
+        self.peer = peer
+        self.outbox = peer.outbox
+        self.ip = ip
+        self.user_agent = user_agent
+        self.client_id = client_id
+        self.connected_at = self.last_activity = int(time.time() * 1000)
+        self.filter = EventFilter.ALL
+        self.memberships: dict[str, Membership] = {}
+        self.internal: tuple[Membership, ...] = ()
+        """Places in the organisation's and the user's own channel."""
+
+    @property
+    def org(self) -> str:
+        """The organisation's name."""
+        return self.identity.org
+
+    @property
+    def user(self) -> str | None:
+        """The user, or None for a token without one."""
+        return self.identity.user
+
+    @property
+    def rooms(self) -> list[str]:
+        """Names of the joined rooms."""
+        return list(self.memberships)
+
+    @property
+    def messages_in(self) -> int:
+        """Messages received from the client."""
+        return self.peer.received_messages
+
+    @property
+    def messages_out(self) -> int:
+        """Messages sent to the client."""
+        return self.outbox.sent_messages
+
+    def excluded_from(self, event: Event) -> bool:
+        """Tell whether the event names this connection or its user as one to leave out."""
+        return self.id == event.exclude_connection or (
+            event.exclude is not None and self.identity.user in event.exclude
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The data of ``info`` (docs/protocol.md)."""
+        identity = self.identity
+        whole = {
+            "connection": self.id,
+            "org": identity.org,
+            "user": identity.user,
+            "roles": sorted(identity.roles),
+            "node": self.node,
+            "connected_at": self.connected_at,
+            "last_activity": self.last_activity,
+            "ip": self.ip,
+            "user_agent": self.user_agent,
+            "client_id": self.client_id,
+            "subprotocol": self.codec.subprotocol,
+            "rooms": [
+                {
+                    "room": name,
+                    "seq": place.room.seq,
+                    "events": list(place.events.events),
+                    "acked": place.acked,
+                }
+                for name, place in self.memberships.items()
+            ],
+            "events": list(self.filter.events),
+            "except": list(self.filter.excepted),
+            "messages_in": self.messages_in,
+            "messages_out": self.messages_out,
+            "expires": None if identity.expires is None else int(identity.expires * 1000),
+        }
+        return {key: value for key, value in whole.items() if value is not None}

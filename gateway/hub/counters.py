@@ -1,0 +1,42 @@
+"""Plain integers that the hot path increments and the metrics read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+__all__ = ["Counters"]
+
+
+class Counters:
+    """Totals of this node since it started; messages and bytes of ended connections (see ``Hub.totals``)."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "closes",
+        "connects",
+        "deliveries",
+        "disconnects",
+        "errors",
+        "messages_in",
+        "messages_out",
+        "publishes",
+        "refused",
+        "slow_closed",
+    )
+
+    def __init__(self) -> None:
+        self.connects = 0
+        self.disconnects = 0
+        self.messages_in = 0
+        self.messages_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.publishes = 0
+        self.deliveries = 0
+        self.slow_closed = 0
+        self.refused = 0
+        self.closes: Counter[int] = Counter()
+        """By close code."""
+        self.errors: Counter[int] = Counter()
+        """By error code."""

@@ -1,0 +1,350 @@
+"""What a client can ask: one function per command, and the table of them.
+
+A function gets the session, its connection, the envelope, and the message's size in
+bytes. It answers at once, or returns an awaitable. It raises ``ProtocolError`` to refuse.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import msgspec
+import structlog
+
+from gateway.auth.identity import Permission
+from gateway.broker.base import Position, Since
+from gateway.hub.connection import Connection
+from gateway.hub.room import event_frame
+from protocol.envelope import Envelope
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_event, check_mid, check_pattern, check_room
+from protocol.patterns import EventFilter
+from protocol.values import check_value
+
+if TYPE_CHECKING:
+    from gateway.session.session import Session
+
+__all__ = ["COMMANDS", "Command"]
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+Command = Callable[["Session", Connection, Envelope, int], Awaitable[None] | None]
+
+
+# --- the shapes of ``data`` ---------------------------------------------------------------------
+
+
+class _SinceData(msgspec.Struct):
+    epoch: str
+    seq: int
+
+
+class _Join(msgspec.Struct):
+    since: _SinceData | None = None
+    events: list[str] | None = None
+    overflow: Literal["disconnect"] = "disconnect"
+
+
+class _Patterns(msgspec.Struct):
+    events: list[str]
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+class _Send(msgspec.Struct):
+    user: str | None = None
+    connection: str | None = None
+    data: Any = None
+
+
+class _History(msgspec.Struct):
+    since: _SinceData | None = None
+    limit: int | None = None
+
+
+class _Typing(msgspec.Struct):
+    state: Literal["start", "stop"] = "start"
+
+
+def _read(data: Any, shape: type[T]) -> T:
+    """Check a command's ``data``; raises BAD_FIELD naming the place."""
+    try:
+        return msgspec.convert({} if data is None else data, shape)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(ErrorCode.BAD_FIELD, str(error).replace("`$", "`data")) from None
+
+
+# --- permissions ----------------------------------------------------------------------------------
+
+
+def _permit(connection: Connection, room: str, permission: Permission, what: str) -> None:
+    if not connection.identity.grants.allows(room, permission):
+        raise ProtocolError(ErrorCode.FORBIDDEN, f"the token does not permit to {what}")
+
+
+def _check_filter(session: Session, patterns: list[str]) -> list[str]:
+    limit = session.services.settings.limits.patterns_per_filter
+    if len(patterns) > limit:
+        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
+    return [check_pattern(pattern) for pattern in patterns]
+
+
+def _since(given: _SinceData | None) -> Since | None:
+    if given is None:
+        return None
+    if given.seq < 0:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data.since.seq: must not be negative")
+    return Since(given.epoch, given.seq)
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def _auth(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    raise ProtocolError(ErrorCode.BAD_FIELD, "t: this connection is authenticated; use refresh")
+
+
+async def _refresh(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    identity = await session.services.auth.verify(_read(envelope.data, _Token).token)
+    old = connection.identity
+    if identity.org != old.org or identity.user != old.user:
+        raise ProtocolError(
+            ErrorCode.WRONG_ORGANISATION, "the token is for another organisation or another user"
+        )
+    connection.identity = identity
+    session.set_expiry(identity)
+    expires = None if identity.expires is None else {"expires": int(identity.expires * 1000)}
+    session.reply(envelope, data=expires)
+
+
+async def _join(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    _permit(connection, room, Permission.JOIN, "join this room")
+    wanted = _read(envelope.data, _Join)
+    events = (
+        EventFilter.ALL if wanted.events is None else EventFilter.of(_check_filter(session, wanted.events))
+    )
+    limit = session.services.settings.limits.rooms_per_connection
+    if room not in connection.memberships and len(connection.memberships) >= limit:
+        raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, f"a connection is limited to {limit} rooms")
+    joined = await session.services.hub.join(connection, room, events=events, since=_since(wanted.since))
+    data = None
+    replay = []
+    if joined.page is not None:
+        replay = [
+            event
+            for event in joined.page.events
+            if events.allows(event.event)
+            and connection.filter.allows(event.event)
+            and not connection.excluded_from(event)
+        ]
+        data = {"recovered": joined.page.complete, "replayed": len(replay)}
+    session.reply(envelope, room=room, epoch=joined.epoch, seq=joined.seq, data=data)
+    for event in replay:
+        session.outbox.put(event_frame(event, session.codec))
+
+
+def _leave(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    session.stop_typing(room)
+    if not session.services.hub.leave(connection, room):
+        raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
+    session.reply(envelope, room=room)
+
+
+def _subscribe(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    patterns = _check_filter(session, _read(envelope.data, _Patterns).events)
+    _set_filter(session, connection, envelope, connection.filter.subscribe(patterns))
+
+
+def _unsubscribe(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    patterns = _check_filter(session, _read(envelope.data, _Patterns).events)
+    _set_filter(session, connection, envelope, connection.filter.unsubscribe(patterns))
+
+
+def _set_filter(session: Session, connection: Connection, envelope: Envelope, wanted: EventFilter) -> None:
+    limit = session.services.settings.limits.patterns_per_filter
+    if wanted.size > limit:
+        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"a filter is limited to {limit} patterns")
+    session.services.hub.set_filter(connection, wanted)
+    session.reply(envelope, data={"events": list(wanted.events), "except": list(wanted.excepted)})
+
+
+def _publish(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = envelope.room
+    identity = connection.identity
+    if room is not None:
+        if room not in connection.memberships:
+            check_room(room)
+        if not identity.grants.allows(room, Permission.PUBLISH):
+            raise ProtocolError(ErrorCode.FORBIDDEN, "the token does not permit to publish in this room")
+    elif not identity.is_service:
+        raise ProtocolError(
+            ErrorCode.MISSING_FIELD, "room: is missing (only services publish to their whole organisation)"
+        )
+    mid = envelope.mid
+    if mid is not None:
+        check_mid(mid)
+    if session.pending >= session.services.settings.limits.pending_commands:
+        raise ProtocolError(ErrorCode.TOO_MANY_PENDING, "too many commands are pending", retry_after=1.0)
+    session.pending += 1
+    session.services.hub.submit(
+        identity.org,
+        room,
+        check_event(envelope.event),
+        envelope.data,
+        functools.partial(_published, session, envelope),
+        sender=identity.user,
+        mid=mid,
+        size=size,
+    )
+
+
+def _published(session: Session, envelope: Envelope, result: Position | ProtocolError) -> None:
+    session.pending -= 1
+    if isinstance(result, ProtocolError):
+        session.refuse(result, envelope)
+    elif envelope.id is not None:
+        session.send(
+            Envelope(
+                "reply",
+                id=envelope.id,
+                room=envelope.room,
+                seq=result.seq,
+                epoch=result.epoch,
+                mid=result.mid,
+            )
+        )
+
+
+def _send(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    wanted = _read(envelope.data, _Send)
+    hub = session.services.hub
+    event = check_event(envelope.event)
+    if envelope.mid is not None:
+        check_mid(envelope.mid)
+    if (wanted.user is None) == (wanted.connection is None):
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "data: give either user or connection")
+    if wanted.user is not None:
+        # Directed sends are permitted by patterns like rooms are, under the name user:NAME.
+        _permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
+        sent = hub.send_to_user(
+            connection.org, wanted.user, event, wanted.data, sender=connection.user, mid=envelope.mid
+        )
+    else:
+        assert wanted.connection is not None
+        _permit(connection, f"connection:{wanted.connection}", Permission.PUBLISH, "send to this connection")
+        sent = hub.send_to_connection(
+            connection.org, wanted.connection, event, wanted.data, sender=connection.user, mid=envelope.mid
+        )
+    session.reply(envelope, mid=sent.mid, data={"connections": sent.connections})
+
+
+async def _call(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    handler = session.services.calls.find(envelope.event)
+    try:
+        result = await handler(connection, envelope.data)
+        check_value(result)
+    except ProtocolError:
+        raise
+    except Exception:
+        log.exception("a call handler failed", call=envelope.event)
+        raise ProtocolError(ErrorCode.INTERNAL, "the handler of this call failed") from None
+    session.reply(envelope, data=result)
+
+
+def _ack(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    place = connection.memberships.get(room)
+    if place is None:
+        raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
+    if envelope.seq is None:
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "seq: is missing")
+    place.acked = max(place.acked or 0, envelope.seq)
+    session.reply(envelope, room=room, seq=place.acked)
+
+
+async def _history(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    _permit(connection, room, Permission.HISTORY, "read this room's history")
+    wanted = _read(envelope.data, _History)
+    largest = session.services.settings.history.page
+    limit = largest if wanted.limit is None else wanted.limit
+    if not 1 <= limit <= largest:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"data.limit: must be between 1 and {largest}")
+    page = await session.services.hub.history(connection.org, room, since=_since(wanted.since), limit=limit)
+    session.reply(
+        envelope,
+        room=room,
+        epoch=page.epoch,
+        seq=page.seq,
+        data={
+            "events": [event.describe() for event in page.events],
+            "more": page.more,
+            "complete": page.complete,
+        },
+    )
+
+
+def _presence(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    _permit(connection, room, Permission.PRESENCE, "see who is in this room")
+    local = connection.organisation.rooms.get(room)
+    session.reply(
+        envelope,
+        room=room,
+        data={
+            "members": session.services.hub.presence(connection.org, room),
+            "connections": 0 if local is None else len(local.members),
+        },
+    )
+
+
+def _info(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    session.reply(envelope, data=connection.describe())
+
+
+def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    session.reply(envelope, data=session.services.hub.stats(connection.org))
+
+
+def _ping(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    session.send(Envelope("pong", id=envelope.id, ts=connection.last_activity, data=envelope.data))
+
+
+def _typing(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    room = check_room(envelope.room)
+    if room not in connection.memberships:
+        raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
+    _permit(connection, room, Permission.PUBLISH, "publish in this room")
+    if _read(envelope.data, _Typing).state == "start":
+        session.start_typing(room)
+    else:
+        session.stop_typing(room)
+    session.reply(envelope, room=room)
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "auth": _auth,
+    "refresh": _refresh,
+    "join": _join,
+    "leave": _leave,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "publish": _publish,
+    "send": _send,
+    "call": _call,
+    "ack": _ack,
+    "history": _history,
+    "presence": _presence,
+    "info": _info,
+    "stats": _stats,
+    "ping": _ping,
+    "typing": _typing,
+}

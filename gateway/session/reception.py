@@ -1,0 +1,125 @@
+"""The reception: who may upgrade, and the whole life of a connection that may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from gateway.auth.identity import Identity
+from gateway.problems import STATUS
+from gateway.session.session import Client, Services, Session
+from gateway.wire.connection import WireConnection, WireLimits
+from gateway.wire.listener import Accepted
+from gateway.wire.outbox import Flusher
+from gateway.wire.pump import Pump
+from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.negotiation import NegotiationError, choose_subprotocol
+
+__all__ = ["Reception"]
+
+_MAX_NOTE = 200
+"""Characters kept of what a client says of itself (user agent, client id)."""
+
+
+class Reception:
+    """Serves upgrade requests; one for all connections of a node."""
+
+    def __init__(
+        self, services: Services, *, flusher: Flusher, pump: Pump | None, is_draining: Callable[[], bool]
+    ) -> None:
+        settings = services.settings
+        self._services = services
+        self._flusher = flusher
+        self._pump = pump
+        self._is_draining = is_draining
+        self._origins = frozenset(settings.allowed_origins)
+        self.sessions: set[Session] = set()
+        self._limits = WireLimits(
+            message_bytes=settings.limits.message_bytes,
+            queue_messages=settings.limits.queue_messages,
+            queue_bytes=settings.limits.queue_bytes,
+            heartbeat=settings.connection.heartbeat,
+            close_timeout=settings.connection.close_timeout,
+        )
+
+    async def serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
+        """Serve one connection until it has ended; raises ``Refusal`` instead of upgrading it."""
+        if self._is_draining():
+            retry = self._services.settings.retry_after
+            raise Refusal(
+                503,
+                "the gateway is shutting down",
+                code=ErrorCode.SHUTTING_DOWN,
+                headers={"Retry-After": str(math.ceil(retry))},
+            )
+        origin = request.headers.get("origin")
+        if self._origins and origin is not None and origin not in self._origins:
+            raise Refusal(403, "this origin is not allowed", code=ErrorCode.FORBIDDEN)
+        try:
+            codec = choose_subprotocol(request.subprotocols)
+        except NegotiationError as error:
+            raise Refusal(400, str(error)) from None
+        identity = await self._authenticate(request)
+        wire = WireConnection(
+            flusher=self._flusher,
+            pump=self._pump,
+            limits=self._limits,
+            sock=accepted.sock,
+            stream=accepted.stream,
+            unread=unread,
+        )
+        client = Client(
+            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
+        )
+        session = Session(self._services, wire, codec, client)
+        wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
+        self.sessions.add(session)
+        try:
+            if identity is None:
+                session.require_auth()
+            else:
+                await session.admit(identity)
+            wire.outbox.flush()
+            await wire.run(session)
+        finally:
+            self.sessions.discard(session)
+            session.ended()
+
+    def close_all(self, code: int, reason: str, *, retry_after: float) -> None:
+        """Tell every client and close its connection."""
+        for session in list(self.sessions):
+            session.close(code, reason, retry_after=retry_after)
+
+    async def _authenticate(self, request: UpgradeRequest) -> Identity | None:
+        """Who is asking; None when that is to be said after the upgrade."""
+        auth = self._services.auth
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        ticket = request.parameter("ticket")
+        try:
+            if scheme:
+                if scheme.lower() != "bearer":
+                    raise ProtocolError(
+                        ErrorCode.UNAUTHENTICATED, "Authorization must be of the scheme Bearer"
+                    )
+                return await auth.verify(credentials.strip())
+            if ticket is not None:
+                return auth.tickets.redeem(ticket)
+            token = request.parameter("token")
+            if token is not None:
+                return await auth.verify(token)
+            if self._services.settings.auth.in_band:
+                return None
+            raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: use Authorization, ?token= or ?ticket=")
+        except ProtocolError as error:
+            self._services.hub.counters.errors[error.code] += 1
+            headers = {}
+            if error.retry_after is not None:
+                headers["Retry-After"] = str(math.ceil(error.retry_after))
+            raise Refusal(STATUS[error.code], error.message, code=error.code, headers=headers) from None
+
+
+def _note(text: str | None) -> str | None:
+    if text is None:
+        return None
+    return "".join(character for character in text[:_MAX_NOTE] if character.isprintable()) or None

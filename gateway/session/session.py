@@ -1,0 +1,315 @@
+"""A session: what one client says is decoded, checked and dispatched here.
+
+Runs on the fast lane (``gateway/wire/connection.py``): a command that needs nobody else is
+answered on the spot; one that may have to wait returns an awaitable, which the
+connection's reader runs before it handles the next message, so that commands keep their order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import trio
+
+from gateway.auth.identity import Identity
+from gateway.auth.tokens import Authenticator
+from gateway.hub.connection import Connection
+from gateway.hub.hub import Hub
+from gateway.session.calls import Calls
+from gateway.session.commands import COMMANDS
+from gateway.settings import Settings
+from gateway.wire.connection import WireConnection
+from protocol.codec import Codec
+from protocol.envelope import Envelope
+from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
+from protocol.frames import BINARY, TEXT, server_frame
+
+__all__ = ["Client", "Services", "Session"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Services:
+    """What every session of a node shares."""
+
+    settings: Settings
+    hub: Hub
+    auth: Authenticator
+    calls: Calls
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What the upgrade request told of the client."""
+
+    ip: str
+    user_agent: str | None = None
+    client_id: str | None = None
+
+
+class Session:
+    """The handler of one connection's messages (``wire.connection.Handler``) and the hub's ``Peer``."""
+
+    __slots__ = (
+        "_authenticating",
+        "_client",
+        "_expires",
+        "_inactive",
+        "_must_auth",
+        "_opcode",
+        "codec",
+        "connection",
+        "deadline",
+        "outbox",
+        "pending",
+        "services",
+        "typing",
+        "wire",
+    )
+
+    def __init__(self, services: Services, wire: WireConnection, codec: Codec, client: Client) -> None:
+        self.services = services
+        self.wire = wire
+        self.outbox = wire.outbox
+        self.codec = codec
+        self.connection: Connection | None = None
+        self.deadline = math.inf
+        self.pending = 0
+        """Commands that wait for the broker."""
+        self.typing: dict[str, float] | None = None
+        """Room → Trio time at which its typing stops by itself."""
+        self._client = client
+        self._opcode = BINARY if codec.binary else TEXT
+        self._must_auth = math.inf
+        self._expires = math.inf
+        self._inactive = math.inf
+        self._authenticating = False
+
+    # --- beginning and end --------------------------------------------------------------------
+
+    async def admit(self, identity: Identity, *, id: int | None = None) -> None:
+        """The client is who it says: register it and greet it."""
+        settings = self.services.settings
+        self._must_auth = math.inf
+        connection = await self.services.hub.connect(
+            identity=identity,
+            codec=self.codec,
+            peer=self,
+            ip=self._client.ip,
+            user_agent=self._client.user_agent,
+            client_id=self._client.client_id,
+        )
+        self.connection = connection
+        greeting: dict[str, Any] = {
+            "connection": connection.id,
+            "org": identity.org,
+            "node": connection.node,
+            "heartbeat": settings.connection.heartbeat,
+            "subprotocol": self.codec.subprotocol,
+            "limits": {
+                "message_bytes": settings.limits.message_bytes,
+                "rooms": settings.limits.rooms_per_connection,
+                "patterns": settings.limits.patterns_per_filter,
+            },
+        }
+        if identity.user is not None:
+            greeting["user"] = identity.user
+        if identity.expires is not None:
+            greeting["expires"] = int(identity.expires * 1000)
+        self.send(Envelope("connected", id=id, ts=_now(), data=greeting))
+        if settings.connection.inactivity:
+            self._inactive = trio.current_time() + settings.connection.inactivity
+        self.set_expiry(identity)
+
+    def require_auth(self) -> None:
+        """No token came with the upgrade: the first message must bring one, in time."""
+        self._must_auth = trio.current_time() + self.services.settings.auth.in_band_timeout
+        self.plan()
+
+    def set_expiry(self, identity: Identity) -> None:
+        """End the connection when its token ends."""
+        self._expires = math.inf
+        if identity.expires is not None:
+            left = identity.expires + self.services.settings.auth.leeway - time.time()
+            self._expires = trio.current_time() + left
+        self.plan()
+
+    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
+        """Tell the client why (``closing``), then close."""
+        if self.wire.closing:
+            return
+        data: dict[str, Any] = {"reconnect": should_reconnect(code)}
+        if retry_after is not None:
+            data["retry_after"] = retry_after
+        self.send(Envelope("closing", code=int(code), message=reason, data=data))
+        self.wire.close(code, reason)
+        self.outbox.flush()
+
+    def ended(self) -> None:
+        """The connection is gone: leave nothing behind."""
+        if self.connection is None:
+            return
+        for room in list(self.typing or ()):
+            self.stop_typing(room)
+        self.services.hub.disconnected(self.connection, self.wire.close_code)
+
+    @property
+    def received_messages(self) -> int:
+        """Messages that came in."""
+        return self.wire.received_messages
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in, with their framing."""
+        return self.wire.received_bytes
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def send(self, envelope: Envelope) -> None:
+        """Queue one message to this client."""
+        self.outbox.put(server_frame(self._opcode, self.codec.encode(envelope)))
+
+    def on_message(self, payload: bytes, text: bool) -> Awaitable[None] | None:
+        """Handle one message; see ``wire.connection.Handler``."""
+        codec = self.codec
+        if text is codec.binary:
+            expected = "binary" if codec.binary else "text"
+            self.close(
+                CloseCode.UNSUPPORTED_DATA, f"{codec.subprotocol} is spoken in {expected} messages only"
+            )
+            return None
+        envelope: Envelope | None = None
+        try:
+            envelope = codec.decode(payload)
+            command = COMMANDS.get(envelope.t)
+            if command is None:
+                raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: this kind comes from the server only")
+            connection = self.connection
+            if connection is None:
+                return self._first_message(envelope)
+            connection.last_activity = _now()
+            work = command(self, connection, envelope, len(payload))
+            return None if work is None else self._awaited(work, envelope)
+        except ProtocolError as error:
+            self.refuse(error, envelope)
+            return None
+
+    async def _awaited(self, work: Awaitable[None], envelope: Envelope) -> None:
+        try:
+            with trio.CancelScope(
+                deadline=trio.current_time() + self.services.settings.connection.command_timeout
+            ) as scope:
+                await work
+            if scope.cancelled_caught:
+                raise ProtocolError(ErrorCode.TIMEOUT, "the command took too long", retry_after=1.0)
+        except ProtocolError as error:
+            self.refuse(error, envelope)
+
+    def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
+        """Answer with a numbered error; close where it says that the connection cannot go on."""
+        self.services.hub.counters.errors[error.code] += 1
+        id = error.id if envelope is None else envelope.id
+        self.send(
+            Envelope(
+                "error",
+                id=id,
+                code=int(error.code),
+                message=error.message,
+                room=error.room if envelope is None else envelope.room,
+                data=error.data,
+            )
+        )
+        if error.fatal is not None:
+            self.close(error.fatal, error.message)
+
+    def reply(self, envelope: Envelope, **fields: Any) -> None:
+        """Answer a command that asked for an answer."""
+        if envelope.id is not None:
+            self.send(Envelope("reply", id=envelope.id, **fields))
+
+    def _first_message(self, envelope: Envelope) -> Awaitable[None] | None:
+        if envelope.t != "auth":
+            self.close(CloseCode.POLICY_VIOLATION, "the first message must be auth")
+            return None
+        return self._authenticate(envelope)
+
+    async def _authenticate(self, envelope: Envelope) -> None:
+        token = envelope.data.get("token") if isinstance(envelope.data, dict) else None
+        try:
+            if not isinstance(token, str):
+                raise ProtocolError(ErrorCode.MISSING_FIELD, "data.token: must be text")
+            identity = await self.services.auth.verify(token)
+        except ProtocolError as error:
+            self.refuse(error, envelope)
+            self.close(CloseCode.POLICY_VIOLATION, error.message)
+            return
+        await self.admit(identity, id=envelope.id)
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Set the wire's deadline to the nearest of ours."""
+        nearest = min(self._must_auth, self._expires, self._inactive, *(self.typing or {}).values())
+        sooner = nearest < self.deadline
+        self.deadline = nearest
+        if sooner:
+            self.wire.reschedule()
+
+    def on_deadline(self) -> None:
+        """See ``wire.connection.Handler``."""
+        now = trio.current_time()
+        for room in [room for room, stop in (self.typing or {}).items() if stop <= now]:
+            self.stop_typing(room)
+        if now >= self._must_auth:
+            self._must_auth = math.inf
+            self.close(CloseCode.POLICY_VIOLATION, "no auth message came in time")
+        elif now >= self._expires:
+            self._expires = math.inf
+            self.close(CloseCode.POLICY_VIOLATION, "the token has expired")
+        elif now >= self._inactive:
+            self._check_activity(now)
+        self.plan()
+
+    def _check_activity(self, now: float) -> None:
+        assert self.connection is not None
+        limit = self.services.settings.connection.inactivity
+        idle = (_now() - self.connection.last_activity) / 1000
+        if idle >= limit:
+            self._inactive = math.inf
+            self.close(CloseCode.INACTIVE, f"no command for {limit:g} seconds")
+        else:
+            self._inactive = now + limit - idle
+
+    # --- typing ---------------------------------------------------------------------------------
+
+    def start_typing(self, room: str) -> None:
+        """Announce typing, or prolong it; it stops by itself."""
+        assert self.connection is not None
+        if self.typing is None:
+            self.typing = {}
+        if room not in self.typing:
+            self._announce(room, "typing:start")
+        self.typing[room] = trio.current_time() + self.services.settings.connection.typing_timeout
+        self.plan()
+
+    def stop_typing(self, room: str) -> None:
+        """Announce the end of typing, if there was any."""
+        if self.typing and self.typing.pop(room, None) is not None:
+            self._announce(room, "typing:stop")
+
+    def _announce(self, room: str, event: str) -> None:
+        assert self.connection is not None
+        user = self.connection.user
+        self.services.hub.announce(
+            self.connection, room, event, {"user": user} if user else {"connection": self.connection.id}
+        )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,131 @@
+"""What many tests need: a running gateway, and a raw client that says exactly what it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import trio
+import trio_websocket
+
+from gateway.app import Gateway
+from gateway.settings import AuthSettings, Settings
+from protocol.codec import Codec
+from protocol.envelope import Envelope
+from protocol.json import JSON
+
+SECRET = "only-for-tests-only-for-tests-only-for-tests"
+DEADLINE = 10.0
+"""Seconds after which a test that still waits has failed."""
+
+
+def settings(**changes: Any) -> Settings:
+    """Settings for tests; a group is changed by a dict: ``limits={"message_bytes": 2048}``."""
+    base = Settings(port=0, node="test", auth=AuthSettings(secret=SECRET))
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
+            value = msgspec.structs.replace(getattr(base, name), **value)
+        base = msgspec.structs.replace(base, **{name: value})
+    return base
+
+
+async def start_gateway(nursery: trio.Nursery, **changes: Any) -> Gateway:
+    """Start a gateway in ``nursery``; it runs until it is stopped or the nursery is cancelled."""
+    gateway = Gateway(settings(**changes))
+    await nursery.start(gateway.run)
+    return gateway
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(**changes: Any) -> AsyncIterator[Gateway]:
+    """A gateway for the length of the block."""
+    async with trio.open_nursery() as nursery:
+        gateway = await start_gateway(nursery, **changes)
+        yield gateway
+        nursery.cancel_scope.cancel()
+
+
+def url(gateway: Gateway, token: str | None = None, path: str = "/ws", **query: str) -> str:
+    """The address of a gateway's WebSocket."""
+    if token is not None:
+        query["token"] = token
+    tail = "&".join(f"{name}={value}" for name, value in query.items())
+    return f"ws://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
+
+
+class Raw:
+    """One connection that speaks the envelope through trio-websocket, command by command."""
+
+    def __init__(self, socket: trio_websocket.WebSocketConnection, codec: Codec) -> None:
+        self.socket = socket
+        self.codec = codec
+        self.greeting: Envelope
+        self.events: list[Envelope] = []
+        """Events that came while something else was waited for."""
+        self._ids = 0
+
+    async def send(self, t: str, **fields: Any) -> None:
+        """Send one envelope."""
+        payload = self.codec.encode(Envelope(t, **fields))
+        await self.socket.send_message(payload if self.codec.binary else payload.decode())
+
+    async def receive(self) -> Envelope:
+        """The next message, whatever it is."""
+        with trio.fail_after(DEADLINE):
+            message = await self.socket.get_message()
+        return self.codec.decode(message if isinstance(message, bytes) else message.encode())
+
+    async def ask(self, t: str, **fields: Any) -> Envelope:
+        """Send a command and return its answer; events that come before it are kept in ``events``."""
+        self._ids += 1
+        await self.send(t, id=self._ids, **fields)
+        while True:
+            answer = await self.receive()
+            if answer.id == self._ids:
+                return answer
+            self.events.append(answer)
+
+    async def event(self) -> Envelope:
+        """The next event."""
+        if self.events:
+            return self.events.pop(0)
+        answer = await self.receive()
+        assert answer.t == "event", answer
+        return answer
+
+    async def settled(self) -> list[Envelope]:
+        """Everything that had been queued for this client before now (a ping goes last)."""
+        await self.ask("ping")
+        events, self.events = self.events, []
+        return events
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    gateway: Gateway,
+    *,
+    org: str = "acme",
+    user: str | None = "alice",
+    codec: Codec = JSON,
+    token: str | None = None,
+    **claims: Any,
+) -> AsyncIterator[Raw]:
+    """A raw client of ``gateway``, authenticated and greeted."""
+    token = token or gateway.auth.issue(org=org, user=user, **claims).token
+    async with trio_websocket.open_websocket_url(
+        url(gateway, token), subprotocols=[codec.subprotocol]
+    ) as socket:
+        raw = Raw(socket, codec)
+        raw.greeting = await raw.receive()
+        assert raw.greeting.t == "connected"
+        yield raw
+
+
+async def until(condition: Any, what: str = "the condition") -> None:
+    """Wait until ``condition()`` holds, without guessing how long that takes; fail after DEADLINE seconds."""
+    with trio.move_on_after(DEADLINE):
+        while not condition():
+            await trio.sleep(0.005)
+    assert condition(), f"{what} did not come true"
