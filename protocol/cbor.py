@@ -19,8 +19,9 @@ from typing import Any, Final, Literal, NoReturn
 import cbor2
 import msgspec
 
-from protocol.codec import examine, malformed
+from protocol.codec import examine
 from protocol.envelope import KEYS, KINDS, MAX_DEPTH, VERSION, Envelope
+from protocol.errors import malformed
 
 __all__ = ["CBOR", "CborCodec"]
 
@@ -43,7 +44,7 @@ def _write_head(major: int, argument: int) -> bytes:
 _UINT_HEADS: Final = tuple(_write_head(_UINT, n) for n in range(256))
 _TEXT_HEADS: Final = tuple(_write_head(_TEXT, n) for n in range(256))
 _MAP_HEADS: Final = {2 * pairs - 2: _write_head(_MAP, pairs) for pairs in range(2, len(KEYS) + 1)}
-"""By the number of parts that ``encode`` joins: this head, one for ``v`` and ``t``, two for each other pair."""
+"""By the number of parts that ``encode`` joins: this, one for ``v`` and ``t``, two for each other pair."""
 _STARTS: Final = {kind: b"\x00\x01\x01" + _write_head(_UINT, number) for kind, number in KINDS.items()}
 
 
@@ -106,8 +107,8 @@ def _read_items(payload: bytes) -> list[Any]:
             raise malformed("not a map of definite length")
         length = _LENGTH_BYTES[payload[0]]
         pairs = int.from_bytes(payload[1 : 1 + length], "big")
-        if pairs > len(payload):
-            raise malformed("not well-formed CBOR: the map is cut short")
+        if len(payload) <= length or pairs > len(payload):
+            raise malformed("cut short")
         head = _write_head(_ARRAY, 2 * pairs)
     source, decoder = _idle.pop() if _idle else _new_decoder()
     source.seek(0)
@@ -117,15 +118,31 @@ def _read_items(payload: bytes) -> list[Any]:
     try:
         items: list[Any] = decoder.decode()
     except cbor2.CBORDecodeError as error:
-        raise malformed(f"not well-formed CBOR, or not allowed here: {_reason(error)}") from None
+        raise malformed(_reason(error)) from None
     if source.tell() != len(payload) - 1 - length + len(head):
         raise malformed("bytes after the end of the map")
     _idle.append((source, decoder))
     return items
 
 
+_BAD_KEY: Final = "a map's key is not text"
+_DUPLICATE: Final = "a map's key comes twice"
+_REASONS: Final = {
+    "semantic tag": "tags are not allowed",
+    "indefinite length": "indefinite lengths are not allowed",
+    "nesting depth": f"nested deeper than {MAX_DEPTH}",
+    "map key must be": _BAD_KEY,
+    "Duplicate": _DUPLICATE,
+    "end of stream": "cut short",
+}
+"""What cbor2's messages contain → ours, which never repeat what was sent."""
+
+
 def _reason(error: cbor2.CBORDecodeError) -> str:
-    return str(error.__cause__ or error)[:200]
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return "text is not UTF-8"
+    text = str(error)
+    return next((reason for sign, reason in _REASONS.items() if sign in text), "not well-formed CBOR")
 
 
 class CborCodec:
@@ -179,16 +196,18 @@ class CborCodec:
 
 def _decode_carefully(items: list[Any]) -> Envelope:
     keys, values = items[::2], items[1::2]
-    # Compared as text: the hash of text cannot be predicted, and 1, true and 1.0 stay apart.
-    if len({f"{type(key).__name__} {key!r}" for key in keys}) != len(keys):
-        raise malformed("a key comes twice")
+    if set(map(type, keys)) - {int, str}:
+        raise malformed(_BAD_KEY)
+    # Integers are compared as text too: the hash of text cannot be predicted.
+    if len(set(map(repr, keys))) != len(keys):
+        raise malformed(_DUPLICATE)
     fields: dict[str, Any] = {}
-    unknown: list[tuple[object, object]] = []
+    unknown: list[object] = []
     for key, value in zip(keys, values, strict=True):
         if type(key) is int and key in _NAMES:
             fields[_NAMES[key]] = value
         else:
-            unknown.append((key, value))
+            unknown.append(value)
     return examine(fields, unknown, _KIND_NAMES)
 
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
 from protocol.envelope import VERSION, Envelope
-from protocol.errors import CloseCode, ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, ProtocolError
 from protocol.values import MAX_INT, find_problem, text_problem
 
-__all__ = ["Codec", "examine", "malformed"]
+__all__ = ["Codec", "examine"]
 
 
 class Codec(Protocol):
@@ -53,29 +53,23 @@ class Codec(Protocol):
         """
 
 
-def malformed(reason: str) -> ProtocolError:
-    """Make the fatal error for bytes that are not one well-formed message."""
-    return ProtocolError(ErrorCode.MALFORMED, reason, fatal=CloseCode.INVALID_DATA)
-
-
 _TEXTS = ("room", "event", "epoch", "mid", "sender", "message")
 _NUMBERS = ("id", "seq", "ts", "code")
 
 
 def examine(
     fields: Mapping[str, Any],
-    unknown: Iterable[tuple[object, object]],
+    unknown: Iterable[object],
     kinds: Mapping[Any, str],
 ) -> Envelope:
     """Read an envelope from decoded but unchecked parts; raises ``ProtocolError``.
 
-    ``fields`` are the known keys by name, ``unknown`` the other pairs, ``kinds`` the codec's
-    own form of each kind.
+    ``fields`` are the known keys by name, ``unknown`` the values of the other keys, ``kinds``
+    the codec's own form of each kind.
     """
-    unknown = list(unknown)
-    # Too deep is fatal wherever it is, so all depths come before any other complaint.
+    # What is fatal is so wherever it is, and comes before any other complaint.
     problems = {name: find_problem(value) for name, value in fields.items()}
-    unknown_problems = [find_problem(value) for _, value in unknown]
+    unknown_problem = find_problem(list(unknown), level=1)
 
     number = fields.get("id")
     id = number if _is_unsigned(number) else None
@@ -104,11 +98,8 @@ def examine(
         problem = text_problem(value) if name in _TEXTS else problems[name]
         if problem is not None:
             refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")
-    for (key, _), problem in zip(unknown, unknown_problems, strict=True):
-        if type(key) is not int and (bad_key := text_problem(key)) is not None:
-            refuse(ErrorCode.BAD_FIELD, f"an unknown key: {bad_key}")
-        if problem is not None:
-            refuse(ErrorCode.BAD_FIELD, f"an unknown key: {problem}")
+    if unknown_problem is not None:
+        refuse(ErrorCode.BAD_FIELD, f"an unknown key: {unknown_problem}")
     rest = {name: value for name, value in fields.items() if name not in ("v", "t")}
     return Envelope(t=kinds[kind], **rest)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-__all__ = ["CloseCode", "ErrorCode", "ProtocolError", "should_reconnect"]
+__all__ = ["CloseCode", "ErrorCode", "ProtocolError", "malformed", "should_reconnect"]
 
 
 class ErrorCode(IntEnum):
@@ -117,3 +117,8 @@ class ProtocolError(Exception):
     def data(self) -> dict[str, Any] | None:
         """The ``data`` of the ``error`` envelope: ``retry_after`` where there is one."""
         return None if self.retry_after is None else {"retry_after": self.retry_after}
+
+
+def malformed(reason: str) -> ProtocolError:
+    """Make the fatal error for bytes that are not one well-formed message."""
+    return ProtocolError(ErrorCode.MALFORMED, reason, fatal=CloseCode.INVALID_DATA)

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from protocol.codec import examine, malformed
-from protocol.envelope import KEYS, KINDS, VERSION, Envelope
+from protocol.codec import examine
+from protocol.envelope import KEYS, KINDS, MAX_DEPTH, VERSION, Envelope
+from protocol.errors import malformed
 
 __all__ = ["JSON", "JsonCodec"]
 
@@ -26,8 +27,6 @@ class _OtherVersion(msgspec.Struct, tag_field="v", tag=VERSION + 1, forbid_unkno
 _decode: Callable[[bytes], Envelope] = msgspec.json.Decoder(Envelope | _OtherVersion).decode
 _encode = msgspec.json.Encoder().encode
 _NAMES: Final = {name: name for name in KINDS}
-_LONGEST_INT = 20
-"""Digits and sign of -2⁶³; more cannot be an integer of the model, and Python would refuse thousands."""
 
 
 class JsonCodec:
@@ -51,8 +50,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _LONGEST_INT else float("inf")
+def _read_int(digits: str) -> int:
+    # Cut to a sign and twenty digits it is outside 64 bits still, and Python refuses thousands.
+    return int(digits[:21])
 
 
 def _decode_carefully(payload: bytes) -> Envelope:
@@ -61,13 +61,13 @@ def _decode_carefully(payload: bytes) -> Envelope:
     except UnicodeDecodeError:
         raise malformed("not UTF-8") from None
     except RecursionError:
-        raise malformed("nested too deep") from None
+        raise malformed(f"nested deeper than {MAX_DEPTH}") from None
     except ValueError:
         raise malformed("not well-formed JSON") from None
     if not isinstance(decoded, dict):
         raise malformed("not an object")
     fields = {name: decoded.pop(name) for name in KEYS if name in decoded}
-    return examine(fields, decoded.items(), _NAMES)
+    return examine(fields, decoded.values(), _NAMES)
 
 
 JSON: Final = JsonCodec()
