@@ -126,6 +126,6 @@ async def connected(
 async def until(condition: Any, what: str = "the condition") -> None:
     """Wait until ``condition()`` holds, without guessing how long that takes; fail after DEADLINE seconds."""
     with trio.move_on_after(DEADLINE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await trio.sleep(0.005)
     assert condition(), f"{what} did not come true"

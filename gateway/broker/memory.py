@@ -40,7 +40,7 @@ class _Stream:
 
 
 class MemoryBroker:
-    """A :class:`~gateway.broker.base.Broker` whose ``submit`` delivers and calls ``done`` before it returns."""
+    """A :class:`~gateway.broker.base.Broker` that delivers and calls ``done`` inside ``submit``."""
 
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings

@@ -90,7 +90,7 @@ class Accepted:
 WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[None]]
 """Serves one upgrade request, given what came behind its head; may raise Refusal before answering."""
 HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
-"""Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade request, if any."""
+"""Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
 
 class Listener:
