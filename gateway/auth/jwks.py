@@ -145,10 +145,14 @@ class KeySet:
         ):
             if response.status_code != httpx.codes.OK:
                 raise _Unusable(f"the server answered {response.status_code}")
-            async for chunk in response.aiter_raw(65536):
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise _Unusable(f"the answer is larger than {MAX_BODY} bytes")
+            with trio.CancelScope() as scope:
+                async for chunk in response.aiter_raw(65536):
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        # Leaving the loop would abandon httpx's generators half-way; this ends them in order.
+                        scope.cancel()
+        if len(body) > MAX_BODY:
+            raise _Unusable(f"the answer is larger than {MAX_BODY} bytes")
         return bytes(body)
 
     def _read(self, body: bytes) -> dict[str | None, Any]:
