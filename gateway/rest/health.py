@@ -24,7 +24,7 @@ async def get_health() -> Response:
 
 
 @blueprint.get("/readyz")
-@operation(tags="operation", answer=Readiness, public=True)
+@operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
     """Answer 200 when the gateway takes work: it is not draining, and its broker can be reached."""
     found = services()

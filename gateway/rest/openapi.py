@@ -8,7 +8,6 @@ their media type, and what a path parameter is.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -39,7 +38,6 @@ __all__ = ["NameConverter", "add_openapi", "openapi_document", "operation"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _REF: Final = "#/components/schemas/{name}"
-_PATH_PARAMETER: Final = re.compile("<(?:[^:]*:)?([^>]+)>")
 
 _DESCRIPTION: Final = """\
 REST beside the WebSocket of a Trireme gateway.
@@ -92,10 +90,10 @@ def operation(
     errors: Sequence[int] = (),
     public: bool = False,
 ) -> Callable[[F], F]:
-    """State what a handler takes and gives; 401, and with a body or query 400, come by themselves."""
+    """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
 
     def decorate(handler: F) -> F:
-        statuses = {*errors, 503} if public else {*errors, 401, 403, 503}
+        statuses = {*errors} if public else {*errors, 401, 403, 503}
         if body is not None:
             document_request(body)(handler)
             statuses |= {400, 413, 415}
@@ -184,14 +182,4 @@ def add_openapi(app: QuartTrio) -> None:
 
 def openapi_document(app: QuartTrio) -> bytes:
     """Generate the document as JSON; for an application whose routes are complete."""
-    document = app.extensions["QUART_SCHEMA"].openapi_provider.schema()
-    document["x-error-codes"] = [
-        {
-            "code": code.value,
-            "name": code.name,
-            "status": STATUS[code],
-            "meaning": _MEANINGS[code.value // 100],
-        }
-        for code in ErrorCode
-    ]
-    return msgspec.json.encode(document)
+    return msgspec.json.encode(app.extensions["QUART_SCHEMA"].openapi_provider.schema())

@@ -83,6 +83,13 @@ async def get_client() -> Response:
     return _answer("client.js")
 
 
+@blueprint.get("/favicon.ico")
+@hide
+async def get_icon() -> Response:
+    """Give browsers the icon that they ask for unasked."""
+    return _answer("icon.svg")
+
+
 @blueprint.get("/docs")
 @hide
 async def get_docs() -> Response:
