@@ -1,0 +1,86 @@
+"""The Python client, on Trio::
+
+    async with gateway.client.connect("ws://127.0.0.1:8000", token=token) as client:
+        await client.join("chat:42", events=["message:*"])
+        published = await client.publish("chat:42", "message:new", {"text": "hi"})
+        async for event in client:
+            print(event.room, event.event, event.data)
+
+It speaks CBOR (or JSON), comes back by itself when the connection is lost, rejoins its rooms where
+it left them, drops duplicates, and says in the iteration what is missing (:class:`Lost`).
+
+``connect`` explains the parameters, :mod:`gateway.client.errors` shows the tree of errors. From the
+outside in: ``client`` is the application's side, ``session`` outlives connections, ``link`` is the
+life of one, ``transport`` its socket; ``rooms``, ``backoff``, ``ended`` and ``replies`` are pure.
+"""
+
+from gateway.client.backoff import Backoff
+from gateway.client.client import Client, TypedEvent
+from gateway.client.connect import connect
+from gateway.client.errors import (
+    ClientClosed,
+    ClientError,
+    CommandError,
+    CommandFailed,
+    CommandInterrupted,
+    CommandTimeout,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionRefused,
+    Disconnected,
+    ReconnectFailed,
+    TooManyPending,
+    UnexpectedReply,
+)
+from gateway.client.messages import (
+    ConnectionInfo,
+    Event,
+    Filter,
+    HistoryPage,
+    Joined,
+    Limits,
+    Lost,
+    Member,
+    Position,
+    Presence,
+    Published,
+    Sent,
+)
+from gateway.client.options import Token
+from gateway.client.session import State
+
+__all__ = [
+    "Backoff",
+    "Client",
+    "ClientClosed",
+    "ClientError",
+    "CommandError",
+    "CommandFailed",
+    "CommandInterrupted",
+    "CommandTimeout",
+    "ConnectError",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "ConnectionInfo",
+    "ConnectionRefused",
+    "Disconnected",
+    "Event",
+    "Filter",
+    "HistoryPage",
+    "Joined",
+    "Limits",
+    "Lost",
+    "Member",
+    "Position",
+    "Presence",
+    "Published",
+    "ReconnectFailed",
+    "Sent",
+    "State",
+    "Token",
+    "TooManyPending",
+    "TypedEvent",
+    "UnexpectedReply",
+    "connect",
+]

@@ -1,0 +1,235 @@
+"""The client as the application sees it: one method for each command of ``docs/protocol.md``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+import msgspec
+import trio
+
+from gateway.client import replies
+from gateway.client.messages import (
+    ConnectionInfo,
+    Event,
+    Filter,
+    HistoryPage,
+    Joined,
+    Position,
+    Presence,
+    Published,
+    Sent,
+)
+from gateway.client.rooms import join_data
+from gateway.client.session import Session, State
+from protocol.envelope import Envelope
+
+__all__ = ["Client", "TypedEvent"]
+
+
+class TypedEvent(Protocol):
+    """What :meth:`Client.emit` takes: an event of ``protocol.events``, or one of your own."""
+
+    @property
+    def event(self) -> str:
+        """Its name."""
+
+    @property
+    def room(self) -> str | None:
+        """Where it goes when nothing else is said; None is the whole organisation."""
+
+    def to_data(self) -> Any:
+        """Its payload."""
+
+
+class Client:
+    """A connection that comes back. Made by :func:`connect`.
+
+    Iterating gives :class:`Event` objects, and :class:`Lost` ones in the place of what is missing. It
+    ends when the block of ``connect`` is left, and raises ``Disconnected`` or ``ConnectError`` when
+    the client has given up. Several tasks may iterate; each event goes to one of them.
+
+    Every command raises ``CommandFailed`` (see :mod:`gateway.client.errors`) when it did not succeed,
+    the same as the iteration when the client has given up, and ``ValueError`` for data outside the
+    value model of the protocol. While there is no connection a command waits for one, within its
+    ``command_timeout``. A command that was cancelled or timed out may have been carried out.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def state(self) -> State:
+        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        return self._session.state
+
+    @property
+    def connection(self) -> ConnectionInfo:
+        """What the gateway said of the current connection, or of the last one."""
+        info = self._session.info
+        assert info is not None  # connect() gives the client out after the first welcome
+        return info
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """The rooms that the client is in, and would rejoin."""
+        return tuple(self._session.rooms.joined)
+
+    def __aiter__(self) -> Client:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._session.next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def join(
+        self,
+        room: str,
+        events: Iterable[str] | None = None,
+        *,
+        since: tuple[str, int] | None = None,
+        overflow: str | None = None,
+    ) -> Joined:
+        """Join ``room``, again after every reconnect, for the events that match a pattern (None: all).
+
+        With ``since``, an epoch and a number such as ``(event.epoch, event.seq)``, what came after it
+        is sent first; when not all of it is kept any more, a :class:`Lost` comes before. ``overflow`` is
+        the gateway's policy for a client that is too slow. Joining again replaces events and overflow.
+        """
+        patterns = None if events is None else _patterns(events)
+        position = None if since is None else Position(*since)
+        data = join_data(patterns, position, overflow)
+
+        def note(reply: Envelope) -> Event | None:
+            return self._session.rooms.join(replies.joined(reply), patterns, position, overflow)
+
+        reply = await self._session.command({"t": "join", "room": room, "data": data or None}, note)
+        return replies.joined(reply)
+
+    async def leave(self, room: str) -> None:
+        """Leave ``room``."""
+
+        def note(reply: Envelope) -> None:
+            self._session.rooms.leave(room)
+
+        await self._session.command({"t": "leave", "room": room}, note)
+
+    async def subscribe(self, *events: str) -> Filter:
+        """Let through events that match these patterns: the first call narrows to them, later ones add."""
+        return await self._filter("subscribe", events)
+
+    async def unsubscribe(self, *events: str) -> Filter:
+        """Hold back events that match these patterns."""
+        return await self._filter("unsubscribe", events)
+
+    async def _filter(self, kind: Literal["subscribe", "unsubscribe"], events: Iterable[str]) -> Filter:
+        state = self._session.filter
+
+        def note(reply: Envelope) -> None:
+            state.current = replies.filter_of(reply)
+            state.subscribed = state.subscribed or kind == "subscribe"
+
+        reply = await self._session.command({"t": kind, "data": {"events": _patterns(events)}}, note)
+        return replies.filter_of(reply)
+
+    async def publish(
+        self, room: str | None, event: str, data: Any = None, *, mid: str | None = None
+    ) -> Published:
+        """Publish to ``room`` (None: to the whole organisation); returns the place that the event got.
+
+        When the connection is lost before the reply, it is repeated on the next one with the same message
+        id, so that it counts once. To repeat one that timed out, give it the same ``mid`` yourself.
+        """
+        mid = uuid.uuid4().hex if mid is None else mid
+        fields = {"t": "publish", "room": room, "event": event, "data": data, "mid": mid}
+        return replies.published(await self._session.command(fields), mid)
+
+    async def emit(self, event: TypedEvent, *, room: str | None = None) -> Published:
+        """Publish a typed event, to its own default room when ``room`` is None."""
+        return await self.publish(event.room if room is None else room, event.event, event.to_data())
+
+    async def send(
+        self, event: str, data: Any = None, *, user: str | None = None, connection: str | None = None
+    ) -> Sent:
+        """Send to all connections of ``user``, or to one ``connection``.
+
+        Raises CommandInterrupted when the connection is lost before the reply.
+        """
+        if (user is None) == (connection is None):
+            raise ValueError("name a user or a connection")
+        to: dict[str, Any] = {"connection": connection} if user is None else {"user": user}
+        if data is not None:
+            to["data"] = data
+        reply = await self._session.command({"t": "send", "event": event, "data": to}, repeat=False)
+        return replies.sent(reply)
+
+    async def call(self, name: str, data: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a handler of the backend; returns its result.
+
+        ``timeout`` in seconds takes the place of the usual one. Raises CommandInterrupted when the
+        connection is lost before the reply.
+        """
+        fields = {"t": "call", "event": name, "data": data}
+        return (await self._session.command(fields, repeat=False, timeout=timeout)).data
+
+    async def typing(self, room: str, start: bool = True) -> None:
+        """Tell the others in ``room`` that this user types, or no more (by itself after a while)."""
+        data = {"state": "start" if start else "stop"}
+        await self._session.command({"t": "typing", "room": room, "data": data})
+
+    async def ack(self, room: str, seq: int) -> None:
+        """Note on the gateway how far this connection has got in ``room``; ``info`` shows it."""
+        await self._session.command({"t": "ack", "room": room, "seq": seq})
+
+    async def history(
+        self, room: str, *, since: tuple[str, int] | None = None, limit: int | None = None
+    ) -> HistoryPage:
+        """Read kept events, oldest first: at most ``limit`` after ``since``, or the newest ones."""
+        data = join_data(None, since, None)
+        if limit is not None:
+            data["limit"] = limit
+        return replies.history(
+            await self._session.command({"t": "history", "room": room, "data": data or None})
+        )
+
+    async def presence(self, room: str) -> Presence:
+        """Tell who is in ``room``."""
+        return replies.presence(await self._session.command({"t": "presence", "room": room}))
+
+    async def info(self) -> Any:
+        """What the gateway knows of this connection (the data of ``info`` in docs/protocol.md)."""
+        return (await self._session.command({"t": "info"})).data
+
+    async def stats(self) -> Any:
+        """The statistics of the own organisation, as of ``GET /api/v1/stats``."""
+        return (await self._session.command({"t": "stats"})).data
+
+    async def ping(self) -> float:
+        """Seconds to the gateway and back, with the time spent waiting for a connection."""
+        began = trio.current_time()
+        await self._session.command({"t": "ping"})
+        return trio.current_time() - began
+
+    async def refresh(self, token: str) -> int | None:
+        """Renew the token of the open connection; returns its expiry in milliseconds since 1970 UTC.
+
+        It is used for reconnecting too, unless ``connect`` was given a callable for that.
+        """
+        session = self._session
+
+        def note(reply: Envelope) -> None:
+            if not callable(session.token):
+                session.token = token
+            if session.info is not None:
+                session.info = msgspec.structs.replace(session.info, expires=replies.expires(reply))
+
+        return replies.expires(await session.command({"t": "refresh", "data": {"token": token}}, note))
+
+
+def _patterns(events: Iterable[str]) -> list[str]:
+    if isinstance(events, str):
+        raise TypeError("events are several patterns, not one text")
+    return list(events)

@@ -1,0 +1,128 @@
+"""``connect``: the one way to get a client."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import trio
+
+from gateway import __version__
+from gateway.client.backoff import Backoff
+from gateway.client.client import Client
+from gateway.client.errors import ClientClosed
+from gateway.client.options import Options, Token
+from gateway.client.session import Session
+from gateway.client.transport import Dial, parse_url, tcp_dial
+from protocol.cbor import CBOR
+from protocol.json import JSON
+
+__all__ = ["connect"]
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    token: Token = None,
+    codec: Literal["cbor", "json"] = "cbor",
+    reconnect: Backoff | bool = True,
+    command_timeout: float = 10.0,
+    connect_timeout: float = 10.0,
+    close_timeout: float = 2.0,
+    heartbeat: float = 25.0,
+    heartbeat_timeout: float = 10.0,
+    buffer: int = 1024,
+    max_pending: int = 1024,
+    max_message_bytes: int = 16 * 2**20,
+    window: int = 1024,
+    headers: Mapping[str, str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    dial: Dial | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to a gateway and stay connected for the length of the block; times are in seconds.
+
+    Entering waits for the first connection, with the same retries as later ones. All tasks and
+    sockets belong to the block: leaving it, however, closes everything. The close handshake may take
+    ``close_timeout``, also when the block was cancelled.
+
+    - ``url``: ``ws://``, ``wss://``, ``http://`` or ``https://``; without a path it is ``/ws``.
+    - ``token``: a JWT, or an async callable that gives one, which is asked before every connection.
+      What the callable raises counts as a failed try. None where the URL carries ``?token=`` or
+      ``?ticket=`` (a ticket is good for one connection only, so not with ``reconnect``).
+    - ``reconnect``: False, or a :class:`Backoff` with other delays. No try follows HTTP 4xx (but 408 and
+      429), close code 1008, or any that :func:`protocol.errors.should_reconnect` says no to.
+    - ``command_timeout``: for each command, its waiting for a connection included.
+    - ``connect_timeout``: for one try, from asking for the token to the gateway's welcome.
+    - ``heartbeat``: after so long without a byte the gateway is asked for a sign of life;
+      ``heartbeat_timeout`` later without one the connection is given up.
+    - ``buffer``: events that wait for the iteration. When they are that many, nothing more is read, not
+      even replies, until some are taken out: a task that handles events and waits for commands while
+      more than ``buffer`` events arrive sees them time out. Let another task send, or raise this.
+    - ``max_pending``: commands that may wait at the same time, for a connection or a reply.
+    - ``max_message_bytes``: larger messages from the gateway close the connection with 1009.
+    - ``window``: message ids that are remembered to drop duplicates; 0 remembers none.
+    - ``headers``: more headers for the upgrade.
+    - ``ssl_context``: for ``wss://``, in place of the system's certificates.
+    - ``dial``: opens the byte stream in place of TCP, for tunnels and tests.
+
+    Raises ``ConnectionRefused``, ``ConnectionFailed`` or ``ReconnectFailed`` when there is no
+    connection, ``ValueError`` for parameters that make no sense. Errors of the block come out as they are.
+    """
+    if codec not in ("cbor", "json"):
+        raise ValueError(f"codec must be 'cbor' or 'json', not {codec!r}")
+    policy = reconnect if isinstance(reconnect, Backoff) else Backoff() if reconnect else None
+    options = Options(
+        address=parse_url(url),
+        dial=dial or tcp_dial(ssl_context),
+        codec=CBOR if codec == "cbor" else JSON,
+        headers={"User-Agent": f"trireme-gateway/{__version__}", **(headers or {})},
+        reconnect=policy,
+        connect_timeout=connect_timeout,
+        command_timeout=command_timeout,
+        close_timeout=close_timeout,
+        heartbeat=heartbeat,
+        heartbeat_timeout=heartbeat_timeout,
+        buffer=buffer,
+        max_pending=max_pending,
+        max_message_bytes=max_message_bytes,
+        window=window,
+    )
+    session = Session(options, token)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            try:
+                await session.started()
+                yield Client(session)
+            finally:
+                session.fail(ClientClosed())
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = _own_error(group)
+        if error is None:
+            raise
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not the group, which holds it
+    finally:
+        session.finish()
+
+
+def _own_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The block's own error, when nothing but cancellation came with it.
+
+    The nursery is a detail that the caller did not open, so the group around it is one too.
+    """
+    errors = [error for error in group.exceptions if not _is_cancellation(error)]
+    return errors[0] if len(errors) == 1 else None
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)

@@ -1,0 +1,78 @@
+"""From an address to a connection that the gateway has welcomed."""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+
+from gateway.client.ended import Ended
+from gateway.client.errors import ConnectionFailed
+from gateway.client.messages import ConnectionInfo
+from gateway.client.options import Options, Token
+from gateway.client.transport import SocketClosed, Transport, open_transport
+from protocol.errors import CloseCode, ProtocolError, should_reconnect
+
+__all__ = ["establish"]
+
+
+async def establish(
+    nursery: trio.Nursery, options: Options, token: Token
+) -> tuple[Transport, ConnectionInfo]:
+    """Dial, upgrade with a (fresh) token, and wait for ``connected``, all within ``connect_timeout``.
+
+    The caller closes the transport, whose one task lives in ``nursery``. Raises
+    :class:`~gateway.client.errors.ConnectError`.
+    """
+    try:
+        with trio.fail_after(options.connect_timeout):
+            headers = dict(options.headers)
+            bearer = await _bearer(token)
+            if bearer is not None:
+                headers["Authorization"] = f"Bearer {bearer}"
+            transport = await open_transport(
+                nursery,
+                options.address,
+                dial=options.dial,
+                subprotocol=options.codec.subprotocol,
+                binary=options.codec.binary,
+                headers=headers,
+                max_message_bytes=options.max_message_bytes,
+            )
+            try:
+                return transport, await _welcome(transport, options)
+            except BaseException:
+                await transport.aclose(CloseCode.NORMAL, options.close_timeout)
+                raise
+    except trio.TooSlowError:
+        raise ConnectionFailed(f"no connection within {options.connect_timeout:g} s") from None
+
+
+async def _bearer(token: Token) -> str | None:
+    if token is None or isinstance(token, str):
+        return token
+    try:
+        return await token()
+    except Exception as error:
+        # Whoever gives out tokens may be away for the same reason as the gateway: another try can help.
+        raise ConnectionFailed(f"no token: {error!r}") from error
+
+
+async def _welcome(transport: Transport, options: Options) -> ConnectionInfo:
+    """The first message: ``connected``, or ``closing`` when the gateway thinks better of it."""
+    try:
+        envelope = options.codec.decode(await transport.receive())
+        if envelope.t == "connected":
+            return msgspec.convert(envelope.data, ConnectionInfo)
+        if envelope.t == "closing":
+            ended = Ended.announced(envelope)
+            raise ConnectionFailed(
+                f"closed before the welcome: {ended.reason}",
+                retry=ended.reconnect,
+                retry_after=ended.retry_after,
+            )
+    except SocketClosed as closed:
+        reason = f"closed with code {closed.code} before the welcome: {closed.reason}"
+        raise ConnectionFailed(reason, retry=should_reconnect(closed.code)) from None
+    except (ProtocolError, msgspec.ValidationError) as error:
+        raise ConnectionFailed(f"the welcome cannot be understood: {error}", retry=False) from error
+    raise ConnectionFailed(f"the gateway said {envelope.t!r} instead of a welcome", retry=False)

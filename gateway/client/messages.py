@@ -1,0 +1,160 @@
+"""What the client hands out: events, losses, and the replies to commands."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+__all__ = [
+    "ConnectionInfo",
+    "Event",
+    "Filter",
+    "HistoryPage",
+    "Joined",
+    "Limits",
+    "Lost",
+    "Member",
+    "Position",
+    "Presence",
+    "Published",
+    "Sent",
+]
+
+
+class Position(NamedTuple):
+    """A place in a room's order; what ``since`` takes."""
+
+    epoch: str
+    seq: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as it was received."""
+
+    event: str
+    room: str | None = None
+    """None: sent to the organisation, the user or this connection."""
+    data: Any = None
+    seq: int | None = None
+    """Place in the order of the room (or organisation); None when it has none."""
+    epoch: str | None = None
+    ts: int | None = None
+    """Milliseconds since 1970 UTC."""
+    mid: str | None = None
+    sender: str | None = None
+
+
+class Lost(Event, frozen=True, kw_only=True):
+    """In the place of events that did not arrive, or may not have. Its ``event`` is ``"lost"``.
+
+    ``epoch``, ``from_seq`` and ``to_seq`` say which (``to_seq`` None: everything up to where the room
+    goes on). ``reason`` is the gateway's (such as ``slow``) or one of the client's own:
+
+    ``history``
+        the gateway no longer keeps everything that was missed while there was no connection;
+    ``epoch``
+        the room's order began anew, so nobody can tell what followed ``from_seq`` in the old one;
+    ``disconnected``
+        events to the whole organisation (``room`` is None) went by while there was no connection; counts
+        those that a filter would have held back;
+    ``refused: …``
+        the gateway did not let the client back into the room, which it is no longer in.
+
+    What the gateway still keeps comes with ``join(room, since=(lost.epoch, lost.from_seq - 1))``.
+    """
+
+    event: str = "lost"
+    from_seq: int
+    to_seq: int | None
+    reason: str
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway takes from one connection; the defaults are its own."""
+
+    message_bytes: int = 2**20
+    rooms: int | None = None
+    patterns: int | None = None
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway said of the connection when it was made."""
+
+    connection: str
+    org: str
+    user: str | None = None
+    node: str | None = None
+    heartbeat: float | None = None
+    """Seconds between the gateway's pings."""
+    subprotocol: str | None = None
+    limits: Limits = Limits()
+    expires: int | None = None
+    """Milliseconds since 1970 UTC at which the token expires."""
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """The place that an event got."""
+
+    room: str | None
+    epoch: str | None
+    seq: int | None
+    mid: str
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """The room's position when it was joined; with ``since`` also what became of the events after it."""
+
+    room: str
+    epoch: str
+    seq: int
+    recovered: bool | None = None
+    """True: nothing is missing. None: joined without ``since``."""
+    replayed: int = 0
+
+    @property
+    def position(self) -> Position:
+        """Of the newest event of the room."""
+        return Position(self.epoch, self.seq)
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection's whole event filter."""
+
+    events: tuple[str, ...]
+    excepted: tuple[str, ...] = msgspec.field(default=(), name="except")
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """``connections`` is how many the event was queued for on the gateway's node."""
+
+    mid: str | None
+    connections: int
+
+
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of kept events, oldest first."""
+
+    room: str
+    events: tuple[Event, ...]
+    epoch: str
+    seq: int
+    """Of the newest event of the room."""
+    more: bool
+    """More kept events follow the last one of this page."""
+    complete: bool
+    """False: events after ``since`` are gone."""
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A user in a room; None for connections without a user."""
+
+    user: str | None = None
+    connections: int
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is in a room."""
+
+    members: tuple[Member, ...]
+    connections: int

@@ -1,0 +1,50 @@
+"""What a client was told when it was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.client.backoff import Backoff
+from gateway.client.transport import Address, Dial
+from protocol.codec import Codec
+
+__all__ = ["Options", "Token"]
+
+Token = str | Callable[[], Awaitable[str]] | None
+"""A token, or how to get one: asked before every connection."""
+
+_SECONDS: Final = ("connect_timeout", "command_timeout", "close_timeout", "heartbeat", "heartbeat_timeout")
+_COUNTS: Final = ("max_pending", "max_message_bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The parameters of :func:`gateway.client.connect`, which explains them. Raises ValueError."""
+
+    address: Address
+    dial: Dial
+    codec: Codec
+    headers: Mapping[str, str]
+    reconnect: Backoff | None
+    connect_timeout: float
+    command_timeout: float
+    close_timeout: float
+    heartbeat: float
+    heartbeat_timeout: float
+    buffer: int
+    max_pending: int
+    max_message_bytes: int
+    window: int
+
+    def __post_init__(self) -> None:
+        for name in _SECONDS:
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number of seconds")
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.buffer < 0 or self.window < 0:
+            raise ValueError("buffer and window must not be negative")

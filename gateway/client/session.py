@@ -1,0 +1,252 @@
+"""What outlives a connection: the rooms, the filter, the waiting commands, and the loop that reconnects.
+
+A command belongs to the task that called it. It waits for a connection, sends, and waits for the
+reply; when the connection is lost meanwhile it begins again on the next one, where that is safe.
+Nothing is queued for a caller that has gone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import trio
+
+from gateway.client.backoff import Backoff
+from gateway.client.ended import Ended
+from gateway.client.errors import (
+    ClientClosed,
+    ClientError,
+    CommandError,
+    CommandInterrupted,
+    CommandTimeout,
+    ConnectError,
+    ConnectionClosed,
+    ReconnectFailed,
+    TooManyPending,
+)
+from gateway.client.handshake import establish
+from gateway.client.link import Handlers, Link, LinkLost, OnReply
+from gateway.client.messages import ConnectionInfo, Event
+from gateway.client.options import Options, Token
+from gateway.client.replies import command_error
+from gateway.client.restore import FilterState, Restorer
+from gateway.client.rooms import Rooms
+from gateway.client.transport import Transport
+from protocol.envelope import Envelope
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.values import check_value
+
+__all__ = ["Session", "State"]
+
+
+class State(StrEnum):
+    """Before the first connection, with one, between two, after the last."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+class Session:
+    """The client's engine, to which ``Client`` adds a method for each command."""
+
+    def __init__(self, options: Options, token: Token) -> None:
+        self.options = options
+        self.token = token
+        self.state = State.CONNECTING
+        self.info: ConnectionInfo | None = None
+        self.rooms = Rooms(window=options.window)
+        self.filter = FilterState()
+        self.failure: ClientError | None = None
+        """Why there will be no connection any more."""
+        self._link: Link | None = None
+        self._changed = trio.Event()
+        self._waiting = 0
+        self._inbox, self._outlet = trio.open_memory_channel[Event](options.buffer)
+
+    # ---- connections -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Connect and reconnect until that is hopeless; then :attr:`failure` says why."""
+        async with trio.open_nursery() as nursery:
+            self.fail(await self._stay_connected(nursery))
+
+    async def _stay_connected(self, nursery: trio.Nursery) -> ClientError:
+        policy = self.options.reconnect
+        failures = 0
+        while True:
+            error: ClientError
+            try:
+                ended, lived = await self._connection(nursery)
+            except ConnectError as failed:
+                error, again, retry_after = failed, failed.retry, failed.retry_after
+            else:
+                error = ConnectionClosed(ended.code, ended.reason)
+                again, retry_after = ended.reconnect, ended.retry_after
+                if policy is not None and lived >= policy.stable:
+                    failures = 0
+            failures += 1
+            if policy is None or not again:
+                return error
+            if policy.exhausted(failures):
+                gave_up = ReconnectFailed(failures - 1)
+                gave_up.__cause__ = error
+                return gave_up
+            await trio.sleep(policy.delay(failures, retry_after))
+
+    async def _connection(self, nursery: trio.Nursery) -> tuple[Ended, float]:
+        """One connection, from the dialling to its end, and how many seconds it lived.
+
+        Raises ConnectError when none comes about.
+        """
+        transport, info = await establish(nursery, self.options, self.token)
+        began = trio.current_time()
+        ended: Ended | None = None
+        try:
+            ended = await self._live(transport, info)
+        finally:
+            lived = trio.current_time() - began
+            self._down()
+            await transport.aclose(1000 if ended is None else ended.answer, self.options.close_timeout)
+        return ended, lived
+
+    async def _live(self, transport: Transport, info: ConnectionInfo) -> Ended:
+        options = self.options
+        link = Link(
+            transport,
+            options.codec,
+            Handlers(self._receive, self._inbox.send),
+            heartbeat=options.heartbeat,
+            heartbeat_timeout=options.heartbeat_timeout,
+            max_payload=info.limits.message_bytes,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._bring_up, link, info)
+            ended = await link.run()
+            nursery.cancel_scope.cancel()
+        return ended
+
+    async def _bring_up(self, link: Link, info: ConnectionInfo) -> None:
+        policy = self.options.reconnect or Backoff()
+        await Restorer(
+            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.send
+        ).run()
+        if link.ended is None:
+            self.info = info
+            self._link = link
+            self._change(State.CONNECTED)
+
+    def _down(self) -> None:
+        self.rooms.disconnected()
+        if self._link is not None:
+            self._link = None
+            self._change(State.RECONNECTING)
+
+    def _change(self, state: State) -> None:
+        if self.state != State.CLOSED:
+            self.state = state
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def fail(self, error: ClientError) -> None:
+        """From now on every command raises ``error``; the iteration does so after what was received."""
+        if self.failure is None:
+            self.failure = error
+        self._link = None
+        self._change(State.CLOSED)
+
+    def finish(self) -> None:
+        """Nothing will be received any more."""
+        self._inbox.close()
+
+    async def started(self) -> None:
+        """Wait for the first connection. Raises :attr:`failure`."""
+        await self._usable_link()
+
+    # ---- events ------------------------------------------------------------------------------------------
+
+    async def _receive(self, envelope: Envelope) -> None:
+        for event in self.rooms.check(envelope):
+            await self._inbox.send(event)
+        self.rooms.seen(envelope)
+
+    async def next_event(self) -> Event | None:
+        """Wait for the next one; None after the client's block was left. Raises :attr:`failure`."""
+        try:
+            return await self._outlet.receive()
+        except trio.EndOfChannel:
+            if self.failure is None or isinstance(self.failure, ClientClosed):
+                return None
+            raise self.failure from self.failure.__cause__
+
+    # ---- commands ----------------------------------------------------------------------------------------
+
+    async def command(
+        self,
+        fields: dict[str, Any],
+        on_reply: OnReply | None = None,
+        *,
+        repeat: bool = True,
+        timeout: float | None = None,
+    ) -> Envelope:
+        """Carry out one command, waiting for a connection where there is none; returns the reply.
+
+        ``repeat`` tells that doing it twice is the same as doing it once. Raises CommandFailed,
+        :attr:`failure`, and ValueError for data that cannot be sent.
+        """
+        try:
+            fields = {**fields, "data": check_value(fields.get("data"))}
+        except ProtocolError as error:
+            raise ValueError(error.message) from None
+        if self._waiting >= self.options.max_pending:
+            raise TooManyPending(f"{self._waiting} commands are waiting already")
+        self._waiting += 1
+        limit = self.options.command_timeout if timeout is None else timeout
+        try:
+            with trio.move_on_after(limit):
+                return await self._until_answered(fields, on_reply, repeat=repeat)
+        finally:
+            self._waiting -= 1
+        raise CommandTimeout(f"{fields['t']}: no reply within {limit:g} s{self._hint()}")
+
+    async def _until_answered(
+        self, fields: dict[str, Any], on_reply: OnReply | None, *, repeat: bool
+    ) -> Envelope:
+        while True:
+            link = await self._usable_link()
+            command = link.command(fields, on_reply)
+            if len(command.payload) > link.max_payload:
+                # The gateway would close the connection over it.
+                size = f"{len(command.payload)} bytes, the gateway takes {link.max_payload}"
+                raise CommandError(ErrorCode.TOO_LARGE, f"{fields['t']}: {size}")
+            if link.pending >= self.options.max_pending:
+                raise TooManyPending(f"{link.pending} commands are without a reply")
+            try:
+                reply = await link.request(command)
+            except LinkLost as lost:
+                if lost.sent and not repeat:
+                    raise CommandInterrupted(f"{fields['t']}: {lost}") from None
+                continue
+            if reply.t != "error":
+                return reply
+            error = command_error(reply)
+            if error.code != ErrorCode.SHUTTING_DOWN:
+                raise error
+            link.drain()  # refused, so not done: the next connection will take it
+
+    async def _usable_link(self) -> Link:
+        while True:
+            if self.failure is not None:
+                raise self.failure from self.failure.__cause__
+            if self._link is not None and self._link.usable:
+                return self._link
+            await self._changed.wait()
+
+    def _hint(self) -> str:
+        if self._link is None:
+            return "; there is no connection"
+        if self._link.paused:
+            return "; nothing is read while the events that were received are not taken out of the client"
+        return ""

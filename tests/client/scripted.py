@@ -1,0 +1,176 @@
+"""A gateway that says only what the test tells it to: trio-websocket over streams in memory.
+
+Nothing of it takes real time, so a test with trio's virtual clock sees exact times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import trio
+import trio.testing
+import trio_websocket
+
+from gateway.client import Client, Event, connect
+from gateway.client.transport import Address
+from protocol.codec import Codec
+from protocol.envelope import Envelope
+from protocol.negotiation import choose_subprotocol
+
+__all__ = ["Peer", "Refusal", "ScriptedGateway", "beside", "take"]
+
+URL = "ws://gateway.example"
+WELCOME = {"connection": "n1-1", "org": "acme", "user": "alice", "node": "n1", "heartbeat": 30.0}
+
+Responder = Callable[["Peer", Envelope], Awaitable[None]]
+
+
+class Refusal:
+    """An HTTP answer in place of the upgrade."""
+
+    def __init__(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.status = status
+        self.body = body
+        self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+
+class Peer:
+    """The gateway's end of one connection."""
+
+    def __init__(
+        self, socket: trio_websocket.WebSocketConnection, stream: trio.abc.Stream, codec: Codec
+    ) -> None:
+        self.socket = socket
+        self.stream = stream
+        self.codec = codec
+        self.headers: dict[str, str] = {}
+        self.path = ""
+        self.commands: list[Envelope] = []
+
+    async def receive(self) -> Envelope:
+        """The next command."""
+        message = await self.socket.get_message()
+        assert isinstance(message, bytes) == self.codec.binary
+        command = self.codec.decode(message if isinstance(message, bytes) else message.encode())
+        self.commands.append(command)
+        return command
+
+    async def send(self, t: str, **fields: Any) -> None:
+        payload = self.codec.encode(Envelope(t, **fields))
+        await self.raw(payload if self.codec.binary else payload.decode())
+
+    async def raw(self, message: bytes | str) -> None:
+        await self.socket.send_message(message)
+
+    async def reply(self, command: Envelope, t: str = "reply", **fields: Any) -> None:
+        await self.send(t, id=command.id, **fields)
+
+    async def answer(self, t: str = "reply", **fields: Any) -> Envelope:
+        """Receive one command and reply to it."""
+        command = await self.receive()
+        await self.reply(command, t, **fields)
+        return command
+
+    async def event(self, seq: int | None = None, **fields: Any) -> None:
+        """Send an event of the room ``r``, epoch ``e``."""
+        ordered = {} if seq is None else {"seq": seq, "epoch": "e", "mid": f"m{seq}"}
+        await self.send("event", **{"room": "r", "event": "x", "ts": 1, **ordered, **fields})
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self.socket.aclose(code, reason)
+
+    async def drop(self) -> None:
+        """Cut the connection without a word."""
+        await trio.aclose_forcefully(self.stream)
+
+    async def closed_with(self) -> int:
+        """Wait until the client closes; returns its code."""
+        try:
+            while True:
+                await self.socket.get_message()
+        except trio_websocket.ConnectionClosed as closed:
+            assert closed.reason is not None
+            return closed.reason.code
+
+
+class ScriptedGateway:
+    """Answers each dial as ``plan`` says (None or an empty plan: accept), and notes when it came."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._peers, self._accepted = trio.open_memory_channel[Peer](100)
+        self.plan: deque[Exception | Refusal | str | None] = deque()
+        self.dials: list[float] = []
+        self.welcome: dict[str, Any] = dict(WELCOME)
+        self.responder: Responder | None = None
+        self.pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair
+
+    def connect(self, **options: Any) -> AbstractAsyncContextManager[Client]:
+        """A client of this gateway."""
+        return connect(URL, **{"token": "t", "dial": self.dial, **options})
+
+    async def dial(self, address: Address) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.dials.append(trio.current_time())
+        step = self.plan.popleft() if self.plan else None
+        if isinstance(step, Exception):
+            raise step
+        client, server = self.pair()
+        self._nursery.start_soon(self._serve, server, step)
+        return client
+
+    async def peer(self) -> Peer:
+        """The next connection that was accepted and welcomed."""
+        return await self._accepted.receive()
+
+    async def _serve(self, stream: trio.abc.Stream, step: Refusal | str | None) -> None:
+        if step == "silent":
+            with trio.testing.assert_checkpoints():
+                while await stream.receive_some():
+                    pass
+            return
+        if step == "eof":
+            await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+            return
+        async with trio.open_nursery() as nursery:
+            request = await trio_websocket.wrap_server_stream(nursery, stream)
+            if isinstance(step, Refusal):
+                await request.reject(step.status, extra_headers=step.headers, body=step.body)
+            else:
+                await self._welcome(request, stream, silent=step == "unwelcome")
+        await trio.aclose_forcefully(stream)
+
+    async def _welcome(
+        self, request: trio_websocket.WebSocketRequest, stream: trio.abc.Stream, *, silent: bool
+    ) -> None:
+        codec = choose_subprotocol(request.proposed_subprotocols)
+        socket = await request.accept(subprotocol=codec.subprotocol)
+        peer = Peer(socket, stream, codec)
+        peer.headers = {name.decode(): value.decode() for name, value in request.headers}
+        peer.path = request.path
+        if not silent:
+            await peer.send("connected", ts=1, data=self.welcome)
+        await self._peers.send(peer)
+        if self.responder is not None:
+            try:
+                while True:
+                    await self.responder(peer, await peer.receive())
+            except trio_websocket.ConnectionClosed:
+                pass
+
+
+@asynccontextmanager
+async def beside(function: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Run ``function`` while the block runs, and wait for both."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(function)
+        yield
+
+
+async def take(client: Client, count: int) -> list[Event]:
+    """The next ``count`` items of the iteration."""
+    return [await anext(client) for _ in range(count)]
