@@ -151,7 +151,9 @@ def serve(settings: Settings) -> int:
     try:
         trio.run(_serve, gateway)
     except* OSError as group:
-        reason = group.exceptions[0]
+        reason: BaseException = group
+        while isinstance(reason, BaseExceptionGroup):  # one for every nursery on the way
+            reason = reason.exceptions[0]
         print(f"gateway: cannot listen on {settings.host}:{settings.port}: {reason}", file=sys.stderr)
         exit_code = 1
     return exit_code
