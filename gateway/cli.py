@@ -169,7 +169,7 @@ def publish(
         raise UserError("--data: is not valid JSON (a text needs its own quotes: '\"hi\"')") from None
     from gateway import remote
 
-    address, bearer = _reach(org, url, token, config, dev, lifetime=60.0)
+    address, bearer = _reach(org, url, token, config, dev)
     with remote.network(address):
         print(trio.run(remote.publish, address, bearer, room, event, value, format))
     return 0
@@ -199,7 +199,7 @@ def tail(
     """
     from gateway import remote
 
-    address, bearer = _reach(org, url, token, config, dev, lifetime=86400.0)
+    address, bearer = _reach(org, url, token, config, dev)
     with remote.network(address):
         trio.run(remote.follow, address, bearer, rooms, events, format, _print_line)
     return 0
@@ -255,12 +255,7 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 
 def _reach(
-    org: str | None,
-    url: str | None,
-    token: str | None,
-    config: Path | None,
-    dev: bool | None,
-    lifetime: float,
+    org: str | None, url: str | None, token: str | None, config: Path | None, dev: bool | None
 ) -> tuple[str, str]:
     """The address to connect to, and a token for it: a service's of ``org`` unless one was given."""
     settings = _settings(config, dev)
@@ -269,8 +264,8 @@ def _reach(
         return address, token
     if org is None:
         raise UserError("give --org, or a --token")
-    auth = settings.auth
-    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=min(lifetime, auth.max_token_ttl))
+    # Never shown, and `tail` may run for long: a connection ends with its token.
+    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=settings.auth.max_token_ttl)
     return address, issued.token
 
 

@@ -57,7 +57,7 @@ async def publish(url: str, token: str, room: str, event: str, data: Any, form: 
     ``trio.TooSlowError`` after ``PUBLISH_TIMEOUT`` seconds.
     """
     with trio.fail_after(PUBLISH_TIMEOUT):
-        async with connect(url, token=token) as client:
+        async with connect(url, token=token, reconnect=False) as client:
             reply = await client.publish(room, event, data)
     return _json(reply) if form == "json" else _visible(f"{reply.room} #{reply.seq}  {reply.mid}")
 
@@ -77,9 +77,12 @@ async def follow(
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        # Coming back by itself is for later: what is wrong from the beginning is said at once.
+        async with connect(url, token=token, reconnect=False):
+            pass
         async with connect(url, token=token) as client:
             if events:
-                await client.subscribe(events)
+                await client.subscribe(*events)
             for room in rooms:
                 await client.join(room)
             async for event in client:
