@@ -190,6 +190,8 @@ class CborCodec:
             parts += b"\x0b", _uint(number)
         if (text := envelope.message) is not None:
             parts += b"\x0c", _text(text)
+        if (flag := envelope.critical) is not None:
+            parts += b"\x0d", b"\xf5" if flag else b"\xf4"
         parts[0] = _MAP_HEADS[len(parts)]
         return b"".join(parts)
 

@@ -95,6 +95,8 @@ def examine(
             continue
         if name in _NUMBERS and not _is_unsigned(value):
             refuse(ErrorCode.BAD_FIELD, f"{name}: must be an integer from 0 to 2^63-1")
+        if name == "critical" and type(value) is not bool:
+            refuse(ErrorCode.BAD_FIELD, "critical: must be true or false")
         problem = text_problem(value) if name in _TEXTS else problems[name]
         if problem is not None:
             refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")

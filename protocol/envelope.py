@@ -32,7 +32,7 @@ MAX_MID_BYTES: Final = 100
 
 KEYS: Final[dict[str, int]] = {
     "v": 0, "t": 1, "id": 2, "room": 3, "event": 4, "data": 5, "seq": 6,
-    "epoch": 7, "ts": 8, "mid": 9, "sender": 10, "code": 11, "message": 12,
+    "epoch": 7, "ts": 8, "mid": 9, "sender": 10, "code": 11, "message": 12, "critical": 13,
 }  # fmt: skip
 """Field name → CBOR key."""
 
@@ -82,3 +82,4 @@ class Envelope(
     sender: str | None = None
     code: Unsigned | None = None
     message: str | None = None
+    critical: bool | None = None

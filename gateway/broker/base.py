@@ -48,6 +48,7 @@ class Event:
 
     __slots__ = (
         "channel",
+        "critical",
         "data",
         "epoch",
         "event",
@@ -75,6 +76,7 @@ class Event:
         exclude: frozenset[str] | None = None,
         exclude_connection: str | None = None,
         ordered: bool = True,
+        critical: bool = False,
         size: int = 0,
     ) -> None:
         """``ts`` is in ms since 1970; ``exclude`` are users; ``size`` is roughly its memory, in bytes.
@@ -91,6 +93,7 @@ class Event:
         self.exclude = exclude
         self.exclude_connection = exclude_connection
         self.ordered = ordered
+        self.critical = critical
         self.size = size
         self.seq: int | None = None
         self.epoch: str | None = None
@@ -107,6 +110,7 @@ class Event:
             ts=self.ts,
             mid=self.mid,
             sender=self.sender,
+            critical=self.critical or None,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -118,6 +122,7 @@ class Event:
             "ts": self.ts,
             "mid": self.mid,
             "sender": self.sender,
+            "critical": self.critical or None,
         }
         return {key: value for key, value in whole.items() if value is not None}
 

@@ -26,6 +26,9 @@ class Peer(Protocol):
     def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
         """Tell the client, then close."""
 
+    def catch_up(self) -> None:
+        """Some of its rooms lag: send what they missed as soon as the socket has drained."""
+
     @property
     def received_messages(self) -> int:
         """Messages that came in."""

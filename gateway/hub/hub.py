@@ -29,6 +29,7 @@ from gateway.broker.base import (
 )
 from gateway.hub.connection import Connection, Peer
 from gateway.hub.counters import Counters
+from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.room import Membership, Room, event_frame
 from gateway.wire.outbox import Flusher
@@ -110,7 +111,7 @@ class Hub:
         own = [organisation.everyone]
         if identity.user is not None:
             own.append(organisation.user(identity.user))
-        connection.internal = tuple(self._enter(room, connection, EventFilter.ALL) for room in own)
+        connection.internal = tuple(self._enter(room, connection) for room in own)
         for room in own:
             await self.broker.subscribe(room.channel)
         return connection
@@ -179,7 +180,14 @@ class Hub:
     # --- rooms --------------------------------------------------------------------------------
 
     async def join(
-        self, connection: Connection, name: str, *, events: EventFilter, since: Since | None = None
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        events: EventFilter,
+        since: Since | None = None,
+        overflow: Overflow = "disconnect",
+        key: str = "key",
     ) -> Joined:
         """Enter a room, or change the filter of a joined one; with ``since``, also read what was missed.
 
@@ -198,7 +206,7 @@ class Hub:
             raise
         room.seq, room.epoch = page.seq, page.epoch
         if connection.id in self.connections:
-            connection.memberships[name] = self._enter(room, connection, events)
+            connection.memberships[name] = self._enter(room, connection, events, overflow, key)
         else:
             self._discard_if_empty(room, connection.organisation)
         return Joined(page.seq, page.epoch, None if since is None else page)
@@ -217,9 +225,16 @@ class Hub:
         for place in (*connection.internal, *connection.memberships.values()):
             place.room.regroup(place)
 
-    def _enter(self, room: Room, connection: Connection, events: EventFilter) -> Membership:
+    def _enter(
+        self,
+        room: Room,
+        connection: Connection,
+        events: EventFilter = EventFilter.ALL,
+        overflow: Overflow = "disconnect",
+        key: str = "key",
+    ) -> Membership:
         self._channels[room.channel] = room
-        return room.add(connection, events)
+        return room.add(connection, events, overflow, key)
 
     def _exit(self, place: Membership) -> None:
         place.room.remove(place.connection)
@@ -248,6 +263,7 @@ class Hub:
         sender: str | None = None,
         mid: str | None = None,
         exclude: frozenset[str] | None = None,
+        critical: bool = False,
         size: int = 0,
     ) -> None:
         """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error."""
@@ -262,6 +278,7 @@ class Hub:
                 data=data,
                 sender=sender,
                 exclude=exclude,
+                critical=critical,
                 size=size,
             ),
             done,
@@ -277,6 +294,7 @@ class Hub:
         sender: str | None = None,
         mid: str | None = None,
         exclude: frozenset[str] | None = None,
+        critical: bool = False,
         size: int = 0,
     ) -> Position:
         """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors."""
@@ -292,7 +310,18 @@ class Hub:
             outcome.append(result)
             placed.set()
 
-        self.submit(org, room, event, data, done, sender=sender, mid=mid, exclude=exclude or None, size=size)
+        self.submit(
+            org,
+            room,
+            event,
+            data,
+            done,
+            sender=sender,
+            mid=mid,
+            exclude=exclude or None,
+            critical=critical,
+            size=size,
+        )
         self._flusher.wake()
         with _deadline(self._timeout):
             await placed.wait()

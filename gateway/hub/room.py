@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.broker.base import Event
+from gateway.hub.lag import Lag, Overflow
 from gateway.wire.outbox import Outbox
 from protocol.codec import Codec
 from protocol.frames import BINARY, TEXT, server_frame
@@ -20,32 +21,72 @@ if TYPE_CHECKING:
 
 __all__ = ["Membership", "Room", "event_frame"]
 
-GroupKey = tuple[Codec, EventFilter, EventFilter]
+GroupKey = tuple[Codec, EventFilter, EventFilter, bool]
 
 
 class Membership:
     """One connection's place in one room."""
 
-    __slots__ = ("acked", "connection", "events", "group", "room")
+    __slots__ = ("acked", "connection", "events", "group", "key", "lag", "overflow", "room")
 
-    def __init__(self, room: Room, connection: Connection, events: EventFilter) -> None:
+    def __init__(
+        self, room: Room, connection: Connection, events: EventFilter, overflow: Overflow, key: str
+    ) -> None:
         """``events`` is the filter of the join; the connection's own applies as well."""
         self.room = room
         self.connection = connection
         self.events = events
+        self.overflow = overflow
+        self.key = key
+        self.lag: Lag | None = None
         self.group: Group | None = None
         self.acked: int | None = None
+
+    def wants(self, event: Event) -> bool:
+        """Tell whether the event passes both filters and does not leave this member out."""
+        connection = self.connection
+        return (
+            self.events.allows(event.event)
+            and connection.filter.allows(event.event)
+            and not connection.excluded_from(event)
+        )
+
+    def fall_behind(self, position: int, *, by_replay: bool = False) -> Lag:
+        """Stop queueing for this member; ``position`` is the last event that was queued.
+
+        ``by_replay``: what follows is read from history, whatever the member's policy.
+        """
+        outbox = self.connection.outbox
+        self.lag = Lag(
+            "replay" if by_replay else self.overflow,
+            position,
+            key=self.key,
+            max_messages=outbox.max_messages,
+            max_bytes=outbox.max_bytes,
+        )
+        if by_replay:
+            self.room.regroup(self)
+        return self.lag
+
+    def caught_up(self) -> None:
+        """Nothing is missing: the member is live again."""
+        self.lag = None
+        self.room.regroup(self)
 
 
 class Group:
     """Members that get the same events in the same bytes."""
 
-    __slots__ = ("codec", "events", "filter", "members")
+    __slots__ = ("codec", "events", "filter", "members", "patient")
 
-    def __init__(self, codec: Codec, connection_filter: EventFilter, room_filter: EventFilter) -> None:
+    def __init__(
+        self, codec: Codec, connection_filter: EventFilter, room_filter: EventFilter, patient: bool
+    ) -> None:
+        """``patient`` members may lag; the others are closed when they are too slow."""
         self.codec = codec
         self.filter = connection_filter
         self.events = room_filter
+        self.patient = patient
         self.members: dict[Outbox, Membership] = {}
 
 
@@ -68,14 +109,21 @@ class Room:
         self.members: dict[Connection, Membership] = {}
         self._groups: dict[GroupKey, Group] = {}
 
-    def add(self, connection: Connection, events: EventFilter) -> Membership:
-        """Add a member, or give a present one another filter."""
+    def add(
+        self,
+        connection: Connection,
+        events: EventFilter,
+        overflow: Overflow = "disconnect",
+        key: str = "key",
+    ) -> Membership:
+        """Add a member, or give a present one another filter and another overflow policy."""
         membership = self.members.get(connection)
         if membership is None:
-            membership = self.members[connection] = Membership(self, connection, events)
+            membership = self.members[connection] = Membership(self, connection, events, overflow, key)
         else:
             self._ungroup(membership)
-            membership.events = events
+            membership.events, membership.overflow, membership.key = events, overflow, key
+            membership.lag = None
         self._group(membership)
         return membership
 
@@ -92,7 +140,8 @@ class Room:
 
     def _group(self, membership: Membership) -> None:
         connection = membership.connection
-        key = (connection.codec, connection.filter, membership.events)
+        patient = membership.overflow != "disconnect" or membership.lag is not None
+        key = (connection.codec, connection.filter, membership.events, patient)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(*key)
@@ -105,7 +154,7 @@ class Room:
             return
         del group.members[membership.connection.outbox]
         if not group.members:
-            del self._groups[group.codec, group.filter, group.events]
+            del self._groups[group.codec, group.filter, group.events, group.patient]
         membership.group = None
 
     def fan_out(self, event: Event) -> int:
@@ -121,11 +170,36 @@ class Room:
             frame = frames.get(group.codec)
             if frame is None:
                 frame = frames[group.codec] = event_frame(event, group.codec)
-            if event.exclude is None and event.exclude_connection is None:
+            if event.critical or group.patient:
+                count += self._fan_out_carefully(group, event, frame)
+            elif event.exclude is None and event.exclude_connection is None:
                 # A full outbox may end a connection, but only its own task takes it out of the room.
                 for outbox in group.members:
                     count += outbox.put(frame)
             else:
                 for outbox, membership in group.members.items():
                     count += not membership.connection.excluded_from(event) and outbox.put(frame)
+        return count
+
+    def _fan_out_carefully(self, group: Group, event: Event, frame: bytes) -> int:
+        """For members that may lag, and for critical events, which overtake what is queued."""
+        count = 0
+        for outbox, membership in group.members.items():
+            if membership.connection.excluded_from(event):
+                continue
+            lag = membership.lag
+            if event.critical:
+                if lag is not None and event.seq is not None:
+                    lag.overtaken.add(event.seq)
+                count += outbox.put_urgent(frame)
+            elif event.seq is None:
+                # Nothing that could be repaired: typing is dropped while a member lags.
+                count += lag is None and outbox.put(frame)
+            elif lag is not None:
+                lag.add(event)
+            elif outbox.congested:
+                membership.fall_behind(event.seq - 1).add(event)
+                membership.connection.peer.catch_up()
+            else:
+                count += outbox.put(frame)
         return count

@@ -16,7 +16,7 @@ import structlog
 from gateway.auth.identity import Permission
 from gateway.broker.base import Position, Since
 from gateway.hub.connection import Connection
-from gateway.hub.room import event_frame
+from gateway.hub.lag import Overflow
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_pattern, check_room
@@ -46,7 +46,8 @@ class _SinceData(msgspec.Struct):
 class _Join(msgspec.Struct):
     since: _SinceData | None = None
     events: list[str] | None = None
-    overflow: Literal["disconnect"] = "disconnect"
+    overflow: Overflow = "disconnect"
+    key: str = "key"
 
 
 class _Patterns(msgspec.Struct):
@@ -133,21 +134,29 @@ async def _join(session: Session, connection: Connection, envelope: Envelope, si
     limit = session.services.settings.limits.rooms_per_connection
     if room not in connection.memberships and len(connection.memberships) >= limit:
         raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, f"a connection is limited to {limit} rooms")
-    joined = await session.services.hub.join(connection, room, events=events, since=_since(wanted.since))
-    data = None
-    replay = []
-    if joined.page is not None:
-        replay = [
-            event
-            for event in joined.page.events
-            if events.allows(event.event)
-            and connection.filter.allows(event.event)
-            and not connection.excluded_from(event)
-        ]
-        data = {"recovered": joined.page.complete, "replayed": len(replay)}
-    session.reply(envelope, room=room, epoch=joined.epoch, seq=joined.seq, data=data)
-    for event in replay:
-        session.outbox.put(event_frame(event, session.codec))
+    joined = await session.services.hub.join(
+        connection,
+        room,
+        events=events,
+        since=_since(wanted.since),
+        overflow=wanted.overflow,
+        key=wanted.key,
+    )
+    page = joined.page
+    if page is None:
+        session.reply(envelope, room=room, epoch=joined.epoch, seq=joined.seq)
+        return
+    place = connection.memberships[room]
+    missed = [event for event in page.events if place.wants(event)]
+    session.reply(
+        envelope,
+        room=room,
+        epoch=joined.epoch,
+        seq=joined.seq,
+        data={"recovered": page.complete, "replayed": len(missed)},
+    )
+    assert wanted.since is not None
+    session.catching_up.replay(place, missed, page, Since(wanted.since.epoch, wanted.since.seq))
 
 
 def _leave(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -191,6 +200,9 @@ def _publish(session: Session, connection: Connection, envelope: Envelope, size:
     mid = envelope.mid
     if mid is not None:
         check_mid(mid)
+    critical = envelope.critical is True
+    if critical and not identity.is_service:
+        raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
     if session.pending >= session.services.settings.limits.pending_commands:
         raise ProtocolError(ErrorCode.TOO_MANY_PENDING, "too many commands are pending", retry_after=1.0)
     session.pending += 1
@@ -202,6 +214,7 @@ def _publish(session: Session, connection: Connection, envelope: Envelope, size:
         functools.partial(_published, session, envelope),
         sender=identity.user,
         mid=mid,
+        critical=critical,
         size=size,
     )
 

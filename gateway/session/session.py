@@ -21,6 +21,7 @@ from gateway.auth.tokens import Authenticator
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
 from gateway.session.calls import Calls
+from gateway.session.catchup import CatchUp
 from gateway.session.commands import COMMANDS
 from gateway.settings import Settings
 from gateway.wire.connection import WireConnection
@@ -63,6 +64,7 @@ class Session:
         "_inactive",
         "_must_auth",
         "_opcode",
+        "catching_up",
         "codec",
         "connection",
         "deadline",
@@ -84,6 +86,7 @@ class Session:
         """Commands that wait for the broker."""
         self.typing: dict[str, float] | None = None
         """Room → Trio time at which its typing stops by itself."""
+        self.catching_up = CatchUp(self)
         self._client = client
         self._opcode = BINARY if codec.binary else TEXT
         self._must_auth = math.inf
@@ -158,6 +161,10 @@ class Session:
         for room in list(self.typing or ()):
             self.stop_typing(room)
         self.services.hub.disconnected(self.connection, self.wire.close_code)
+
+    def catch_up(self) -> None:
+        """Some rooms lag: send what they missed as soon as the socket has drained."""
+        self.catching_up.start()
 
     @property
     def received_messages(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
@@ -90,9 +90,9 @@ class WireConnection:
         "_flusher",
         "_foreign",
         "_heard",
+        "_nursery",
         "_pending",
         "_pump",
-        "_scope",
         "_sock",
         "_stream",
         "_tick",
@@ -135,7 +135,7 @@ class WireConnection:
         self._heard = True
         self._attention = Signal()
         self._tick = Signal()
-        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self.close_code: int = 1006
         self.close_deadline = math.inf
         self.closed_by_peer = False
@@ -159,8 +159,13 @@ class WireConnection:
             self.close_code = int(code)
             self.outbox.break_off()
             self._finish()
-            if self._scope is not None:
-                self._scope.cancel()
+            if self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
+
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a task in this connection's nursery; it ends with the connection."""
+        if self._nursery is not None:
+            self._nursery.start_soon(function)
 
     def reschedule(self) -> None:
         """The handler's ``deadline`` moved nearer."""
@@ -182,7 +187,7 @@ class WireConnection:
         self.handler = handler
         try:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                self._nursery = nursery
                 if self._sock is not None:
                     nursery.start_soon(self.outbox.write_socket, self._sock)
                 else:
@@ -195,7 +200,7 @@ class WireConnection:
         finally:
             self._disarm()
             self.outbox.break_off()
-            self._scope = None
+            self._nursery = None
             if self._sock is not None:
                 self._sock.close()
             if self._stream is not None:

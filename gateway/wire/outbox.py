@@ -32,18 +32,27 @@ __all__ = ["Flusher", "Outbox"]
 _MAX_SEND: Final = 256 * 1024
 """Bytes joined for one ``send``: more than a socket buffer takes is copied for nothing."""
 
+_BACKLOG_MESSAGES: Final = 64
+_BACKLOG_BYTES: Final = 64 * 1024
+"""What may wait behind a full socket before a place that may lag does so (``gateway/hub/lag.py``)."""
+
+_RESERVE_MESSAGES: Final = 256
+_RESERVE_BYTES: Final = 256 * 1024
+"""Room above an outbox's bounds that only urgent frames may use."""
+
 
 class Outbox:
     """Frames waiting for one connection, bounded in messages and bytes."""
 
     __slots__ = (
         "_flusher",
-        "_max_bytes",
-        "_max_messages",
         "_send",
         "_urgent",
         "blocked",
         "broken",
+        "drained",
+        "max_bytes",
+        "max_messages",
         "on_full",
         "queue",
         "sealed",
@@ -60,8 +69,8 @@ class Outbox:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
         self._flusher = flusher
         self._send: Callable[[bytes], int] | None = None if sock is None else sock.send
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self._urgent = 0
         self.queue: list[bytes] = []
         self.size = 0
@@ -70,9 +79,22 @@ class Outbox:
         self.sealed = False
         self.broken = False
         self.writer = Signal()
+        self.drained: Signal | None = None
+        """Set, when somebody waits for it, each time that a blocked outbox has become empty."""
         self.on_full: Callable[[], None] | None = None
         self.sent_messages = 0
         self.sent_bytes = 0
+
+    @property
+    def congested(self) -> bool:
+        """The socket is full and enough waits behind it: more would only grow old here."""
+        return self.blocked and (len(self.queue) >= _BACKLOG_MESSAGES or self.size >= _BACKLOG_BYTES)
+
+    async def room(self) -> None:
+        """Wait until the outbox is not congested; only one task may wait."""
+        self.drained = self.drained or Signal()
+        while self.congested:
+            await self.drained.wait()
 
     def put(self, frame: bytes) -> bool:
         """Queue a frame; False when the outbox is sealed or full (then ``on_full`` was called)."""
@@ -81,9 +103,9 @@ class Outbox:
             return False
         if not queue:
             self._flusher.dirty.append(self)
-        elif len(queue) >= self._max_messages or self.size + len(frame) > self._max_bytes:
-            if self.on_full is not None:
-                self.on_full()
+        elif (
+            len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
+        ) and not self._make_room(len(frame)):
             return False
         queue.append(frame)
         self.size += len(frame)
@@ -94,17 +116,32 @@ class Outbox:
 
         Only the same bounds hold it back: a peer that asks for pongs and never reads them fills its outbox.
         """
-        place = self._urgent + self.torn
-        if place >= len(self.queue):
-            self.put(frame)
-        elif not self.sealed:
-            if len(self.queue) >= self._max_messages or self.size + len(frame) > self._max_bytes:
-                if self.on_full is not None:
-                    self.on_full()
-                return
-            self.queue.insert(place, frame)
-            self.size += len(frame)
-            self._urgent += 1
+        queue = self.queue
+        if self.sealed:
+            return
+        if not queue:
+            self._flusher.dirty.append(self)
+        elif (
+            len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
+        ) and not self._make_room(len(frame)):
+            return
+        queue.insert(self._urgent + self.torn, frame)
+        self.size += len(frame)
+        self._urgent += 1
+
+    def _make_room(self, size: int) -> bool:
+        # One chunk can hold more commands than the queue has places for their answers: such a
+        # client is fast, not slow, and only a socket that takes nothing is full.
+        self.flush()
+        if self.sealed:
+            return False
+        if not self.queue:
+            self._flusher.dirty.append(self)
+        elif len(self.queue) >= self.max_messages or self.size + size > self.max_bytes:
+            if self.on_full is not None:
+                self.on_full()
+            return False
+        return True
 
     def seal(self, last: bytes, *, discard: bool = False) -> None:
         """Queue the last frame (a Close) and refuse all later ones; ``discard`` drops what still waits."""
@@ -204,6 +241,8 @@ class Outbox:
             await trio.lowlevel.wait_writable(sock)
             self.blocked = False
             self.flush()
+        if self.drained is not None:
+            self.drained.set()
 
     async def _drain_stream(self, stream: trio.abc.SendStream) -> None:
         while self.queue:
@@ -224,6 +263,8 @@ class Outbox:
             self.sent_messages += count
             self.sent_bytes += len(data)
         self.blocked = False
+        if self.drained is not None:
+            self.drained.set()
 
 
 class Flusher:
