@@ -104,7 +104,7 @@ class Outbox:
         if not queue:
             self._flusher.dirty.append(self)
         elif (
-            len(queue) >= self._max_messages or self.size + len(frame) > self._max_bytes
+            len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
         ) and not self._make_room(len(frame)):
             return False
         queue.append(frame)
@@ -122,7 +122,7 @@ class Outbox:
         if not queue:
             self._flusher.dirty.append(self)
         elif (
-            len(queue) >= self._max_messages or self.size + len(frame) > self._max_bytes
+            len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
         ) and not self._make_room(len(frame)):
             return
         queue.insert(self._urgent + self.torn, frame)
@@ -137,7 +137,7 @@ class Outbox:
             return False
         if not self.queue:
             self._flusher.dirty.append(self)
-        elif len(self.queue) >= self._max_messages or self.size + size > self._max_bytes:
+        elif len(self.queue) >= self.max_messages or self.size + size > self.max_bytes:
             if self.on_full is not None:
                 self.on_full()
             return False
