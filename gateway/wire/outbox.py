@@ -105,31 +105,34 @@ class Outbox:
             self._flusher.dirty.append(self)
         elif (
             len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
-        ) and not self._make_room(len(frame)):
+        ) and not self._make_room(self.max_messages, self.max_bytes - len(frame)):
             return False
         queue.append(frame)
         self.size += len(frame)
         return True
 
-    def put_urgent(self, frame: bytes) -> None:
-        """Queue a small frame (error, pong) before the ordinary ones and behind earlier urgent ones.
+    def put_urgent(self, frame: bytes) -> bool:
+        """Queue a small frame (pong, critical event) before the ordinary ones and behind earlier urgent ones.
 
-        Only the same bounds hold it back: a peer that asks for pongs and never reads them fills its outbox.
+        It may use a reserve above the bounds, so that what is critical reaches a client whose queue is
+        full. False as for :meth:`put`: a peer that asks for pongs and never reads them fills its outbox.
         """
         queue = self.queue
         if self.sealed:
-            return
+            return False
         if not queue:
             self._flusher.dirty.append(self)
-        elif (
-            len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
-        ) and not self._make_room(len(frame)):
-            return
+        else:
+            messages = self.max_messages + _RESERVE_MESSAGES
+            size = self.max_bytes + _RESERVE_BYTES - len(frame)
+            if (len(queue) >= messages or self.size > size) and not self._make_room(messages, size):
+                return False
         queue.insert(self._urgent + self.torn, frame)
         self.size += len(frame)
         self._urgent += 1
+        return True
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, messages: int, size: int) -> bool:
         # One chunk can hold more commands than the queue has places for their answers: such a
         # client is fast, not slow, and only a socket that takes nothing is full.
         self.flush()
@@ -137,7 +140,7 @@ class Outbox:
             return False
         if not self.queue:
             self._flusher.dirty.append(self)
-        elif len(self.queue) >= self.max_messages or self.size + size > self.max_bytes:
+        elif len(self.queue) >= messages or self.size > size:
             if self.on_full is not None:
                 self.on_full()
             return False
