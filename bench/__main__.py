@@ -1,0 +1,75 @@
+"""``python -m bench --list`` names the questions; ``python -m bench fanout`` answers one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bench import harness, plot, report
+from bench.machine import BenchError
+from bench.question import Options
+from bench.questions import QUESTIONS
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="One question per run, peers beside ours."
+    )
+    parser.add_argument("question", nargs="*", help="one or several of --list")
+    parser.add_argument("--list", action="store_true", help="name the questions and their subjects")
+    parser.add_argument("--rounds", type=int, help="how often each subject is measured (5; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="length of one measurement (2; quick: 0.7)")
+    parser.add_argument("--subjects", help="only these, separated by commas")
+    parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
+    parser.add_argument("--no-plot", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _list() -> None:
+    for question in QUESTIONS.values():
+        print(f"{question.name}: {question.title}")
+        print(
+            "    "
+            + ", ".join(f"{case.name}{' (optional)' if case.optional else ''}" for case in question.cases)
+        )
+
+
+def _answer(name: str, chosen: argparse.Namespace) -> bool:
+    question = QUESTIONS.get(name)
+    if question is None:
+        raise BenchError(f"no question {name!r}; there are {', '.join(QUESTIONS)}")
+    quick = bool(chosen.quick)
+    options = Options(
+        rounds=chosen.rounds or (2 if quick else 5),
+        seconds=chosen.seconds or (0.7 if quick else 2.0),
+        quick=quick,
+    )
+    names = chosen.subjects.split(",") if chosen.subjects else None
+    findings = harness.run(question, options, names)
+    path = report.write(findings)
+    print(report.text(findings))
+    written = [str(path)]
+    if not chosen.no_plot:
+        plot.draw(findings, path.with_suffix(".png"))
+        written.append(str(path.with_suffix(".png")))
+    print(f"\n{findings.seconds:.0f} s; written: {', '.join(written)}")
+    return not findings.failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when every subject was measured, 1 when a run failed."""
+    chosen = _arguments(arguments)
+    if chosen.list or not chosen.question:
+        _list()
+        return 0
+    try:
+        answers = [_answer(name, chosen) for name in chosen.question]
+    except BenchError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    return 0 if all(answers) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Starts one server under test on its own core, and stops it again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from bench.machine import SERVER_CORE, BenchError, Usage, pinned, usage
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start a server: arguments, additions to the environment."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """A running server; leaving the context ends it, at the latest by force.
+
+    Entering raises BenchError, with the end of the server's own output, when it is not listening
+    within START_TIMEOUT seconds.
+    """
+
+    def __init__(self, command: Command, port: int, folder: Path) -> None:
+        self._command = command
+        self._port = port
+        self._folder = folder
+        self._log = folder / "server.log"
+
+    def __enter__(self) -> Server:
+        environment = {**os.environ, **self._command.environment}
+        with self._log.open("wb") as log, pinned(SERVER_CORE):
+            self._process = subprocess.Popen(
+                self._command.arguments,
+                env=environment,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            self._wait_until_listening()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _wait_until_listening(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise BenchError(f"the server ended with status {self._process.returncode}:\n{self.output()}")
+            try:
+                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise BenchError(f"the server did not listen within {START_TIMEOUT:.0f} s:\n{self.output()}")
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(STOP_TIMEOUT)
+
+    def usage(self) -> Usage:
+        """What the server has used so far."""
+        return usage(self._process.pid)
+
+    def output(self) -> str:
+        """The end of what the server printed."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])

@@ -1,0 +1,105 @@
+"""One measurement: a fresh server on one core, a fresh load on the other."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.generator import Load, Plan
+from bench.machine import free_port
+from bench.server import Server
+from bench.subjects import Setting, Subject
+
+SLACK = 60.0
+"""How much longer than asked a command may take, in seconds: the load generator's drain, and more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command of the load generator found, with the server's share beside it."""
+
+    load: Mapping[str, Any]
+    server_cpu: float
+    """CPU seconds of the server meanwhile."""
+    rss: int
+    """The server's memory at the end, in bytes."""
+    others_cpu: float
+    """CPU seconds that neither server nor load used on their cores: what disturbed the measurement."""
+
+    @property
+    def seconds(self) -> float:
+        """From the first message to the last that arrived."""
+        return float(self.load["seconds"])
+
+    def per_second(self, what: str) -> float:
+        """``deliveries``, ``messages`` or ``echoes`` in a second."""
+        return float(self.load[what]) / self.seconds
+
+    def shares(self) -> dict[str, float]:
+        """How busy server, load and everybody else were, as shares of one core."""
+        used = {"server": self.server_cpu, "load": self.load["cpu"], "others": self.others_cpu}
+        return {who: cpu / self.seconds for who, cpu in used.items()}
+
+
+class Session:
+    """Runs commands of the load generator against a running server."""
+
+    def __init__(self, server: Server, load: Load) -> None:
+        self.server = server
+        self._load = load
+
+    def run(self, command: str, *, timeout: float = SLACK) -> Outcome:
+        """Run one command; raise BenchError at any fault of the server or the load."""
+        before, busy = self.server.usage(), machine.busy()
+        answer = self._load.command(command, timeout)
+        after, busy = self.server.usage(), machine.busy() - busy
+        cpu = after.cpu - before.cpu
+        return Outcome(answer, cpu, after.rss, max(0.0, busy - cpu - answer["cpu"]))
+
+    def connect(
+        self, *, receivers: int = 0, publishers: int = 0, deaf: int = 0, at_once: int = 64
+    ) -> Outcome:
+        """Open connections up to these totals, and wait until all have joined their rooms."""
+        return self.run(
+            f"connect receivers={receivers} publishers={publishers} deaf={deaf} at_once={at_once} timeout=60",
+            timeout=90,
+        )
+
+    def window(self, in_flight: int, seconds: float) -> Outcome:
+        """Publish with so many messages in flight, each until its last receiver has it."""
+        return self.run(f"window window={in_flight} seconds={seconds}", timeout=seconds + SLACK)
+
+    def rate(self, per_second: float, seconds: float) -> Outcome:
+        """Publish at a fixed rate."""
+        return self.run(f"rate per_second={per_second} seconds={seconds}", timeout=seconds + SLACK)
+
+    def echo(self, in_flight: int, seconds: float) -> Outcome:
+        """Let every publisher keep so many commands in flight, each until it is answered."""
+        return self.run(f"echo window={in_flight} seconds={seconds}", timeout=seconds + SLACK)
+
+    def idle(self, seconds: float) -> Outcome:
+        """Send nothing but the answers to pings."""
+        return self.run(f"idle seconds={seconds}", timeout=seconds + SLACK)
+
+    def deaf_closed(self) -> int:
+        """How many of those that never read the server has closed."""
+        return int(self._load.command("deaf", SLACK)["closed"])
+
+
+@contextlib.contextmanager
+def session(subject: Subject, plan: Plan, **options: str) -> Iterator[Session]:
+    """Start ``subject`` and the load for ``plan``; ``options`` go to the subject's configuration."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        port = free_port()
+        setting = Setting(port, Path(folder), secrets.token_hex(32), options)
+        with (
+            Server(subject.command(setting), port, setting.folder) as server,
+            Load(plan, port, setting.folder, setting.secret) as load,
+        ):
+            yield Session(server, load)
