@@ -56,6 +56,8 @@ class KeySet:
         self._settings = settings
         self._clock = clock
         self._algorithm: Algorithm = get_default_algorithms()[settings.algorithm]
+        # Made once: reading the system's certificates blocks for tens of milliseconds.
+        self._tls = httpx.create_ssl_context() if settings.jwks_url.startswith("https://") else False
         self._keys: dict[str | None, Any] = {}
         self._lock = trio.Lock()
         self._fetched: float | None = None
@@ -140,7 +142,7 @@ class KeySet:
     async def _download(self) -> bytes:
         body = bytearray()
         async with (
-            httpx.AsyncClient(timeout=self._settings.jwks_timeout) as client,
+            httpx.AsyncClient(verify=self._tls, timeout=self._settings.jwks_timeout) as client,
             client.stream("GET", self._settings.jwks_url, headers=_HEADERS) as response,
         ):
             if response.status_code != httpx.codes.OK:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.auth import jwks
@@ -23,11 +26,13 @@ from tests.auth.support import Clock, Pair
 class KeyServer:
     """Answers every request with ``body``; counts them; can be made to wait, fail or go away."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.body: bytes = b""
         self.status = "200 OK"
         self.headers = ""
         self.requests = 0
+        self.delivered = 0
         self.port = 0
         self.gate = trio.Event()
         self.gate.set()
@@ -36,7 +41,7 @@ class KeyServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/keys.json"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/keys.json"
 
     def offer(self, *keys: dict[str, Any]) -> None:
         self.body = json.dumps({"keys": keys}).encode()
@@ -46,12 +51,18 @@ class KeyServer:
         self.port = listeners[0].socket.getsockname()[1]
         with self._scope:
             task_status.started()
-            await trio.serve_listeners(self._answer, listeners)
+            if self._tls is None:
+                await trio.serve_listeners(self._answer, listeners)
+            else:
+                secure = [
+                    trio.SSLListener(listener, self._tls, https_compatible=True) for listener in listeners
+                ]
+                await trio.serve_listeners(self._answer, secure)
 
     def stop(self) -> None:
         self._scope.cancel()
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _answer(self, stream: trio.abc.Stream) -> None:
         try:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -65,6 +76,7 @@ class KeyServer:
             length = f"Content-Length: {len(self.body)}\r\n" if "chunked" not in self.headers else ""
             answer = f"HTTP/1.1 {self.status}\r\nConnection: close\r\n{length}{self.headers}\r\n"
             await stream.send_all(answer.encode() + self.body)
+            self.delivered += 1
         except trio.BrokenResourceError:
             return  # the client had enough
         finally:
@@ -307,7 +319,7 @@ async def test_a_server_that_is_not_there(make_auth: MakeAuth, server: KeyServer
 async def test_a_server_that_does_not_answer_is_given_up(
     server: KeyServer, make_auth: MakeAuth, ec_pair: Pair
 ) -> None:
-    auth = make_auth(jwks_timeout=0.1)
+    auth = make_auth(jwks_timeout=0.5)
     server.gate = trio.Event()
     with trio.fail_after(5):
         assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
@@ -319,14 +331,14 @@ async def test_a_server_that_does_not_answer_is_given_up(
 async def test_a_huge_answer_is_given_up(
     server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, headers: str
 ) -> None:
-    auth = make_auth()
-    filler = b" " * (4 * jwks.MAX_BODY)
-    good = server.body
     server.headers = headers
-    server.body = filler + good
+    server.body = b" " * 64 * 2**20  # far more than the sockets on the way hold
     if headers:
         server.body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(server.body), server.body)
-    assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
+    assert (await refusal(make_auth(), ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
+    assert (server.requests, server.delivered) == (1, 0)
+    server.headers, server.body = "", b" " * jwks.MAX_BODY + server.body[:1]
+    assert (await refusal(make_auth(), ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
 
 
 async def test_a_compressed_answer_is_not_unpacked(
@@ -420,3 +432,20 @@ async def test_tokens_of_the_gateways_own_key_need_no_fetch(
     assert (await auth.verify(auth.issue(org="acme", user="own").token)).user == "own"
     assert server.requests == 0
     assert (await auth.verify(ec_pair.sign("k1", sub="theirs"))).user == "theirs"
+
+
+async def test_the_server_must_prove_who_it_is(
+    nursery: trio.Nursery, ec_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = KeyServer(context)
+    await nursery.start(server.run)
+    server.offer(ec_pair.jwk("k1"))
+    settings = AuthSettings(algorithm="ES256", jwks_url=server.url)
+    assert (await refusal(Authenticator(settings), ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
+    assert server.requests == 0
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    await Authenticator(settings).verify(ec_pair.sign("k1"))
