@@ -111,6 +111,8 @@ class ConnectionSettings(Group, frozen=True):
     inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0
+    resume_ttl: Seconds = 300.0
+    """How long a resume token is good after its connection has ended."""
     close_timeout: Seconds = 2.0
     """How long the peer has to answer a Close frame."""
     command_timeout: Seconds = 10.0

@@ -182,5 +182,11 @@ class Broker(Protocol):
     async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
         """At most ``limit`` kept events: those after ``since``, or with None the newest."""
 
+    def remember(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep ``value`` for ``ttl`` seconds, as well as can be; never waits, never fails."""
+
+    async def recall(self, key: str) -> bytes | None:
+        """What was remembered under ``key``, on whichever node; None when it is gone."""
+
     def ready(self) -> str | None:
         """None when events can be published now, else the reason why not."""

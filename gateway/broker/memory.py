@@ -18,6 +18,8 @@ __all__ = ["MemoryBroker"]
 _EVENT_OVERHEAD = 400
 """Bytes that a kept event takes beside its data (measured with tracemalloc)."""
 _SWEEP = 5.0
+_MEMORIES = 100_000
+"""Values kept for ``recall``; the oldest goes first."""
 
 
 class _Stream:
@@ -46,12 +48,17 @@ class MemoryBroker:
         self._settings = settings
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._subscribed: set[str] = set()
+        self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self.deliver: Callable[[Event], None] = lambda event: None
 
     async def run(self) -> None:
         """Forget what has become too old, until cancelled."""
         while True:
             await trio.sleep(_SWEEP)
+            now = trio.current_time()
+            # All live about equally long, so the front is where the expired ones are.
+            while self._memory and next(iter(self._memory.values()))[0] <= now:
+                self._memory.popitem(last=False)
             oldest = (time.time() - self._settings.age) * 1000
             for number, stream in enumerate(list(self._streams.values())):
                 while stream.events and stream.events[0].ts < oldest:
@@ -109,6 +116,18 @@ class MemoryBroker:
         return HistoryPage(
             events, stream.epoch, stream.seq, more=start + len(events) < len(kept), complete=complete
         )
+
+    def remember(self, key: str, value: bytes, ttl: float) -> None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        self._memory.pop(key, None)
+        while len(self._memory) >= _MEMORIES:
+            self._memory.popitem(last=False)
+        self._memory[key] = (trio.current_time() + ttl, value)
+
+    async def recall(self, key: str) -> bytes | None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        deadline, value = self._memory.get(key, (0.0, None))
+        return value if deadline > trio.current_time() else None
 
     def ready(self) -> str | None:
         """Memory is always there."""

@@ -38,7 +38,7 @@ from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
 from protocol.patterns import EventFilter
 
-__all__ = ["Hub", "Joined", "Sent"]
+__all__ = ["Hub", "Sent"]
 
 _RETIRED: Final = 10_000
 """Organisations without a connection whose totals are remembered."""
@@ -49,14 +49,6 @@ class Sent(NamedTuple):
 
     mid: str
     connections: int
-
-
-class Joined(NamedTuple):
-    """Where the room stood at the join; ``page`` is what was missed, when that was asked."""
-
-    seq: int
-    epoch: str
-    page: HistoryPage | None
 
 
 class Hub:
@@ -188,7 +180,7 @@ class Hub:
         since: Since | None = None,
         overflow: Overflow = "disconnect",
         key: str = "key",
-    ) -> Joined:
+    ) -> tuple[Membership, HistoryPage]:
         """Enter a room, or change the filter of a joined one; with ``since``, also read what was missed.
 
         The member is in the room when this returns, and nothing was published between the page's last event
@@ -204,12 +196,13 @@ class Hub:
         except BaseException:
             self._discard_if_empty(room, connection.organisation)
             raise
-        room.seq, room.epoch = page.seq, page.epoch
-        if connection.id in self.connections:
-            connection.memberships[name] = self._enter(room, connection, events, overflow, key)
-        else:
+        if connection.id not in self.connections:  # gone meanwhile
             self._discard_if_empty(room, connection.organisation)
-        return Joined(page.seq, page.epoch, None if since is None else page)
+            raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
+        place = self._enter(room, connection, events, overflow, key, page=page)
+        place.joined_at = page.seq if since is None else since.seq
+        connection.memberships[name] = place
+        return place, page
 
     def leave(self, connection: Connection, name: str) -> bool:
         """Leave a room; False when it was not joined."""
@@ -232,9 +225,15 @@ class Hub:
         events: EventFilter = EventFilter.ALL,
         overflow: Overflow = "disconnect",
         key: str = "key",
+        page: HistoryPage | None = None,
     ) -> Membership:
+        if page is not None and not room.members:
+            room.seq, room.epoch = page.seq, page.epoch
         self._channels[room.channel] = room
-        return room.add(connection, events, overflow, key)
+        place = room.add(connection, events, overflow, key)
+        if page is not None and page.seq > room.seq:
+            place.fall_behind(page.seq, by_replay=True).aligned = True
+        return place
 
     def _exit(self, place: Membership) -> None:
         place.room.remove(place.connection)

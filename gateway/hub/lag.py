@@ -52,6 +52,7 @@ class Lag:
         "_key",
         "_max_bytes",
         "_max_messages",
+        "aligned",
         "overtaken",
         "policy",
         "position",
@@ -63,6 +64,8 @@ class Lag:
         """``position`` is the last event queued; ``key`` names the field of ``data`` to conflate by."""
         self.policy = policy
         self.position = position
+        self.aligned = False
+        """Read ahead of what this node has delivered: live again when the node comes by ``position``."""
         self.overtaken: set[int] = set()
         """Critical events that went out at once: a replay must not bring them again."""
         self._key = key

@@ -27,7 +27,7 @@ GroupKey = tuple[Codec, EventFilter, EventFilter, bool]
 class Membership:
     """One connection's place in one room."""
 
-    __slots__ = ("acked", "connection", "events", "group", "key", "lag", "overflow", "room")
+    __slots__ = ("acked", "connection", "events", "group", "joined_at", "key", "lag", "overflow", "room")
 
     def __init__(
         self, room: Room, connection: Connection, events: EventFilter, overflow: Overflow, key: str
@@ -41,6 +41,7 @@ class Membership:
         self.lag: Lag | None = None
         self.group: Group | None = None
         self.acked: int | None = None
+        self.joined_at = 0
 
     def wants(self, event: Event) -> bool:
         """Tell whether the event passes both filters and does not leave this member out."""
@@ -161,7 +162,10 @@ class Room:
         """Queue ``event`` for everyone it is for; returns for how many. Never waits, never raises."""
         name = event.event
         if event.seq is not None:
+            if event.seq <= self.seq and event.epoch == self.epoch:
+                return 0  # before the first member came
             self.seq = event.seq
+            self.epoch = event.epoch or ""
         frames: dict[Codec, bytes] = {}
         count = 0
         for group in self._groups.values():
@@ -184,6 +188,7 @@ class Room:
     def _fan_out_carefully(self, group: Group, event: Event, frame: bytes) -> int:
         """For members that may lag, and for critical events, which overtake what is queued."""
         count = 0
+        aligned: list[Membership] = []
         for outbox, membership in group.members.items():
             if membership.connection.excluded_from(event):
                 continue
@@ -195,6 +200,11 @@ class Room:
             elif event.seq is None:
                 # Nothing that could be repaired: typing is dropped while a member lags.
                 count += lag is None and outbox.put(frame)
+            elif lag is not None and lag.aligned:
+                if event.seq > lag.position:
+                    count += outbox.put(frame)
+                if event.seq >= lag.position:
+                    aligned.append(membership)
             elif lag is not None:
                 lag.add(event)
             elif outbox.congested:
@@ -202,4 +212,6 @@ class Room:
                 membership.connection.peer.catch_up()
             else:
                 count += outbox.put(frame)
+        for membership in aligned:
+            membership.caught_up()
         return count

@@ -61,7 +61,9 @@ class CatchUp:
         try:
             while True:
                 await self._session.outbox.room()
-                lagging = [place for place in connection.memberships.values() if place.lag is not None]
+                lagging = [
+                    place for place in connection.memberships.values() if place.lag and not place.lag.aligned
+                ]
                 if not lagging:
                     break
                 for place in lagging:
@@ -109,8 +111,10 @@ class CatchUp:
             if place.wants(event):
                 self._send(event)
         # Nothing was awaited since the page was read, so nothing can have come in between.
-        if lag.position >= place.room.seq:
+        if lag.position == place.room.seq:
             place.caught_up()
+        elif lag.position > place.room.seq:
+            lag.aligned = True
 
     def _send(self, event: Event) -> None:
         self._session.outbox.put(event_frame(event, self._session.codec))

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import structlog
 
 from gateway.auth.identity import Permission
-from gateway.broker.base import Position, Since
+from gateway.broker.base import Position
 from gateway.hub.connection import Connection
-from gateway.hub.lag import Overflow
+from gateway.session.checks import check_filter, permit, read
+from gateway.session.joining import SinceData, join, leave, read_since
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_event, check_mid, check_pattern, check_room
+from protocol.names import check_event, check_mid, check_room
 from protocol.patterns import EventFilter
 from protocol.values import check_value
 
@@ -30,24 +31,10 @@ __all__ = ["COMMANDS", "Command"]
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 Command = Callable[["Session", Connection, Envelope, int], Awaitable[None] | None]
 
 
 # --- the shapes of ``data`` ---------------------------------------------------------------------
-
-
-class _SinceData(msgspec.Struct):
-    epoch: str
-    seq: int
-
-
-class _Join(msgspec.Struct):
-    since: _SinceData | None = None
-    events: list[str] | None = None
-    overflow: Overflow = "disconnect"
-    key: str = "key"
 
 
 class _Patterns(msgspec.Struct):
@@ -65,43 +52,12 @@ class _Send(msgspec.Struct):
 
 
 class _History(msgspec.Struct):
-    since: _SinceData | None = None
+    since: SinceData | None = None
     limit: int | None = None
 
 
 class _Typing(msgspec.Struct):
     state: Literal["start", "stop"] = "start"
-
-
-def _read(data: Any, shape: type[T]) -> T:
-    """Check a command's ``data``; raises BAD_FIELD naming the place."""
-    try:
-        return msgspec.convert({} if data is None else data, shape)
-    except msgspec.ValidationError as error:
-        raise ProtocolError(ErrorCode.BAD_FIELD, str(error).replace("`$", "`data")) from None
-
-
-# --- permissions ----------------------------------------------------------------------------------
-
-
-def _permit(connection: Connection, room: str, permission: Permission, what: str) -> None:
-    if not connection.identity.grants.allows(room, permission):
-        raise ProtocolError(ErrorCode.FORBIDDEN, f"the token does not permit to {what}")
-
-
-def _check_filter(session: Session, patterns: list[str]) -> list[str]:
-    limit = session.services.settings.limits.patterns_per_filter
-    if len(patterns) > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
-    return [check_pattern(pattern) for pattern in patterns]
-
-
-def _since(given: _SinceData | None) -> Since | None:
-    if given is None:
-        return None
-    if given.seq < 0:
-        raise ProtocolError(ErrorCode.BAD_FIELD, "data.since.seq: must not be negative")
-    return Since(given.epoch, given.seq)
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -112,7 +68,7 @@ def _auth(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 async def _refresh(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    identity = await session.services.auth.verify(_read(envelope.data, _Token).token)
+    identity = await session.services.auth.verify(read(envelope.data, _Token).token)
     old = connection.identity
     if identity.org != old.org or identity.user != old.user:
         raise ProtocolError(
@@ -124,56 +80,13 @@ async def _refresh(session: Session, connection: Connection, envelope: Envelope,
     session.reply(envelope, data=expires)
 
 
-async def _join(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    room = check_room(envelope.room)
-    _permit(connection, room, Permission.JOIN, "join this room")
-    wanted = _read(envelope.data, _Join)
-    events = (
-        EventFilter.ALL if wanted.events is None else EventFilter.of(_check_filter(session, wanted.events))
-    )
-    limit = session.services.settings.limits.rooms_per_connection
-    if room not in connection.memberships and len(connection.memberships) >= limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, f"a connection is limited to {limit} rooms")
-    joined = await session.services.hub.join(
-        connection,
-        room,
-        events=events,
-        since=_since(wanted.since),
-        overflow=wanted.overflow,
-        key=wanted.key,
-    )
-    page = joined.page
-    if page is None:
-        session.reply(envelope, room=room, epoch=joined.epoch, seq=joined.seq)
-        return
-    place = connection.memberships[room]
-    missed = [event for event in page.events if place.wants(event)]
-    session.reply(
-        envelope,
-        room=room,
-        epoch=joined.epoch,
-        seq=joined.seq,
-        data={"recovered": page.complete, "replayed": len(missed)},
-    )
-    assert wanted.since is not None
-    session.catching_up.replay(place, missed, page, Since(wanted.since.epoch, wanted.since.seq))
-
-
-def _leave(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    room = check_room(envelope.room)
-    session.stop_typing(room)
-    if not session.services.hub.leave(connection, room):
-        raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
-    session.reply(envelope, room=room)
-
-
 def _subscribe(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    patterns = _check_filter(session, _read(envelope.data, _Patterns).events)
+    patterns = check_filter(session, read(envelope.data, _Patterns).events)
     _set_filter(session, connection, envelope, connection.filter.subscribe(patterns))
 
 
 def _unsubscribe(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    patterns = _check_filter(session, _read(envelope.data, _Patterns).events)
+    patterns = check_filter(session, read(envelope.data, _Patterns).events)
     _set_filter(session, connection, envelope, connection.filter.unsubscribe(patterns))
 
 
@@ -237,7 +150,7 @@ def _published(session: Session, envelope: Envelope, result: Position | Protocol
 
 
 def _send(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    wanted = _read(envelope.data, _Send)
+    wanted = read(envelope.data, _Send)
     hub = session.services.hub
     event = check_event(envelope.event)
     if envelope.mid is not None:
@@ -246,13 +159,13 @@ def _send(session: Session, connection: Connection, envelope: Envelope, size: in
         raise ProtocolError(ErrorCode.MISSING_FIELD, "data: give either user or connection")
     if wanted.user is not None:
         # Directed sends are permitted by patterns like rooms are, under the name user:NAME.
-        _permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
+        permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
         sent = hub.send_to_user(
             connection.org, wanted.user, event, wanted.data, sender=connection.user, mid=envelope.mid
         )
     else:
         assert wanted.connection is not None
-        _permit(connection, f"connection:{wanted.connection}", Permission.PUBLISH, "send to this connection")
+        permit(connection, f"connection:{wanted.connection}", Permission.PUBLISH, "send to this connection")
         sent = hub.send_to_connection(
             connection.org, wanted.connection, event, wanted.data, sender=connection.user, mid=envelope.mid
         )
@@ -285,13 +198,15 @@ def _ack(session: Session, connection: Connection, envelope: Envelope, size: int
 
 async def _history(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
     room = check_room(envelope.room)
-    _permit(connection, room, Permission.HISTORY, "read this room's history")
-    wanted = _read(envelope.data, _History)
+    permit(connection, room, Permission.HISTORY, "read this room's history")
+    wanted = read(envelope.data, _History)
     largest = session.services.settings.history.page
     limit = largest if wanted.limit is None else wanted.limit
     if not 1 <= limit <= largest:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"data.limit: must be between 1 and {largest}")
-    page = await session.services.hub.history(connection.org, room, since=_since(wanted.since), limit=limit)
+    page = await session.services.hub.history(
+        connection.org, room, since=read_since(wanted.since), limit=limit
+    )
     session.reply(
         envelope,
         room=room,
@@ -307,7 +222,7 @@ async def _history(session: Session, connection: Connection, envelope: Envelope,
 
 def _presence(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
     room = check_room(envelope.room)
-    _permit(connection, room, Permission.PRESENCE, "see who is in this room")
+    permit(connection, room, Permission.PRESENCE, "see who is in this room")
     local = connection.organisation.rooms.get(room)
     session.reply(
         envelope,
@@ -320,7 +235,7 @@ def _presence(session: Session, connection: Connection, envelope: Envelope, size
 
 
 def _info(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    session.reply(envelope, data=connection.describe())
+    session.reply(envelope, data={**connection.describe(), "resume": session.resume_token})
 
 
 def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -335,8 +250,8 @@ def _typing(session: Session, connection: Connection, envelope: Envelope, size: 
     room = check_room(envelope.room)
     if room not in connection.memberships:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
-    _permit(connection, room, Permission.PUBLISH, "publish in this room")
-    if _read(envelope.data, _Typing).state == "start":
+    permit(connection, room, Permission.PUBLISH, "publish in this room")
+    if read(envelope.data, _Typing).state == "start":
         session.start_typing(room)
     else:
         session.stop_typing(room)
@@ -346,8 +261,8 @@ def _typing(session: Session, connection: Connection, envelope: Envelope, size: 
 COMMANDS: Final[dict[str, Command]] = {
     "auth": _auth,
     "refresh": _refresh,
-    "join": _join,
-    "leave": _leave,
+    "join": join,
+    "leave": leave,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "publish": _publish,

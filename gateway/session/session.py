@@ -8,6 +8,7 @@ connection's reader runs before it handles the next message, so that commands ke
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gateway.hub.hub import Hub
 from gateway.session.calls import Calls
 from gateway.session.catchup import CatchUp
 from gateway.session.commands import COMMANDS
+from gateway.session.joining import remember
 from gateway.settings import Settings
 from gateway.wire.connection import WireConnection
 from protocol.codec import Codec
@@ -70,6 +72,7 @@ class Session:
         "deadline",
         "outbox",
         "pending",
+        "resume_token",
         "services",
         "typing",
         "wire",
@@ -87,6 +90,7 @@ class Session:
         self.typing: dict[str, float] | None = None
         """Room → Trio time at which its typing stops by itself."""
         self.catching_up = CatchUp(self)
+        self.resume_token = ""
         self._client = client
         self._opcode = BINARY if codec.binary else TEXT
         self._must_auth = math.inf
@@ -109,10 +113,12 @@ class Session:
             client_id=self._client.client_id,
         )
         self.connection = connection
+        self.resume_token = secrets.token_urlsafe(18)
         greeting: dict[str, Any] = {
             "connection": connection.id,
             "org": identity.org,
             "node": connection.node,
+            "resume": self.resume_token,
             "heartbeat": settings.connection.heartbeat,
             "subprotocol": self.codec.subprotocol,
             "limits": {
@@ -155,9 +161,10 @@ class Session:
         self.outbox.flush()
 
     def ended(self) -> None:
-        """The connection is gone: leave nothing behind."""
+        """The connection is gone: leave nothing behind but what its resume token stands for."""
         if self.connection is None:
             return
+        remember(self, self.connection)
         for room in list(self.typing or ()):
             self.stop_typing(room)
         self.services.hub.disconnected(self.connection, self.wire.close_code)

@@ -1,0 +1,208 @@
+"""Entering rooms: ``join``, ``leave``, and ``join`` with a resume token, which enters many at once.
+
+A resume token names what a connection had: its rooms with their filters and policies, and
+its own filter. The gateway keeps that for a while after the connection has ended, under the
+token that ``connected`` and ``info`` gave. Where the client stood in each room only the client
+knows for sure (what was sent may have died in a socket), so it may say so; for rooms where it
+does not, the position it acknowledged counts, and failing that where it joined.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.auth.identity import Permission
+from gateway.broker.base import Event, HistoryPage, Since
+from gateway.hub.connection import Connection
+from gateway.hub.lag import Overflow
+from gateway.hub.room import Membership
+from gateway.session.checks import check_filter, permit, read
+from protocol.envelope import Envelope
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_room
+from protocol.patterns import EventFilter
+
+if TYPE_CHECKING:
+    from gateway.session.session import Session
+
+__all__ = ["SinceData", "join", "leave", "read_since", "remember"]
+
+
+class SinceData(msgspec.Struct):
+    """A position as clients write it."""
+
+    epoch: str
+    seq: int
+
+
+class _Join(msgspec.Struct):
+    since: SinceData | None = None
+    events: list[str] | None = None
+    overflow: Overflow = "disconnect"
+    key: str = "key"
+    resume: str | None = None
+    positions: dict[str, SinceData] | None = None
+
+
+class _SavedRoom(msgspec.Struct, array_like=True):
+    room: str
+    events: list[str] | None
+    overflow: Overflow
+    key: str
+    epoch: str
+    seq: int
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """What a resume token stands for."""
+
+    org: str
+    user: str | None
+    events: list[str]
+    excepted: list[str]
+    subscribed: bool
+    rooms: list[_SavedRoom]
+
+
+def read_since(given: SinceData | None, field: str = "data.since") -> Since | None:
+    """Check a position; raises BAD_FIELD."""
+    if given is None:
+        return None
+    if given.seq < 0:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}.seq: must not be negative")
+    return Since(given.epoch, given.seq)
+
+
+async def join(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    """Enter a room; without a room and with ``resume``, all rooms of an earlier connection."""
+    wanted = read(envelope.data, _Join)
+    if envelope.room is None and wanted.resume is not None:
+        await _resume(session, connection, envelope, wanted)
+        return
+    room = check_room(envelope.room)
+    events = (
+        EventFilter.ALL if wanted.events is None else EventFilter.of(check_filter(session, wanted.events))
+    )
+    since = read_since(wanted.since)
+    entered = await _enter(session, connection, room, events, since, wanted.overflow, wanted.key)
+    session.reply(
+        envelope, room=room, epoch=entered.page.epoch, seq=entered.page.seq, data=entered.outcome or None
+    )
+    entered.replay(session)
+
+
+def leave(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    """Leave a room."""
+    room = check_room(envelope.room)
+    session.stop_typing(room)
+    if not session.services.hub.leave(connection, room):
+        raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
+    session.reply(envelope, room=room)
+
+
+class _Entered:
+    """A room just entered, and what was missed there."""
+
+    def __init__(self, place: Membership, page: HistoryPage, since: Since | None) -> None:
+        self.place = place
+        self.page = page
+        self.since = since
+        self.missed: list[Event] = [event for event in page.events if place.wants(event)]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What the reply says of the recovery, when one was asked for."""
+        if self.since is None:
+            return {}
+        return {"recovered": self.page.complete, "replayed": len(self.missed)}
+
+    def replay(self, session: Session) -> None:
+        """Send what was missed; goes behind the reply."""
+        if self.since is not None:
+            session.catching_up.replay(self.place, self.missed, self.page, self.since)
+
+
+async def _enter(
+    session: Session,
+    connection: Connection,
+    room: str,
+    events: EventFilter,
+    since: Since | None,
+    overflow: Overflow,
+    key: str,
+) -> _Entered:
+    permit(connection, room, Permission.JOIN, "join this room")
+    limit = session.services.settings.limits.rooms_per_connection
+    if room not in connection.memberships and len(connection.memberships) >= limit:
+        raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, f"a connection is limited to {limit} rooms")
+    place, page = await session.services.hub.join(
+        connection, room, events=events, since=since, overflow=overflow, key=key
+    )
+    return _Entered(place, page, since)
+
+
+async def _resume(session: Session, connection: Connection, envelope: Envelope, wanted: _Join) -> None:
+    assert wanted.resume is not None
+    saved = await _recall(session, connection, wanted.resume)
+    positions = {
+        room: read_since(position, "data.positions") for room, position in (wanted.positions or {}).items()
+    }
+    hub = session.services.hub
+    hub.set_filter(connection, EventFilter(saved.events, saved.excepted, subscribed=saved.subscribed))
+    outcomes: dict[str, Any] = {}
+    entered_rooms = []
+    for saved_room in saved.rooms:
+        room = saved_room.room
+        events = EventFilter.ALL if saved_room.events is None else EventFilter.of(saved_room.events)
+        since = positions.get(room) or Since(saved_room.epoch, saved_room.seq)
+        try:
+            entered = await _enter(
+                session, connection, room, events, since, saved_room.overflow, saved_room.key
+            )
+        except ProtocolError as error:  # the token of today may permit less
+            outcomes[room] = {"code": int(error.code), "message": error.message}
+            continue
+        entered_rooms.append(entered)
+        outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq, **entered.outcome}
+    session.reply(
+        envelope,
+        data={
+            "rooms": outcomes,
+            "events": list(connection.filter.events),
+            "except": list(connection.filter.excepted),
+        },
+    )
+    for entered in entered_rooms:
+        entered.replay(session)
+
+
+async def _recall(session: Session, connection: Connection, token: str) -> _Saved:
+    value = await session.services.hub.broker.recall(f"resume:{token}")
+    saved = None if value is None else msgspec.json.decode(value, type=_Saved)
+    if saved is None or saved.org != connection.org or saved.user != connection.user:
+        # One answer for all: whether somebody else's token exists is nobody's business.
+        raise ProtocolError(ErrorCode.NOT_FOUND, "data.resume: this token is unknown or too old")
+    return saved
+
+
+def remember(session: Session, connection: Connection) -> None:
+    """Keep what the connection's resume token stands for, for ``connection.resume_ttl`` seconds."""
+    if not connection.memberships and connection.filter is EventFilter.ALL:
+        return
+    rooms = []
+    for name, place in connection.memberships.items():
+        events = None if place.events is EventFilter.ALL else list(place.events.events)
+        seq = place.joined_at if place.acked is None else place.acked
+        rooms.append(_SavedRoom(name, events, place.overflow, place.key, place.room.epoch, seq))
+    saved = _Saved(
+        connection.org,
+        connection.user,
+        list(connection.filter.events),
+        list(connection.filter.excepted),
+        connection.filter.subscribed,
+        rooms,
+    )
+    ttl = session.services.settings.connection.resume_ttl
+    session.services.hub.broker.remember(f"resume:{session.resume_token}", msgspec.json.encode(saved), ttl)
