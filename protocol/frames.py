@@ -59,9 +59,10 @@ def cut_frames(chunk: bytes) -> Cut:
     start = 0
     end = len(chunk)
     while end - start >= 2:
-        first = chunk[start]
+        opcode = chunk[start] - 128
         length = chunk[start + 1] - 128
-        if length < 0:  # unmasked
+        # A frame is judged as soon as its head is there: a forbidden one must not be waited for.
+        if length < 0 or opcode not in _FAST or (opcode > BINARY and length > _MAX_CONTROL):
             return Cut(frames, start, True)
         if length < 126:
             body = start + 6
@@ -73,10 +74,6 @@ def cut_frames(chunk: bytes) -> Cut:
                 return Cut(frames, start, True)
             body = start + 8
         else:  # a 64-bit length
-            return Cut(frames, start, True)
-        opcode = first - 128
-        # A frame is judged as soon as its head is there: a forbidden one must not be waited for.
-        if opcode not in _FAST or (opcode > BINARY and length > _MAX_CONTROL):
             return Cut(frames, start, True)
         stop = body + length
         if stop > end:
@@ -122,7 +119,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 def parse_close(payload: bytes) -> tuple[int, str] | None:
-    """Read a Close payload: (code, reason), (1005, "") when empty, None when RFC 6455, section 7.4 forbids it."""
+    """Read a Close payload: (code, reason); (1005, "") for an empty one, None for what RFC 6455 forbids."""
     if not payload:
         return 1005, ""
     if len(payload) < 2:
