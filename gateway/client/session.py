@@ -72,6 +72,7 @@ class Session:
         """Connect and reconnect until that is hopeless; then :attr:`failure` says why."""
         async with trio.open_nursery() as nursery:
             self.fail(await self._stay_connected(nursery))
+            self.finish()
 
     async def _stay_connected(self, nursery: trio.Nursery) -> ClientError:
         policy = self.options.reconnect
@@ -214,6 +215,7 @@ class Session:
     async def _until_answered(
         self, fields: dict[str, Any], on_reply: OnReply | None, *, repeat: bool
     ) -> Envelope:
+        await trio.lowlevel.checkpoint_if_cancelled()  # before anything is sent
         while True:
             link = await self._usable_link()
             command = link.command(fields, on_reply)

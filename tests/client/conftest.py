@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.client.scripted import ScriptedGateway
 
@@ -12,3 +13,9 @@ from tests.client.scripted import ScriptedGateway
 def scripted(nursery: trio.Nursery) -> ScriptedGateway:
     """A gateway that says only what the test tells it to."""
     return ScriptedGateway(nursery)
+
+
+@pytest.fixture
+def clock(autojump_clock: MockClock) -> MockClock:
+    """Trio's virtual clock, which jumps whenever everybody waits."""
+    return autojump_clock

@@ -5,6 +5,7 @@ Nothing of it takes real time, so a test with trio's virtual clock sees exact ti
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -105,6 +106,8 @@ class ScriptedGateway:
         self.plan: deque[Exception | Refusal | str | None] = deque()
         self.dials: list[float] = []
         self.welcome: dict[str, Any] = dict(WELCOME)
+        self.subprotocol: str | None = ""
+        """What is answered to the offered subprotocols; empty: as the gateway does."""
         self.responder: Responder | None = None
         self.pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair
 
@@ -122,15 +125,31 @@ class ScriptedGateway:
         self._nursery.start_soon(self._serve, server, step)
         return client
 
+    async def listen(self, context: ssl.SSLContext | None = None) -> int:
+        """Listen on a real port, with TLS when there is a context; returns the port."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            secure = None if context is None else trio.SSLStream(stream, context, server_side=True)
+            try:
+                if secure is not None:
+                    await secure.do_handshake()
+            except trio.BrokenResourceError:
+                return  # the client did not like the certificate
+            await self._serve(secure or stream, None)
+
+        self._nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port: int = listener.socket.getsockname()[1]
+        return port
+
     async def peer(self) -> Peer:
         """The next connection that was accepted and welcomed."""
         return await self._accepted.receive()
 
     async def _serve(self, stream: trio.abc.Stream, step: Refusal | str | None) -> None:
         if step == "silent":
-            with trio.testing.assert_checkpoints():
-                while await stream.receive_some():
-                    pass
+            while await stream.receive_some():
+                pass
             return
         if step == "eof":
             await stream.receive_some()
@@ -148,7 +167,8 @@ class ScriptedGateway:
         self, request: trio_websocket.WebSocketRequest, stream: trio.abc.Stream, *, silent: bool
     ) -> None:
         codec = choose_subprotocol(request.proposed_subprotocols)
-        socket = await request.accept(subprotocol=codec.subprotocol)
+        subprotocol = codec.subprotocol if self.subprotocol == "" else self.subprotocol
+        socket = await request.accept(subprotocol=subprotocol)
         peer = Peer(socket, stream, codec)
         peer.headers = {name.decode(): value.decode() for name, value in request.headers}
         peer.path = request.path

@@ -1,0 +1,196 @@
+"""Positions, duplicates and losses, without any connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.client import Event, Joined, Lost, Position
+from gateway.client.rooms import Rooms
+from protocol.envelope import Envelope
+
+
+def event(
+    seq: int | None = None, room: str | None = "r", epoch: str = "e", mid: str | None = None
+) -> Envelope:
+    epoch_or_none = None if seq is None else epoch
+    return Envelope("event", room=room, event="x", seq=seq, epoch=epoch_or_none, mid=mid)
+
+
+def receive(rooms: Rooms, envelope: Envelope) -> list[Event]:
+    items = rooms.check(envelope)
+    rooms.seen(envelope)
+    return items
+
+
+def numbers(rooms: Rooms, *envelopes: Envelope) -> list[int | None]:
+    return [item.seq for envelope in envelopes for item in receive(rooms, envelope)]
+
+
+def joined(seq: int, epoch: str = "e", **more: Any) -> Joined:
+    return Joined(room="r", epoch=epoch, seq=seq, **more)
+
+
+def rooms_at(seq: int, window: int = 10) -> Rooms:
+    rooms = Rooms(window=window)
+    assert rooms.join(joined(seq), None, None, None) is None
+    return rooms
+
+
+def position(rooms: Rooms) -> Position:
+    return rooms.joined["r"].position
+
+
+def test_the_position_follows_what_was_handed_on() -> None:
+    rooms = rooms_at(3)
+    assert position(rooms) == ("e", 3)
+    assert rooms.check(event(4))
+    assert position(rooms) == ("e", 3), "only looked at"
+    rooms.seen(event(4))
+    assert position(rooms) == ("e", 4)
+
+
+def test_a_number_that_was_seen_is_a_duplicate() -> None:
+    rooms = rooms_at(3)
+    assert numbers(rooms, event(3), event(4), event(4), event(2), event(6), event(5)) == [4, 6]
+
+
+def test_the_same_number_in_a_new_epoch_is_no_duplicate() -> None:
+    rooms = rooms_at(3)
+    assert numbers(rooms, event(1, epoch="new"), event(1, epoch="new")) == [1]
+    assert position(rooms) == ("new", 1)
+
+
+def test_a_message_id_that_was_seen_is_a_duplicate_and_moves_the_position() -> None:
+    rooms = rooms_at(3)
+    assert numbers(rooms, event(4, mid="a"), event(5, mid="a"), event(6, mid="b")) == [4, 6]
+    assert numbers(rooms, event(7, mid="b")) == []
+    assert position(rooms) == ("e", 7)
+    assert receive(rooms, event(room="other", mid="a")), "the same id in another room"
+
+
+def test_events_without_number_are_known_by_message_id() -> None:
+    rooms = rooms_at(3)
+    assert len(receive(rooms, event(mid="a"))) == 1
+    assert receive(rooms, event(mid="a")) == []
+    assert len(receive(rooms, event())) == len(receive(rooms, event())) == 1, "nothing to know them by"
+
+
+def test_the_window_forgets_the_oldest() -> None:
+    rooms = rooms_at(0, window=2)
+    for mid in "abc":
+        receive(rooms, event(mid=mid))
+    assert receive(rooms, event(mid="c")) == []
+    assert len(receive(rooms, event(mid="a"))) == 1
+
+
+def test_without_a_window_nothing_is_remembered() -> None:
+    rooms = rooms_at(0, window=0)
+    assert receive(rooms, event(mid="a"))
+    assert receive(rooms, event(mid="a"))
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.sampled_from("ab"), st.integers(0, 9))))
+def test_nothing_is_handed_on_twice_within_the_window(messages: list[tuple[int, str, int]]) -> None:
+    rooms = rooms_at(0, window=1000)
+    handed = [
+        item for seq, epoch, mid in messages for item in receive(rooms, event(seq, epoch=epoch, mid=str(mid)))
+    ]
+    assert len({item.mid for item in handed}) == len(handed)
+
+
+def test_a_replay_ends_at_the_rooms_position() -> None:
+    """The filter holds back 7 to 9: after the replay they need not be asked for again."""
+    rooms = Rooms(window=10)
+    rooms.join(joined(9, recovered=True, replayed=2), None, Position("e", 3), None)
+    assert position(rooms) == ("e", 3)
+    receive(rooms, event(4))
+    assert position(rooms) == ("e", 4)
+    receive(rooms, event(6))
+    assert position(rooms) == ("e", 9)
+
+
+def test_a_replay_of_nothing_is_at_the_rooms_position() -> None:
+    rooms = Rooms(window=10)
+    assert rooms.join(joined(9, recovered=True), None, Position("e", 3), None) is None
+    assert position(rooms) == ("e", 9)
+
+
+def test_a_hole_in_the_history_is_a_loss() -> None:
+    rooms = Rooms(window=10)
+    lost = rooms.join(joined(9, recovered=False, replayed=2), None, Position("e", 3), None)
+    assert lost == Lost(room="r", epoch="e", from_seq=4, to_seq=7, reason="history")
+    assert numbers(rooms, event(8), event(9)) == [8, 9]
+
+
+def test_a_new_epoch_is_a_loss_without_end() -> None:
+    rooms = Rooms(window=10)
+    lost = rooms.join(joined(2, "new", recovered=False, replayed=2), None, Position("old", 30), None)
+    assert lost == Lost(room="r", epoch="old", from_seq=31, to_seq=None, reason="epoch")
+    assert numbers(rooms, event(1, epoch="new"), event(2, epoch="new")) == [1, 2]
+
+
+def test_joining_again_keeps_the_position() -> None:
+    """Event 8 may still be on its way when the reply says 9."""
+    rooms = rooms_at(7)
+    rooms.join(joined(9), ["x"], None, "conflate")
+    room = rooms.joined["r"]
+    assert (room.events, room.overflow, room.position) == (["x"], "conflate", ("e", 7))
+    assert numbers(rooms, event(8)) == [8]
+
+
+def test_joining_again_with_since_repairs_without_duplicates() -> None:
+    rooms = rooms_at(3)
+    receive(rooms, event(4, mid="four"))
+    announced = Envelope("lost", room="r", epoch="e", data={"from": 5, "to": 6, "reason": "slow"})
+    assert receive(rooms, announced) == [
+        Lost(room="r", epoch="e", from_seq=5, to_seq=6, reason="slow"),
+    ]
+    receive(rooms, event(7, mid="seven"))
+    rooms.join(joined(7, recovered=True, replayed=4), None, Position("e", 3), None)
+    replay = [event(4, mid="four"), event(5, mid="five"), event(6, mid="six"), event(7, mid="seven")]
+    assert numbers(rooms, *replay) == [5, 6]
+    assert position(rooms) == ("e", 7)
+
+
+def test_a_loss_that_overtakes_older_events_makes_them_no_duplicates() -> None:
+    rooms = rooms_at(3)
+    receive(rooms, Envelope("lost", room="r", epoch="e", data={"from": 6, "to": 9, "reason": "slow"}))
+    assert numbers(rooms, event(4), event(5), event(10)) == [4, 5, 10]
+
+
+def test_events_to_the_organisation_that_went_by_are_a_loss() -> None:
+    rooms = Rooms(window=10)
+    assert numbers(rooms, event(1, room=None), event(3, room=None)) == [1, 3], "2 was not for this client"
+    rooms.disconnected()
+    assert receive(rooms, event(4, room=None, epoch="other"))[0].seq == 4, (
+        "another order, of which nothing is known"
+    )
+    lost, item = receive(rooms, event(6, room=None))
+    assert lost == Lost(room=None, epoch="e", from_seq=4, to_seq=5, reason="disconnected")
+    assert item.seq == 6
+    assert numbers(rooms, event(9, room=None)) == [9]
+
+
+def test_no_event_to_the_organisation_went_by() -> None:
+    rooms = Rooms(window=10)
+    receive(rooms, event(1, room=None))
+    rooms.disconnected()
+    assert numbers(rooms, event(2, room=None)) == [2]
+
+
+def test_orders_outside_rooms_are_bounded() -> None:
+    rooms = Rooms(window=0)
+    for epoch in range(100):
+        receive(rooms, event(1, room=None, epoch=str(epoch)))
+    assert len(rooms._orders) == 16
+
+
+def test_events_of_rooms_that_were_left_are_handed_on() -> None:
+    rooms = rooms_at(3)
+    assert rooms.leave("r") is not None
+    assert rooms.leave("r") is None
+    assert numbers(rooms, event(1)) == [1]
+    assert not rooms.joined
