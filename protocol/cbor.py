@@ -57,6 +57,13 @@ def _text(text: str) -> bytes:
     return (_TEXT_HEADS[len(raw)] if len(raw) < 256 else _write_head(_TEXT, len(raw))) + raw
 
 
+def _data(data: object) -> bytes:
+    try:
+        return cbor2.dumps(data)
+    except cbor2.CBOREncodeError as error:
+        raise ValueError(str(error)) from error
+
+
 _ARRAY_HEADS: Final = {_MAP | pairs: _write_head(_ARRAY, 2 * pairs) for pairs in range(24)}
 _LENGTH_BYTES: Final = {_MAP | 24: 1, _MAP | 25: 2, _MAP | 26: 4, _MAP | 27: 8}
 
@@ -175,7 +182,7 @@ class CborCodec:
         if (text := envelope.event) is not None:
             parts += b"\x04", _text(text)
         if (data := envelope.data) is not None:
-            parts += b"\x05", cbor2.dumps(data)
+            parts += b"\x05", _data(data)
         if (number := envelope.seq) is not None:
             parts += b"\x06", _uint(number)
         if (text := envelope.epoch) is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
-from protocol.envelope import VERSION, Envelope
+from protocol.envelope import KEYS, VERSION, Envelope
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.values import MAX_INT, find_problem, text_problem
 
@@ -90,7 +90,8 @@ def examine(
         refuse(ErrorCode.BAD_FIELD, "t: must be text" if form is str else "t: must be an integer")
     if kind not in kinds:
         refuse(ErrorCode.UNKNOWN_KIND, "t: is not a known kind")
-    for name, value in fields.items():
+    for name in KEYS:
+        value = fields.get(name)
         if value is None or name in ("v", "t"):
             continue
         if name in _NUMBERS and not _is_unsigned(value):
