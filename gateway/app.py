@@ -24,7 +24,7 @@ from gateway.session.session import Services
 from gateway.settings import Settings, SettingsError, TlsSettings
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from gateway.wire.outbox import Flusher
+from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
 from protocol.errors import CloseCode
 
@@ -52,6 +52,7 @@ class Gateway:
             self._flusher,
             node=self.node,
             command_timeout=settings.connection.command_timeout,
+            weights=settings.weights,
         )
         self._calls = Calls()
         self._pump = Pump.create(self._flusher)

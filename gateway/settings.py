@@ -164,6 +164,8 @@ class Settings(Group, frozen=True):
     retry_after: Seconds = 1.0
     """Hint to clients in ``closing`` at shutdown."""
     auth: AuthSettings = AuthSettings()
+    weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=100)]] = {}
+    """Organisation → its share of reading and writing under load; 1 where none is given."""
     limits: LimitSettings = LimitSettings()
     connection: ConnectionSettings = ConnectionSettings()
     history: HistorySettings = HistorySettings()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -32,7 +32,7 @@ from gateway.hub.counters import Counters
 from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.room import Membership, Room, event_frame
-from gateway.wire.outbox import Flusher
+from gateway.wire.flusher import Flusher, Lane
 from protocol.codec import Codec
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
@@ -54,7 +54,15 @@ class Sent(NamedTuple):
 class Hub:
     """All local connections. Every method that does not say ``await`` returns at once."""
 
-    def __init__(self, broker: Broker, flusher: Flusher, *, node: str, command_timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        flusher: Flusher,
+        *,
+        node: str,
+        command_timeout: float = 10.0,
+        weights: Mapping[str, int] | None = None,
+    ) -> None:
         """``command_timeout`` bounds every wait for the broker, in seconds."""
         self.node = node
         self.broker = broker
@@ -65,6 +73,7 @@ class Hub:
         self._channels: dict[str, Room] = {}
         self._flusher = flusher
         self._timeout = command_timeout
+        self._weights = dict(weights or {})
         self._ids = itertools.count(1)
         # Random in front: unique over nodes and restarts. Counting behind: cheap.
         self._mid_prefix = secrets.token_urlsafe(9)
@@ -96,6 +105,7 @@ class Hub:
             user_agent=user_agent,
             client_id=client_id,
         )
+        connection.outbox.lane = organisation.lane
         self.connections[connection.id] = connection
         organisation.connections[connection.id] = connection
         organisation.totals.connects += 1
@@ -134,7 +144,9 @@ class Hub:
     def _organisation(self, name: str) -> Organisation:
         organisation = self.organisations.get(name)
         if organisation is None:
-            organisation = self.organisations[name] = Organisation(name, self._retired.pop(name, None))
+            organisation = self.organisations[name] = Organisation(
+                name, Lane(self._flusher, self._weights.get(name, 1)), self._retired.pop(name, None)
+            )
         return organisation
 
     def _retire(self, organisation: Organisation) -> None:
@@ -470,7 +482,7 @@ class Hub:
                 "deliveries": self.counters.deliveries,
                 **self.totals(),
             }
-        organisation = organisations.get(org) or Organisation(org, self._retired.get(org))
+        organisation = organisations.get(org) or Organisation(org, self._flusher.lane, self._retired.get(org))
         return {
             "node": self.node,
             "org": org,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.broker.base import organisation_channel, room_channel, user_channel
 from gateway.hub.connection import Connection
 from gateway.hub.room import Room
+from gateway.wire.flusher import Lane
 
 __all__ = ["Organisation", "OrganisationTotals"]
 
@@ -26,10 +27,11 @@ class OrganisationTotals:
 class Organisation:
     """Connections, users and rooms of one organisation."""
 
-    __slots__ = ("channel", "connections", "everyone", "name", "rooms", "totals", "users")
+    __slots__ = ("channel", "connections", "everyone", "lane", "name", "rooms", "totals", "users")
 
-    def __init__(self, name: str, totals: OrganisationTotals | None = None) -> None:
+    def __init__(self, name: str, lane: Lane, totals: OrganisationTotals | None = None) -> None:
         self.name = name
+        self.lane = lane
         self.totals = totals or OrganisationTotals()
         self.channel = organisation_channel(name)
         self.everyone = Room(self.channel, None)

@@ -9,8 +9,8 @@ from gateway.auth.identity import Identity
 from gateway.problems import STATUS
 from gateway.session.session import Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
+from gateway.wire.flusher import Flusher
 from gateway.wire.listener import Accepted
-from gateway.wire.outbox import Flusher
 from gateway.wire.pump import Pump
 from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
 from protocol.errors import ErrorCode, ProtocolError

@@ -14,13 +14,15 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
 
+from gateway.wire.flusher import Flusher, Lane
 from gateway.wire.handover import run_slow_lane
-from gateway.wire.outbox import Flusher, Outbox
+from gateway.wire.outbox import Outbox
 from gateway.wire.pump import Pump
 from gateway.wire.signal import Signal
 from protocol.errors import CloseCode
@@ -42,6 +44,8 @@ __all__ = ["Handler", "WireConnection", "WireLimits"]
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65536
+_TURN: Final = 0.0005
+"""Seconds for which one connection's messages are handled before it is another one's turn."""
 
 
 class Handler(Protocol):
@@ -83,7 +87,6 @@ class WireConnection:
     """Give it a plain non-blocking ``sock``, or a ``stream`` (TLS, memory); it closes what it was given."""
 
     __slots__ = (
-        "_armed",
         "_attention",
         "_backlog",
         "_finished",
@@ -97,12 +100,14 @@ class WireConnection:
         "_stream",
         "_tick",
         "_work",
+        "armed",
         "close_code",
         "close_deadline",
         "closed_by_peer",
         "handler",
         "limits",
         "outbox",
+        "queued",
         "received_bytes",
         "received_messages",
     )
@@ -131,7 +136,8 @@ class WireConnection:
         self._work: Awaitable[None] | None = None
         self._foreign = False
         self._finished = False
-        self._armed = False
+        self.armed = False
+        self.queued = False
         self._heard = True
         self._attention = Signal()
         self._tick = Signal()
@@ -216,14 +222,19 @@ class WireConnection:
                 await self.await_work(work)
                 self._resume()
                 self.flush()
-            elif self._foreign:
+            elif self._backlog is not None and self._pump is None:
+                await trio.lowlevel.checkpoint()
+                self._resume()
+                self.flush()
+            elif self._foreign and self._backlog is None:
                 unread, self._pending = self._pending, b""
                 await run_slow_lane(self, unread)
                 return
             elif self._pump is not None and self._sock is not None:
-                if not self._armed:
-                    self._pump.arm(self._sock, self.on_readable)
-                    self._armed = True
+                if not self.armed:
+                    self._pump.arm(self._sock, self)
+                if self._backlog is not None:
+                    self._pump.queue(self)
                 await self._attention.wait()
             else:
                 chunk = await self.receive()
@@ -302,9 +313,17 @@ class WireConnection:
 
     # --- the fast lane: all of this runs without waiting ----------------------------------------
 
+    @property
+    def lane(self) -> Lane:
+        """Whose turn this connection's reading and writing is on."""
+        return self.outbox.lane
+
     def on_readable(self) -> None:
         """Read one chunk and handle what is in it (called by the pump); contains every error."""
         assert self._sock is not None
+        if self._backlog is not None:
+            self._resume()
+            return
         try:
             chunk = self._sock.recv(_CHUNK)
         except BlockingIOError:
@@ -325,28 +344,41 @@ class WireConnection:
         self._pending = chunk[consumed:] if consumed else chunk
         if frames:
             self._handle(frames)
-        if self._foreign and self._work is None:
+        elif self._foreign:
             self._call_reader()
 
     def _resume(self) -> None:
-        """Go on behind an awaited command: the frames cut with it, then what was cut after them."""
+        """Go on with the frames that were left: behind an awaited command, or when the turn was over."""
         backlog, self._backlog = self._backlog, None
-        if backlog:
+        if backlog is not None:
             self._handle(backlog)
 
     def _handle(self, frames: list[tuple[int, bytes]]) -> None:
+        """Handle frames in order, until one has to be awaited or the turn is over."""
+        stop = 0.0
+        done = 0
         try:
-            for index, (opcode, payload) in enumerate(frames):
-                work = self._handle_frame(opcode, payload)
-                if work is not None:
-                    self._work = work
-                    self._backlog = frames[index + 1 :]
+            for opcode, payload in frames:
+                done += 1
+                self._work = self._handle_frame(opcode, payload)
+                if self._work is not None:
+                    self._backlog = frames[done:] or None
                     self._call_reader()
                     return
                 if self._finished:
                     return
+                if not done & 7:
+                    now = time.perf_counter()
+                    stop = stop or now + _TURN
+                    if now > stop and done < len(frames):
+                        self._backlog = frames[done:]
+                        if self._pump is not None:
+                            self._pump.queue(self)
+                        return
         except Exception:
             self._handler_failed()
+        if self._foreign:
+            self._call_reader()
 
     def _handler_failed(self) -> None:
         log.exception("a message handler failed; its connection is closed")
@@ -391,7 +423,5 @@ class WireConnection:
         self._attention.set()
 
     def _disarm(self) -> None:
-        if self._armed:
-            self._armed = False
-            assert self._pump is not None and self._sock is not None
-            self._pump.disarm(self._sock)
+        if self._pump is not None and self._sock is not None:
+            self._pump.disarm(self._sock, self)

@@ -19,15 +19,15 @@ Invariants:
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
+from gateway.wire.flusher import Flusher, Lane
 from gateway.wire.signal import Signal
 
-__all__ = ["Flusher", "Outbox"]
+__all__ = ["Outbox"]
 
 _MAX_SEND: Final = 256 * 1024
 """Bytes joined for one ``send``: more than a socket buffer takes is copied for nothing."""
@@ -45,12 +45,12 @@ class Outbox:
     """Frames waiting for one connection, bounded in messages and bytes."""
 
     __slots__ = (
-        "_flusher",
         "_send",
         "_urgent",
         "blocked",
         "broken",
         "drained",
+        "lane",
         "max_bytes",
         "max_messages",
         "on_full",
@@ -67,7 +67,7 @@ class Outbox:
         self, flusher: Flusher, sock: socket.socket | None, *, max_messages: int, max_bytes: int
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
-        self._flusher = flusher
+        self.lane: Lane = flusher.lane
         self._send: Callable[[bytes], int] | None = None if sock is None else sock.send
         self.max_messages = max_messages
         self.max_bytes = max_bytes
@@ -102,7 +102,7 @@ class Outbox:
         if self.sealed:
             return False
         if not queue:
-            self._flusher.dirty.append(self)
+            self.lane.mark(self)
         elif (
             len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
         ) and not self._make_room(self.max_messages, self.max_bytes - len(frame)):
@@ -121,7 +121,7 @@ class Outbox:
         if self.sealed:
             return False
         if not queue:
-            self._flusher.dirty.append(self)
+            self.lane.mark(self)
         else:
             messages = self.max_messages + _RESERVE_MESSAGES
             size = self.max_bytes + _RESERVE_BYTES - len(frame)
@@ -139,7 +139,7 @@ class Outbox:
         if self.sealed:
             return False
         if not self.queue:
-            self._flusher.dirty.append(self)
+            self.lane.mark(self)
         elif len(self.queue) >= messages or self.size > size:
             if self.on_full is not None:
                 self.on_full()
@@ -155,7 +155,7 @@ class Outbox:
             self.size = sum(map(len, self.queue))
             self._urgent = 0
         if not self.queue:
-            self._flusher.dirty.append(self)
+            self.lane.mark(self)
         self.queue.append(last)
         self.size += len(last)
         self.sealed = True
@@ -268,41 +268,3 @@ class Outbox:
         self.blocked = False
         if self.drained is not None:
             self.drained.set()
-
-
-class Flusher:
-    """Empties dirty outboxes in slices of time, so that a large fan-out never holds the loop for long."""
-
-    def __init__(self, *, slice_seconds: float = 0.004) -> None:
-        self.dirty: list[Outbox] = []
-        self._slice = slice_seconds
-        self._signal = Signal()
-
-    def flush(self) -> None:
-        """Flush for one slice; what is left is done by :meth:`run` after other tasks had their turn."""
-        dirty = self.dirty
-        if not dirty:
-            return
-        deadline = time.perf_counter() + self._slice
-        done = 0
-        for outbox in dirty:
-            outbox.flush()
-            done += 1
-            if not done & 31 and time.perf_counter() > deadline:
-                break
-        del dirty[:done]
-        if dirty:
-            self._signal.set()
-
-    def wake(self) -> None:
-        """Ask for a flush soon, from outside the read path."""
-        if self.dirty:
-            self._signal.set()
-
-    async def run(self) -> None:
-        """Flush whenever woken, a slice at a time."""
-        while True:
-            await self._signal.wait()
-            while self.dirty:
-                self.flush()
-                await trio.lowlevel.checkpoint()

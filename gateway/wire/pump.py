@@ -12,8 +12,13 @@ meanwhile: the busier the gateway, the cheaper each read.
 The readers stay what they are, tasks in their connection's nursery: a reader arms its
 socket here and sleeps until there is something for which it is needed (a command that has to
 wait, a frame for the slow lane, the end). Errors of one connection are contained in its
-``on_readable``. Fairness: at most ``_BATCH`` sockets and one read each per turn, and the
-kernel's ready list rotates.
+``on_readable``.
+
+Fairness. What epoll reports is sorted into the lanes of the organisations. Each round gives
+every lane that has something a turn of ``_TURN`` seconds, then flushes for a slice, then asks
+epoll again. A connection that has sent a thousand commands in one chunk handles them for as
+long as its turn lasts and goes to the back of its lane. So whatever one organisation sends,
+another one's command waits for one turn and one slice.
 
 Needs ``select.epoll`` (Linux). Elsewhere, and for streams that are not plain sockets, the
 reader task waits by itself: :meth:`Pump.create` then returns None.
@@ -25,18 +30,37 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from gateway.wire.outbox import Flusher
+from gateway.wire.flusher import Flusher, Lane
 
-__all__ = ["Pump"]
+__all__ = ["Pump", "Reader"]
 
-_BATCH: Final = 64
-_TURN: Final = 0.002
-"""Seconds of reading before other tasks get their turn."""
+_BATCH: Final = 1024
+_TURN: Final = 0.0005
+"""Seconds of reading that a lane of weight 1 gets in one round."""
+_HOLD: Final = 0.002
+"""Seconds after which the other tasks of the loop get their turn."""
+
+
+class Reader(Protocol):
+    """A connection, as the pump sees it."""
+
+    armed: bool
+    """The pump watches its socket."""
+    queued: bool
+    """It stands in its lane, to be read."""
+
+    @property
+    def lane(self) -> Lane:
+        """Where it stands in line."""
+
+    def on_readable(self) -> None:
+        """Read once and handle what came. Must not raise."""
 
 
 class Pump:
@@ -47,7 +71,8 @@ class Pump:
             raise RuntimeError("the pump needs epoll")
         self._flusher = flusher
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._readers: dict[int, Reader] = {}
+        self._lanes: deque[Lane] = deque()
 
     @classmethod
     def create(cls, flusher: Flusher) -> Pump | None:
@@ -55,38 +80,72 @@ class Pump:
         return cls(flusher) if sys.platform == "linux" else None
 
     def __len__(self) -> int:
-        return len(self._callbacks)
+        return len(self._readers)
 
-    def arm(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
-        """Call ``on_readable``, which must not raise, whenever ``sock`` can be read or has ended."""
+    def arm(self, sock: socket.socket, reader: Reader) -> None:
+        """Call ``reader.on_readable`` whenever ``sock`` can be read or has ended."""
         fd = sock.fileno()
-        self._callbacks[fd] = on_readable
+        self._readers[fd] = reader
+        reader.armed = True
         self._epoll.register(fd, select.EPOLLIN)
 
-    def disarm(self, sock: socket.socket) -> None:
+    def disarm(self, sock: socket.socket, reader: Reader) -> None:
         """Stop watching ``sock``; nothing happens if it is not watched."""
-        fd = sock.fileno()
-        if self._callbacks.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        if reader.armed:
+            reader.armed = False
+            fd = sock.fileno()
+            del self._readers[fd]
+            if not self._epoll.closed:
+                self._epoll.unregister(fd)
+
+    def queue(self, reader: Reader) -> None:
+        """Let ``reader`` have another turn although its socket may bring nothing new."""
+        if not reader.queued:
+            reader.queued = True
+            lane = reader.lane
+            if not lane.ready:
+                self._lanes.append(lane)
+            lane.ready.append(reader)
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        poll = self._epoll.poll
-        callbacks = self._callbacks
-        flush = self._flusher.flush
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                deadline = time.perf_counter() + _TURN
-                while events := poll(0, _BATCH):
-                    for fd, _mask in events:
-                        # A callback may disarm other sockets of the same batch.
-                        on_readable = callbacks.get(fd)
-                        if on_readable is not None:
-                            on_readable()
-                    flush()
-                    if time.perf_counter() > deadline:
-                        break
+                await self._serve()
         finally:
+            # When everything is cancelled at once, connections may still disarm after this.
             self._epoll.close()
-            callbacks.clear()
+
+    async def _serve(self) -> None:
+        """Serve until nothing more is to be read."""
+        poll = self._epoll.poll
+        readers = self._readers
+        flush = self._flusher.flush
+        clock = time.perf_counter
+        started = clock()
+        while True:
+            for fd, _mask in poll(0, _BATCH):
+                self.queue(readers[fd])
+            if not self._lanes:
+                return
+            for _ in range(len(self._lanes)):
+                self._read_lane(self._lanes.popleft(), clock)
+            flush()
+            if clock() - started > _HOLD:
+                await trio.lowlevel.checkpoint()
+                started = clock()
+
+    def _read_lane(self, lane: Lane, clock: Callable[[], float]) -> None:
+        ready = lane.ready
+        stop = clock() + _TURN * lane.weight
+        while ready:
+            reader = ready.popleft()
+            reader.queued = False
+            # Another one's message, or its own last one, may have ended it meanwhile.
+            if reader.armed:
+                reader.on_readable()
+            if clock() > stop:
+                break
+        if ready:
+            self._lanes.append(lane)
