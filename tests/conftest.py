@@ -8,6 +8,8 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from protocol.codec import Codec
+from protocol.negotiation import CODECS
 from tests.support import start_gateway
 
 
@@ -15,3 +17,10 @@ from tests.support import start_gateway
 async def gateway(nursery: trio.Nursery) -> AsyncIterator[Gateway]:
     """A running gateway on a free port, in the test's own Trio loop."""
     yield await start_gateway(nursery)
+
+
+@pytest.fixture(params=CODECS.values(), ids=lambda codec: codec.name)
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """Each codec in turn."""
+    found: Codec = request.param
+    return found

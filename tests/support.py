@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -95,11 +95,31 @@ class Raw:
         assert answer.t == "event", answer
         return answer
 
+    async def send_raw(self, payload: bytes | str) -> None:
+        """Send one message as it is: bytes as a binary one, str as a text one."""
+        await self.socket.send_message(payload)
+
+    async def closed(self) -> trio_websocket.CloseReason:
+        """Read until the server has closed; what came before that is kept in ``events``."""
+        while True:
+            try:
+                self.events.append(await self.receive())
+            except trio_websocket.ConnectionClosed as closed:
+                assert closed.reason is not None
+                return closed.reason
+
     async def settled(self) -> list[Envelope]:
         """Everything that had been queued for this client before now (a ping goes last)."""
         await self.ask("ping")
         events, self.events = self.events, []
         return events
+
+
+async def greeted(raw: Raw) -> Raw:
+    """Take the greeting, which must be the first message."""
+    raw.greeting = await raw.receive()
+    assert raw.greeting.t == "connected", raw.greeting
+    return raw
 
 
 @contextlib.asynccontextmanager
@@ -114,13 +134,30 @@ async def connected(
 ) -> AsyncIterator[Raw]:
     """A raw client of ``gateway``, authenticated and greeted."""
     token = token or gateway.auth.issue(org=org, user=user, **claims).token
-    async with trio_websocket.open_websocket_url(
-        url(gateway, token), subprotocols=[codec.subprotocol]
-    ) as socket:
-        raw = Raw(socket, codec)
-        raw.greeting = await raw.receive()
-        assert raw.greeting.t == "connected"
-        yield raw
+    socket: trio_websocket.WebSocketConnection | None = None
+    try:
+        async with trio_websocket.open_websocket_url(
+            url(gateway, token), subprotocols=[codec.subprotocol]
+        ) as socket:
+            yield await greeted(Raw(socket, codec))
+    finally:
+        # trio-websocket leaves the socket to the garbage collector when the server closed first.
+        if socket is not None:
+            await trio.aclose_forcefully(socket._stream)
+
+
+@contextlib.asynccontextmanager
+async def all_connected(
+    gateway: Gateway, users: Iterable[str], *, codecs: Sequence[Codec] = (JSON,), **claims: Any
+) -> AsyncIterator[list[Raw]]:
+    """One client for each of ``users``, with the codecs in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                connected(gateway, user=user, codec=codecs[number % len(codecs)], **claims)
+            )
+            for number, user in enumerate(users)
+        ]
 
 
 async def until(condition: Any, what: str = "the condition") -> None:
