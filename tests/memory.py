@@ -21,8 +21,8 @@ from gateway.hub.hub import Hub
 from gateway.session.calls import Calls
 from gateway.session.reception import Reception
 from gateway.session.session import Services
-from gateway.wire.listener import Accepted
 from gateway.wire.flusher import Flusher
+from gateway.wire.listener import Accepted
 from gateway.wire.upgrade import Refusal, parse_upgrade, refusal_response
 from protocol.codec import Codec
 from protocol.json import JSON
@@ -121,7 +121,9 @@ class MemoryGateway:
 
 
 @contextlib.asynccontextmanager
-async def memory_gateway(*, broker: MemoryBroker | None = None, **changes: Any) -> AsyncIterator[MemoryGateway]:
+async def memory_gateway(
+    *, broker: MemoryBroker | None = None, **changes: Any
+) -> AsyncIterator[MemoryGateway]:
     """A node in memory for the length of the block."""
     async with trio.open_nursery() as nursery:
         gateway = MemoryGateway(broker=broker, **changes)

@@ -26,9 +26,9 @@ class Calls:
             raise ValueError(f"a handler for {name!r} is already registered")
         self._handlers[name] = handler
 
-    def find(self, name: str | None) -> CallHandler:
+    def find(self, name: str) -> CallHandler:
         """The handler; raises UNKNOWN_CALL."""
-        handler = self._handlers.get(name or "")
+        handler = self._handlers.get(name)
         if handler is None:
             raise ProtocolError(ErrorCode.UNKNOWN_CALL, "event: no handler is registered for this call")
         return handler

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -19,12 +20,20 @@ __all__ = ["check_filter", "permit", "read"]
 T = TypeVar("T")
 
 
+_is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch
+
+
 def read(data: Any, shape: type[T]) -> T:
-    """Check a command's ``data``; raises BAD_FIELD naming the place."""
+    """Check a command's ``data``; raises MISSING_FIELD and BAD_FIELD, naming the place."""
     try:
         return msgspec.convert({} if data is None else data, shape)
     except msgspec.ValidationError as error:
-        raise ProtocolError(ErrorCode.BAD_FIELD, str(error).replace("`$", "`data")) from None
+        reason, _, path = str(error).partition(" - at `$")
+        place = "data" + path.rstrip("`")
+        missing = _is_missing(reason)
+        if missing:
+            raise ProtocolError(ErrorCode.MISSING_FIELD, f"{place}.{missing[1]}: is missing") from None
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"{place}: {reason[0].lower()}{reason[1:]}") from None
 
 
 def permit(connection: Connection, room: str, permission: Permission, what: str) -> None:
@@ -38,4 +47,4 @@ def check_filter(session: Session, patterns: list[str]) -> list[str]:
     limit = session.services.settings.limits.patterns_per_filter
     if len(patterns) > limit:
         raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
-    return [check_pattern(pattern) for pattern in patterns]
+    return [check_pattern(pattern, field="data.events") for pattern in patterns]

@@ -110,6 +110,7 @@ def _publish(session: Session, connection: Connection, envelope: Envelope, size:
         raise ProtocolError(
             ErrorCode.MISSING_FIELD, "room: is missing (only services publish to their whole organisation)"
         )
+    event = check_event(envelope.event)
     mid = envelope.mid
     if mid is not None:
         check_mid(mid)
@@ -122,7 +123,7 @@ def _publish(session: Session, connection: Connection, envelope: Envelope, size:
     session.services.hub.submit(
         identity.org,
         room,
-        check_event(envelope.event),
+        event,
         envelope.data,
         functools.partial(_published, session, envelope),
         sender=identity.user,
@@ -155,8 +156,10 @@ def _send(session: Session, connection: Connection, envelope: Envelope, size: in
     event = check_event(envelope.event)
     if envelope.mid is not None:
         check_mid(envelope.mid)
-    if (wanted.user is None) == (wanted.connection is None):
-        raise ProtocolError(ErrorCode.MISSING_FIELD, "data: give either user or connection")
+    if wanted.user is None and wanted.connection is None:
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "data: lacks user or connection")
+    if wanted.user is not None and wanted.connection is not None:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data: names both a user and a connection")
     if wanted.user is not None:
         # Directed sends are permitted by patterns like rooms are, under the name user:NAME.
         permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
@@ -173,7 +176,7 @@ def _send(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 async def _call(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    handler = session.services.calls.find(envelope.event)
+    handler = session.services.calls.find(check_event(envelope.event))
     try:
         result = await handler(connection, envelope.data)
         check_value(result)

@@ -9,7 +9,7 @@ does not, the position it acknowledged counts, and failing that where it joined.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -41,7 +41,7 @@ class _Join(msgspec.Struct):
     since: SinceData | None = None
     events: list[str] | None = None
     overflow: Overflow = "disconnect"
-    key: str = "key"
+    key: Annotated[str, msgspec.Meta(max_length=100)] = "key"
     resume: str | None = None
     positions: dict[str, SinceData] | None = None
 

@@ -31,6 +31,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
 from protocol.frames import BINARY, TEXT, server_frame
+from protocol.names import check_room
 
 __all__ = ["Client", "Services", "Session"]
 
@@ -228,16 +229,9 @@ class Session:
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """Answer with a numbered error; close where it says that the connection cannot go on."""
         self.services.hub.counters.errors[error.code] += 1
-        id = error.id if envelope is None else envelope.id
+        id, room = (error.id, error.room) if envelope is None else (envelope.id, _name_only(envelope.room))
         self.send(
-            Envelope(
-                "error",
-                id=id,
-                code=int(error.code),
-                message=error.message,
-                room=error.room if envelope is None else envelope.room,
-                data=error.data,
-            )
+            Envelope("error", id=id, code=int(error.code), message=error.message, room=room, data=error.data)
         )
         if error.fatal is not None:
             self.close(error.fatal, error.message)
@@ -323,6 +317,14 @@ class Session:
         self.services.hub.announce(
             self.connection, room, event, {"user": user} if user else {"connection": self.connection.id}
         )
+
+
+def _name_only(room: str | None) -> str | None:
+    """``room`` if it can be one: a megabyte that was refused as a name is not sent back."""
+    try:
+        return None if room is None else check_room(room)
+    except ProtocolError:
+        return None
 
 
 def _now() -> int:
