@@ -76,7 +76,11 @@ async def list_connections() -> Response:
         and (query.room is None or query.room in connection.memberships)
     ]
     connections, cursor = page(
-        found, key=lambda each: (each.connected_at, each.id), cursor=query.cursor, limit=query.limit
+        found,
+        key=lambda each: (each.connected_at, each.id),
+        kind=tuple[int, str],
+        cursor=query.cursor,
+        limit=query.limit,
     )
     answer: dict[str, Any] = {"connections": [_describe(each, identity) for each in connections]}
     if cursor is not None:

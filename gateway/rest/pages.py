@@ -79,8 +79,10 @@ async def get_console() -> Response:
 @blueprint.get("/client.js")
 @hide
 async def get_client() -> Response:
-    """Give the browser client, one ES module."""
-    return _answer("client.js")
+    """Give the browser client, one ES module, to pages of any origin."""
+    response = _answer("client.js")
+    response.headers["Access-Control-Allow-Origin"] = "*"  # browsers fetch modules only with it
+    return response
 
 
 @blueprint.get("/favicon.ico")

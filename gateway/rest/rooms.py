@@ -33,7 +33,8 @@ async def list_rooms() -> Response:
     allows = identity.grants.allows
     found, cursor = page(
         [room for room in rooms if identity.is_service or allows(room["room"], Permission.PRESENCE)],
-        key=lambda room: (room["room"],),
+        key=lambda room: str(room["room"]),
+        kind=str,
         cursor=query.cursor,
         limit=query.limit,
     )

@@ -1,0 +1,161 @@
+"""Issuing, refreshing, tickets and revocation over REST."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+import trio_websocket
+
+from gateway.app import Gateway
+from protocol.errors import CloseCode
+from tests.rest.api import ADMIN, Api, problem, success
+from tests.support import connected, url
+
+# --- issue ------------------------------------------------------------------------------------------
+
+
+async def test_a_service_issues_a_token_of_its_organisation(api: Api) -> None:
+    issued = success(await api.post("/auth/token", {"user": "bob", "rooms": {"chat:*": ["join"]}, "ttl": 60}))
+    identity = await api.gateway.auth.verify(issued["token"])
+    assert (identity.org, identity.user, identity.jti) == ("acme", "bob", issued["jti"])
+    assert identity.expires is not None
+    assert issued["expires"] == identity.expires * 1000
+    assert 0 < identity.expires - time.time() <= 61
+    assert [pattern for pattern, _ in identity.grants.rules] == ["chat:*"]
+
+
+async def test_a_member_may_not_issue(api: Api) -> None:
+    problem(await api.post("/auth/token", {"user": "bob"}, claims={"user": "alice"}), 403, 202)
+
+
+async def test_a_service_may_not_make_an_admin_but_an_admin_may(api: Api) -> None:
+    problem(await api.post("/auth/token", {"roles": ["admin"]}), 403, 202)
+    issued = success(await api.post("/auth/token", {"roles": ["admin"]}, claims=ADMIN))
+    assert (await api.gateway.auth.verify(issued["token"])).is_admin
+
+
+@pytest.mark.parametrize("place", ["body", "query"])
+async def test_only_an_admin_issues_for_another_organisation(api: Api, place: str) -> None:
+    query, body = ("", {"org": "globex"}) if place == "body" else ("?org=globex", {})
+    problem(await api.post(f"/auth/token{query}", body), 403, 204)
+    issued = success(await api.post(f"/auth/token{query}", body, claims=ADMIN))
+    assert (await api.gateway.auth.verify(issued["token"])).org == "globex"
+
+
+async def test_organisations_that_disagree_are_refused(api: Api) -> None:
+    detail = problem(await api.post("/auth/token?org=acme", {"org": "globex"}, claims=ADMIN), 400, 104)
+    assert "org" in detail
+
+
+async def test_a_lifetime_beyond_the_limit_is_refused(api: Api) -> None:
+    detail = problem(await api.post("/auth/token", {"ttl": 10.0**12}), 400, 104)
+    assert "ttl" in detail
+
+
+# --- refresh ----------------------------------------------------------------------------------------
+
+
+async def test_a_refreshed_token_says_the_same_and_lives_on(api: Api) -> None:
+    claims = {"user": "alice", "roles": ["member"], "rooms": {"chat:*": ["join", "history"]}, "ttl": 30}
+    old = api.token(**claims)
+    refreshed = success(await api.post("/auth/refresh", token=old))
+    before, after = await api.gateway.auth.verify(old), await api.gateway.auth.verify(refreshed["token"])
+    assert (after.org, after.user, after.roles) == (before.org, before.user, before.roles)
+    assert after.grants is before.grants
+    assert after.jti != before.jti
+    assert before.expires is not None
+    assert refreshed["expires"] / 1000 > before.expires + 60
+
+
+async def test_a_refresh_can_ask_for_a_lifetime(api: Api) -> None:
+    refreshed = success(await api.post("/auth/refresh", {"ttl": 120}, claims={"user": "alice"}))
+    assert 100 < refreshed["expires"] / 1000 - time.time() <= 121
+
+
+async def test_a_refresh_does_not_pin_the_default_permissions(api: Api) -> None:
+    old = api.token(user="alice")
+    refreshed = success(await api.post("/auth/refresh", token=old))
+    rooms = refreshed["token"].split(".")[1]
+    assert len(rooms) < len(old.split(".")[1]) + 8  # no `rooms` claim came in
+
+
+# --- tickets ----------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_opens_one_connection(api: Api, gateway: Gateway) -> None:
+    issued = success(await api.post("/auth/ticket", claims={"user": "alice"}))
+    assert issued["expires_in"] == gateway.settings.auth.ticket_ttl
+    address = url(gateway, ticket=issued["ticket"])
+    async with trio_websocket.open_websocket_url(address) as socket:
+        assert '"user":"alice"' in await socket.get_message()
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    refused = await api.client.get(address.replace("ws:", "http:"), headers=upgrade)
+    assert (refused.status_code, refused.json()["code"]) == (401, 200)
+
+
+# --- revoke -----------------------------------------------------------------------------------------
+
+
+async def closed_with(socket: trio_websocket.WebSocketConnection) -> int:
+    with trio.fail_after(5), pytest.raises(trio_websocket.ConnectionClosed) as closed:
+        while True:
+            await socket.get_message()
+    return int(closed.value.reason.code)
+
+
+async def test_revoking_a_user_closes_all_its_connections_and_no_other(api: Api, gateway: Gateway) -> None:
+    async with (
+        connected(gateway, user="alice") as first,
+        connected(gateway, user="alice") as second,
+        connected(gateway, user="bob") as bob,
+        connected(gateway, org="globex", user="alice") as other,
+    ):
+        assert success(await api.post("/auth/revoke", {"user": "alice"})) == {"closed": 2}
+        assert await closed_with(first.socket) == CloseCode.POLICY_VIOLATION
+        assert await closed_with(second.socket) == CloseCode.POLICY_VIOLATION
+        assert (await bob.ask("ping")).t == "pong"
+        assert (await other.ask("ping")).t == "pong"
+
+
+async def test_revoking_an_id_refuses_that_token_only(api: Api, gateway: Gateway) -> None:
+    issued, kept = (gateway.auth.issue(org="acme", user="alice") for _ in range(2))
+    assert success(await api.get("/stats", token=issued.token))
+    assert success(await api.post("/auth/revoke", {"jti": issued.jti})) == {"closed": 0}
+    problem(await api.get("/stats", token=issued.token), 401, 203)
+    assert success(await api.get("/stats", token=kept.token))
+
+
+async def test_revoking_an_organisation_is_for_its_service_or_an_admin(api: Api, gateway: Gateway) -> None:
+    problem(await api.post("/auth/revoke", {"org": "acme"}, claims={"user": "alice"}), 403, 202)
+    problem(await api.post("/auth/revoke", {"org": "globex"}), 403, 204)
+    async with connected(gateway, org="globex") as globex, connected(gateway) as acme:
+        assert success(await api.post("/auth/revoke", {"org": "globex"}, claims=ADMIN)) == {"closed": 1}
+        assert await closed_with(globex.socket) == CloseCode.POLICY_VIOLATION
+        assert (await acme.ask("ping")).t == "pong"
+
+
+async def test_an_id_of_another_organisation_is_not_revoked(api: Api, gateway: Gateway) -> None:
+    foreign = gateway.auth.issue(org="globex", user="bob")
+    success(await api.post("/auth/revoke", {"jti": foreign.jti}))
+    assert (await gateway.auth.verify(foreign.token)).user == "bob"
+
+
+async def test_members_revoke_their_own_tokens_only(api: Api, gateway: Gateway) -> None:
+    mine = gateway.auth.issue(org="acme", user="alice")
+    problem(await api.post("/auth/revoke", {"user": "bob"}, token=mine.token), 403, 202)
+    problem(await api.post("/auth/revoke", {"jti": "another"}, token=mine.token), 403, 202)
+    problem(await api.post("/auth/revoke", {"jti": "another", "user": "alice"}, token=mine.token), 403, 202)
+    assert success(await api.post("/auth/revoke", {"jti": mine.jti}, token=mine.token)) == {"closed": 0}
+    problem(await api.get("/stats", token=mine.token), 401, 203)
+
+
+async def test_a_revocation_of_nothing_is_refused(api: Api) -> None:
+    detail = problem(await api.post("/auth/revoke", {}), 400, 103)
+    assert "jti" in detail
