@@ -4,6 +4,7 @@ import { Trireme } from "/client.js";
 
 const FEED_ROWS = 200; // the newest that are kept
 const STATS_EVERY = 2_000;
+const OWN_MESSAGES = 4; // of one look at the statistics: two commands, two replies
 const SAMPLES = 60; // of the sparkline
 
 const at = (id) => document.getElementById(id);
@@ -256,7 +257,7 @@ async function showStats() {
     const now = performance.now();
     // Counters start anew with the gateway; two looks in quick succession say nothing of a rate.
     if (before && total >= before.total && now - before.now > STATS_EVERY / 4) {
-      showRate(((total - before.total) * 1000) / (now - before.now));
+      showRate((Math.max(0, total - before.total - OWN_MESSAGES) * 1000) / (now - before.now));
     }
     if (!before || now - before.now > STATS_EVERY / 4 || total < before.total) before = { total, now };
     for (const [room, place] of joined) {

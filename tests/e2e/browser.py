@@ -1,0 +1,147 @@
+"""A real Chromium for tests, and a network cable that can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import trio
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+from gateway.app import Gateway
+from tests.e2e.prerequisites import chromium
+
+__all__ = ["Cable", "console", "in_browser", "open_client", "origin"]
+
+T = TypeVar("T")
+
+_ARGUMENTS: Final = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+]
+_TIMEOUT: Final = 15_000
+"""Milliseconds that a page may take for one step; the machine may be busy."""
+
+_OPEN: Final = """async ({ name, url, token, options }) => {
+    const { Trireme } = await import("/client.js");
+    const client = new Trireme(url, { token, ...options });
+    window[name] = client;
+    client.events = [];
+    client.told = [];
+    client.on("*", (event) => client.events.push(event));
+    for (const what of ["connected", "disconnected", "reconnecting", "reconnect:failed", "error", "lost"]) {
+        client.on(what, (value) => client.told.push([what, value]));
+    }
+    return client.connect();
+}"""
+
+
+async def in_browser(work: Callable[[BrowserContext], T]) -> T:
+    """Run ``work`` in a thread, with a fresh Chromium; it may use ``trio.from_thread``."""
+
+    def visit() -> T:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+            try:
+                context = browser.new_context()
+                context.set_default_timeout(_TIMEOUT)
+                return work(context)
+            finally:
+                browser.close()
+
+    return await trio.to_thread.run_sync(visit)
+
+
+def origin(gateway: Gateway) -> str:
+    """Where a gateway's pages are."""
+    return f"http://127.0.0.1:{gateway.port}"
+
+
+def console(context: BrowserContext, gateway: Gateway, **claims: Any) -> tuple[Page, list[str]]:
+    """Open the console; returns the page and a list to which whatever goes wrong in it is added."""
+    token = gateway.auth.issue(**{"org": "acme", "user": "alice", **claims}).token
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    own = urlsplit(origin(gateway)).netloc
+    page.on("request", lambda r: wrong.append(r.url) if urlsplit(r.url).netloc not in {own, ""} else None)
+    page.goto(f"{origin(gateway)}/#token={token}")
+    return page, wrong
+
+
+def open_client(
+    page: Page,
+    gateway: Gateway,
+    *,
+    name: str = "client",
+    port: int | None = None,
+    org: str = "acme",
+    **options: Any,
+) -> Any:
+    """Connect a client of the page as ``window[name]``; returns its welcome.
+
+    What it hears is in its ``events``, and its own events are in ``told``.
+    """
+    user = options.pop("user", "alice")
+    given = {
+        "name": name,
+        "url": f"ws://127.0.0.1:{port or gateway.port}/ws",
+        "token": gateway.auth.issue(org=org, user=user).token,
+        "options": options,
+    }
+    if not page.url.startswith(origin(gateway)):
+        page.goto(f"{origin(gateway)}/assets/icon.svg")
+    return page.evaluate(_OPEN, given)
+
+
+class Cable:
+    """Forwards TCP connections to a port; while it is cut, there are none."""
+
+    def __init__(self, target: int) -> None:
+        self.port: int
+        self._target = target
+        self._cut = False
+        self._plugged: set[trio.CancelScope] = set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Forward until cancelled; ``port`` is known when it has started."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        await trio.serve_listeners(self._forward, listeners, task_status=task_status)  # type: ignore[arg-type]
+
+    def cut(self) -> None:
+        """End all connections, and refuse new ones."""
+        self._cut = True
+        for scope in self._plugged:
+            scope.cancel()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._cut = False
+
+    async def _forward(self, near: trio.SocketStream) -> None:
+        if self._cut:
+            await near.aclose()
+            return
+        with trio.CancelScope() as scope:
+            self._plugged.add(scope)
+            try:
+                far = await trio.open_tcp_stream("127.0.0.1", self._target)
+                async with near, far, trio.open_nursery() as nursery:
+                    nursery.start_soon(self._copy, near, far, scope)
+                    nursery.start_soon(self._copy, far, near, scope)
+            finally:
+                self._plugged.discard(scope)
+
+    @staticmethod
+    async def _copy(source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+        try:
+            async for chunk in source:
+                await sink.send_all(chunk)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()

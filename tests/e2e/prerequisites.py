@@ -1,0 +1,124 @@
+"""Makes sure that what the end-to-end tests need beside Python is here; quick when it is.
+
+Node 20 or newer must be there. Chromium is installed where it is missing (from the
+distribution when that is possible, else Playwright's own), and so is the npm package ``ws``.
+Run as a program it ends with 1 and one clear line when something cannot be had.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["FOLDER", "Missing", "chromium", "node"]
+
+FOLDER = Path(__file__).parent
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_MINIMUM_NODE = 20
+_DEADLINE = 900.0
+"""Seconds for one installation; a browser may take minutes."""
+
+
+class Missing(Exception):
+    """Something is not here and could not be installed; the message says what to do."""
+
+
+@functools.cache
+def node() -> str:
+    """The path of Node; raises ``Missing``."""
+    path = shutil.which("node")
+    if path is None:
+        raise Missing(f"node is not on the PATH: install Node.js {_MINIMUM_NODE} or newer")
+    version = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    found = re.match(r"v(\d+)", version)
+    if found is None or int(found[1]) < _MINIMUM_NODE:
+        raise Missing(f"{path} is {version.strip()}: install Node.js {_MINIMUM_NODE} or newer")
+    return path
+
+
+@functools.cache
+def chromium() -> str:
+    """The path of a Chromium that is installed; raises ``Missing``."""
+    for name in _CHROMIUM:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    if Path(own).exists():
+        return own
+    raise Missing("there is no Chromium; install one or run: python -m playwright install chromium")
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=_DEADLINE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Missing(f"{' '.join(command)}: {error}") from None
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise Missing(f"{' '.join(command)} failed: {last}")
+
+
+def install_chromium() -> None:
+    """Install Chromium where there is none; raises ``Missing``."""
+    try:
+        chromium()
+        return
+    except Missing:
+        pass
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        print("installing Chromium with apt-get", flush=True)
+        _run("apt-get", "update", "-qq")
+        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+    else:
+        print("installing Chromium with Playwright", flush=True)
+        _run(sys.executable, "-m", "playwright", "install", "chromium")
+    chromium()
+
+
+def install_packages() -> None:
+    """Install the npm packages of ``package.json`` where they are not; raises ``Missing``."""
+    wanted: dict[str, str] = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    if all(_installed(name) == version for name, version in wanted.items()):
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Missing("npm is not on the PATH: it comes with Node.js")
+    print(f"installing {', '.join(wanted)} with npm", flush=True)
+    _run(npm, "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=FOLDER)
+
+
+def _installed(name: str) -> str | None:
+    manifest = FOLDER / "node_modules" / name / "package.json"
+    version: str | None = json.loads(manifest.read_text())["version"] if manifest.exists() else None
+    return version
+
+
+def main() -> int:
+    """Install what is missing; returns the exit code."""
+    try:
+        node()
+        install_packages()
+        install_chromium()
+    except Missing as error:
+        print(f"end-to-end tests: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""``client.js`` in a real browser: reconnection, isolation, many clients."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import trio
+from playwright.sync_api import BrowserContext, WebSocket, expect
+
+from gateway.app import Gateway
+from protocol.errors import CloseCode
+from tests.e2e.browser import Cable, in_browser, open_client, origin
+from tests.support import start_gateway, until
+
+QUICK = {"base": 20, "maximum": 100, "tries": 1000}
+"""Backoff in milliseconds for tests that wait for a reconnect."""
+
+COUNT_TO = """(n) => new Promise((done) => {
+    const look = () => client.events.length >= n && done();
+    client.on("*", look);
+    look();
+})"""
+STATE = """(wanted) => new Promise((done) => {
+    const look = () => client.getState() === wanted && done();
+    client.on("state", look);
+    look();
+})"""
+
+
+async def test_nothing_is_lost_over_a_cut(gateway: Gateway, nursery: trio.Nursery) -> None:
+    """What was published while the network was away arrives after it, once, in order."""
+    cable = Cable(gateway.port)
+    await nursery.start(cable.run)
+
+    async def publish(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            await gateway.hub.publish("acme", "chat:42", "message:new", {"number": number})
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        open_client(page, gateway, port=cable.port, backoff=QUICK)
+        page.evaluate("client.join('chat:42', { events: ['message:*'] })")
+        page.evaluate("client.subscribe('message:*')")
+        trio.from_thread.run(publish, 1, 3)
+        page.evaluate(COUNT_TO, 3)
+        for first in (4, 9):  # twice: the second time it knows its place from what was replayed
+            trio.from_thread.run_sync(cable.cut)
+            trio.from_thread.run(until, lambda: not gateway.hub.connections)
+            trio.from_thread.run(publish, first, first + 3)
+            trio.from_thread.run_sync(cable.mend)
+            page.evaluate(COUNT_TO, first + 3)
+            trio.from_thread.run(publish, first + 4, first + 4)
+            page.evaluate(COUNT_TO, first + 4)
+        assert page.evaluate("client.events.map((event) => event.data.number)") == list(range(1, 14))
+        assert page.evaluate("client.events.map((event) => event.seq)") == list(range(1, 14))
+        told = page.evaluate("client.told")
+        assert [value["reconnected"] for name, value in told if name == "connected"] == [False, True, True]
+        assert [value for name, value in told if name in {"lost", "error", "reconnect:failed"}] == []
+
+    await in_browser(work)
+
+
+async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
+    """After a restart the client is in its rooms again, and told that their order began anew."""
+
+    async def restart() -> Gateway:
+        gateway.stop()
+        await gateway.finished.wait()
+        again = await start_gateway(nursery, port=port)
+        for number in range(3):  # before the client is back
+            await again.hub.publish("acme", "chat:42", "message:new", number)
+        return again
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        open_client(page, gateway, backoff=QUICK)
+        page.evaluate("client.join('chat:42')")
+        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "before")
+        page.evaluate(COUNT_TO, 1)
+        again = trio.from_thread.run(restart)
+        page.evaluate(COUNT_TO, 4)
+        trio.from_thread.run(again.hub.publish, "acme", "chat:42", "message:new", "after")
+        page.evaluate(COUNT_TO, 5)
+        assert page.evaluate("client.events.map((event) => event.data)") == ["before", 0, 1, 2, "after"]
+        told = page.evaluate("client.told")
+        ends = [value for name, value in told if name == "disconnected"]
+        assert ends == [
+            {"code": CloseCode.SERVICE_RESTART, "reason": "the gateway is shutting down", "reconnect": True}
+        ]
+        delays = [value["delay"] for name, value in told if name == "reconnecting"]
+        assert 1000 <= delays[0] <= 1020, "the wait that the gateway asked for, and the jitter"
+        lost = [value for name, value in told if name == "lost"]
+        assert [(each["room"], each["from"], each["reason"]) for each in lost] == [("chat:42", 2, "epoch")]
+
+    port = gateway.port
+    await in_browser(work)
+
+
+async def test_disconnect_is_for_good(gateway: Gateway) -> None:
+    """A dropped client comes back; one that disconnected does not, however long one waits."""
+    sockets: list[WebSocket] = []
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.on("websocket", lambda socket: sockets.append(socket))
+        page.clock.install()
+        open_client(page, gateway)
+        trio.from_thread.run_sync(
+            gateway.hub.close_matching, lambda _: True, CloseCode.TRY_AGAIN_LATER, "later"
+        )
+        page.evaluate(STATE, "reconnecting")
+        page.clock.run_for(500)  # the longest first wait
+        page.evaluate(STATE, "connected")
+        assert len(sockets) == 2
+
+        page.evaluate("client.disconnect()")
+        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        page.clock.run_for(3_600_000)
+        page.evaluate("fetch('/healthz').then((answer) => answer.text())")
+        assert page.evaluate("client.getState()") == "disconnected"
+        assert len(sockets) == 2
+
+    await in_browser(work)
+
+
+async def test_gives_up_after_the_configured_tries(gateway: Gateway, nursery: trio.Nursery) -> None:
+    cable = Cable(gateway.port)
+    await nursery.start(cable.run)
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        open_client(page, gateway, port=cable.port, backoff={"base": 20, "maximum": 50, "tries": 3})
+        page.evaluate("client.join('chat:42')")
+        trio.from_thread.run_sync(cable.cut)
+        page.evaluate(STATE, "failed")
+        told = page.evaluate("client.told")
+        assert [value["attempt"] for name, value in told if name == "reconnecting"] == [1, 2, 3]
+        assert [value["attempts"] for name, value in told if name == "reconnect:failed"] == [3]
+
+        trio.from_thread.run_sync(cable.mend)
+        page.evaluate("client.connect()")
+        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
+        page.evaluate(COUNT_TO, 1)
+
+    await in_browser(work)
+
+
+async def test_organisations_are_isolated(gateway: Gateway) -> None:
+    """Three organisations, same room, same user names: each hears itself only."""
+    orgs = ["acme", "globex", "initech"]
+
+    async def publish() -> None:
+        for org in orgs:
+            await gateway.hub.publish(org, None, "to:all", org)
+            gateway.hub.send_to_user(org, "alice", "to:alice", org)
+            await gateway.hub.publish(org, "chat:42", "to:room", org)
+
+    def work(context: BrowserContext) -> None:
+        pages = {org: context.new_page() for org in orgs}
+        for org, page in pages.items():
+            assert open_client(page, gateway, org=org)["org"] == org
+            page.evaluate("client.join('chat:42')")
+        for org, page in pages.items():
+            page.evaluate("(org) => client.publish('chat:42', 'said', org)", org)
+        trio.from_thread.run(publish)
+        for org, page in pages.items():
+            page.evaluate(COUNT_TO, 4)
+            page.evaluate("client.ping()")  # whatever else was on its way is here now
+            heard = page.evaluate("client.events.map(({ event, data }) => [event, data])")
+            assert heard == [["said", org], ["to:all", org], ["to:alice", org], ["to:room", org]]
+            assert page.evaluate("client.stats()")["connections"] == 1
+            assert page.evaluate("client.presence('chat:42')")["members"] == [
+                {"user": "alice", "connections": 1}
+            ]
+
+    await in_browser(work)
+
+
+async def test_fifty_clients_at_once(gateway: Gateway) -> None:
+    """Each publishes once, and each hears all fifty in the same order."""
+    tokens = [gateway.auth.issue(org="acme", user=f"user{number}").token for number in range(50)]
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.goto(f"{origin(gateway)}/assets/icon.svg")
+        heard = page.evaluate(
+            """async (tokens) => {
+                const { Trireme } = await import("/client.js");
+                const url = `ws://${location.host}/ws`;
+                window.clients = tokens.map((token) => new Trireme(url, { token }));
+                const all = clients.map((client) => new Promise((done) => {
+                    const heard = [];
+                    client.on("hello", ({ seq, data }) => {
+                        if (heard.push([seq, data]) === tokens.length) done(heard);
+                    });
+                }));
+                await Promise.all(clients.map((client) => client.connect()));
+                await Promise.all(clients.map((client) => client.join("harbour")));
+                await Promise.all(clients.map((client, n) => client.publish("harbour", "hello", n)));
+                return Promise.all(all);
+            }""",
+            tokens,
+        )
+        assert trio.from_thread.run_sync(lambda: len(gateway.hub.connections)) == 50
+        assert len(heard) == 50
+        assert [seq for seq, _ in heard[0]] == list(range(1, 51))
+        assert sorted(number for _, number in heard[0]) == list(range(50))
+        assert all(each == heard[0] for each in heard)
+        page.evaluate("clients.forEach((client) => client.disconnect())")
+        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+
+    await in_browser(work)
+
+
+async def test_readme_example(gateway: Gateway, nursery: trio.Nursery) -> None:
+    """The page of the README works as it stands, from an origin of its own."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    found = re.search(r"```html\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    content = found[1].replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}").encode()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
+            + f"Content-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        await stream.aclose()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, answer, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    token = gateway.auth.issue(org="acme", user="alice").token
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}/hello.html?token={token}")
+        trio.from_thread.run(until, lambda: len(gateway.hub.rooms("acme")) == 1)
+        page.click("#say")
+        expect(page.locator("#messages li")).to_have_text("1 alice: hello")
+
+    await in_browser(work)

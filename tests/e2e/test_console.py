@@ -1,0 +1,172 @@
+"""The console page in a real browser."""
+
+from __future__ import annotations
+
+import httpx
+import trio
+from playwright.sync_api import BrowserContext, expect
+
+from gateway.app import Gateway
+from tests.e2e.browser import console, in_browser, origin
+from tests.support import connected, start_gateway, until
+
+LATEST = "#feed li:not(.system):first-child"
+
+SEEN_AT = """() => {
+    window.seenAt = new Promise((resolve) => {
+        const observer = new MutationObserver(() => resolve(Date.now()));
+        observer.observe(document.getElementById("feed"), { childList: true });
+    });
+}"""
+
+
+def broadcast(gateway: Gateway, **body: object) -> None:
+    token = gateway.auth.issue(org="acme", user="backend", roles=["service"]).token
+    answer = httpx.post(
+        f"{origin(gateway)}/api/v1/broadcast",
+        json=body,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=10,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_welcome(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#indicator")).to_have_attribute("data-state", "connected")
+        expect(page.locator("#indicator")).to_have_text("Connected")
+        expect(page.locator("#who")).to_have_text("alice of acme")
+        expect(page.locator("#identity")).to_contain_text("trireme.v1.json")
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#stat-connections")).to_have_text("1")
+        expect(page.locator("#stat-rooms")).to_have_text("1")
+        assert page.url == f"{origin(gateway)}/", "the token does not stay in the address"
+        page.reload()
+        expect(page.locator("#who")).to_have_text("alice of acme")
+        assert wrong == []
+
+    await in_browser(work)
+
+
+async def test_live_event_is_seen_within_a_second(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> int:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        page.evaluate(SEEN_AT)
+        broadcast(gateway, room="lobby", event="message:new", data={"text": "<b>ahoy</b>"})
+        expect(page.locator(LATEST)).to_contain_text("message:new")
+        expect(page.locator(LATEST)).to_contain_text('{"text":"<b>ahoy</b>"}')
+        expect(page.locator(LATEST)).to_contain_text("lobby #1 · backend")
+        seen: int = page.evaluate("window.seenAt")
+        assert wrong == []
+        return seen
+
+    seen = await in_browser(work)
+    page = await gateway.hub.history("acme", "lobby", limit=1)
+    assert 0 <= seen - page.events[0].ts < 1000
+
+
+async def test_approval_event(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        page.fill("#feed-pattern", "task:*")
+        broadcast(gateway, room="lobby", event="task:created", data={"task": "deploy"})
+        broadcast(gateway, room="lobby", event="message:new", data={})
+        broadcast(gateway, event="task:approved", data={"task": "deploy", "by": "carol"})
+        expect(page.locator("#feed-count")).to_have_text("3")
+        expect(page.locator("#feed li:visible .name")).to_have_text(["task:approved", "task:created"])
+        expect(page.locator(LATEST)).to_contain_text('"by":"carol"')
+        page.fill("#feed-pattern", "")
+        expect(page.locator("#feed li:visible .name")).to_have_text(
+            ["task:approved", "message:new", "task:created"]
+        )
+        assert wrong == []
+
+    await in_browser(work)
+
+
+async def test_publish_join_and_leave(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        page.fill("#join-room", "chat:42")
+        page.click("#join button")
+        expect(page.locator("#rooms li")).to_have_count(2)
+        page.fill("#publish-data", "{ not JSON")
+        page.click("#publish .primary")
+        expect(page.locator("#publish-result")).to_contain_text("Not JSON")
+        page.fill("#publish-data", '{"text": "from the page"}')
+        page.click("#publish .primary")
+        expect(page.locator("#publish-result")).to_contain_text("Placed as #1")
+        expect(page.locator(LATEST)).to_contain_text("from the page")
+        page.click("#rooms button[aria-label='Leave chat:42']")
+        expect(page.locator("#rooms li")).to_have_count(1)
+        assert wrong == []
+
+    async with connected(gateway, user="bob") as bob:
+        await bob.ask("join", room="chat:42")
+        await in_browser(work)
+        event = await bob.event()
+        assert (event.room, event.event, event.sender) == ("chat:42", "message:new", "alice")
+        assert event.data == {"text": "from the page"}
+    await until(lambda: not gateway.hub.connections)
+
+
+async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
+    """The page says what happens, comes back by itself and is in its rooms again."""
+
+    async def stop() -> None:
+        gateway.stop()
+        await gateway.finished.wait()
+
+    def work(context: BrowserContext) -> None:
+        page, _ = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        trio.from_thread.run(stop)
+        expect(page.locator("#indicator")).to_have_attribute("data-state", "reconnecting")
+        expect(page.locator("#feed")).to_contain_text("the gateway is shutting down")
+        again = trio.from_thread.run(lambda: start_gateway(nursery, port=port))
+        broadcast(again, room="lobby", event="message:new", data={"text": "while it was away"})
+        expect(page.locator("#indicator")).to_have_attribute("data-state", "connected")
+        expect(page.locator("#feed")).to_contain_text("The connection is back")
+        expect(page.locator("#feed")).to_contain_text("while it was away")
+        broadcast(again, room="lobby", event="message:new", data={"text": "after that"})
+        expect(page.locator(LATEST)).to_contain_text("after that")
+
+    port = gateway.port
+    await in_browser(work)
+
+
+async def test_refused_token(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.goto(origin(gateway))
+        expect(page.locator("#sign-in")).to_be_visible()
+        page.fill("#sign-in-token", "no.such.token")
+        page.click("#sign-in .primary")
+        expect(page.locator("#sign-in-reason")).to_contain_text("The gateway refused the token")
+        expect(page.locator("#sign-in")).to_be_visible()
+        page.fill("#sign-in-token", gateway.auth.issue(org="acme", user="carol").token)
+        page.click("#sign-in .primary")
+        expect(page.locator("#who")).to_have_text("carol of acme")
+        expect(page.locator("#sign-in")).to_be_hidden()
+
+    await in_browser(work)
+
+
+async def test_disconnect_button(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        page.click("#toggle")
+        expect(page.locator("#indicator")).to_have_text("Disconnected")
+        expect(page.locator("#identity dt")).to_have_count(0)
+        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        page.click("#toggle")
+        expect(page.locator("#indicator")).to_have_text("Connected")
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        assert wrong == []
+
+    await in_browser(work)
