@@ -22,9 +22,9 @@ from gateway.session.calls import CallHandler, Calls
 from gateway.session.reception import Reception
 from gateway.session.session import Services
 from gateway.settings import Settings, SettingsError, TlsSettings
+from gateway.wire.flusher import Flusher
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
 from protocol.errors import CloseCode
 
@@ -55,9 +55,11 @@ class Gateway:
             weights=settings.weights,
         )
         self._calls = Calls()
+        services = Services(settings, self.hub, self.auth, self._calls)
+        self.guard = services.guard
         self._pump = Pump.create(self._flusher)
         self.reception = Reception(
-            Services(settings, self.hub, self.auth, self._calls),
+            services,
             flusher=self._flusher,
             pump=self._pump,
             is_draining=lambda: self.draining,
@@ -70,6 +72,7 @@ class Gateway:
             node=self.node,
             is_draining=lambda: self.draining,
             started_at=time.time(),
+            overload=self.guard.overload,
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(
@@ -103,6 +106,7 @@ class Gateway:
         async with trio.open_nursery() as background:
             background.start_soon(self.broker.run)
             background.start_soon(self._flusher.run)
+            background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
             if self._pump is not None:
                 background.start_soon(self._pump.run)

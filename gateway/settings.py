@@ -88,6 +88,10 @@ class LimitSettings(Group, frozen=True):
     pending_commands: Count = 1024
     """Commands of one connection that wait for the broker."""
     connections: Count = 100_000
+    connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Open at once; 0 is no limit. The same for the next two."""
+    connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
+    connections_per_organisation: Annotated[int, msgspec.Meta(ge=0)] = 0
     head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
     head_timeout: Seconds = 10.0
     """A peer must have sent its whole request head by then."""
@@ -103,6 +107,56 @@ class LimitSettings(Group, frozen=True):
     """Operations in one REST batch."""
 
 
+Rate = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class RateSettings(Group, frozen=True):
+    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429, and when to retry."""
+
+    burst: Seconds = 5.0
+    """A full bucket holds this many seconds' worth."""
+    commands_per_connection: Rate = 0.0
+    commands_per_user: Rate = 0.0
+    commands_per_organisation: Rate = 0.0
+    commands_per_ip: Rate = 0.0
+    bytes_per_connection: Rate = 0.0
+    bytes_per_user: Rate = 0.0
+    bytes_per_organisation: Rate = 0.0
+    bytes_per_ip: Rate = 0.0
+    joins_per_connection: Rate = 0.0
+    joins_per_user: Rate = 0.0
+    joins_per_organisation: Rate = 0.0
+    joins_per_ip: Rate = 0.0
+    connections_per_user: Rate = 0.0
+    connections_per_organisation: Rate = 0.0
+    connections_per_ip: Rate = 0.0
+    """New connections; how many may be open at once is in ``limits``."""
+    failed_logins_per_ip: Rate = 20.0
+    abuse_after: Count = 500
+    """Commands refused without a pause of a second, after which the connection is closed with 4501."""
+
+
+class OverloadSettings(Group, frozen=True):
+    """When load is shed; 0 is never."""
+
+    loop_lag: Rate = 2.0
+    """Seconds by which the event loop may be late."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Resident memory of the process."""
+    retry_after: Seconds = 5.0
+
+
+class SuspicionSettings(Group, frozen=True):
+    """What one address may do in a ``window`` of seconds before it is reported; 0 is anything."""
+
+    window: Seconds = 60.0
+    failed_logins: Annotated[int, msgspec.Meta(ge=0)] = 100
+    connections: Annotated[int, msgspec.Meta(ge=0)] = 0
+    refused_joins: Annotated[int, msgspec.Meta(ge=0)] = 500
+    ban: Rate = 0.0
+    """Seconds for which a reported address is refused; 0 only reports."""
+
+
 class ConnectionSettings(Group, frozen=True):
     """The life of one connection, all in seconds."""
 
@@ -111,6 +165,8 @@ class ConnectionSettings(Group, frozen=True):
     inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0
+    expiry_notice: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """A client is told this long before its token expires; 0 is not at all."""
     resume_ttl: Seconds = 300.0
     """How long a resume token is good after its connection has ended."""
     close_timeout: Seconds = 2.0
@@ -167,6 +223,9 @@ class Settings(Group, frozen=True):
     weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=100)]] = {}
     """Organisation → its share of reading and writing under load; 1 where none is given."""
     limits: LimitSettings = LimitSettings()
+    rates: RateSettings = RateSettings()
+    overload: OverloadSettings = OverloadSettings()
+    suspicion: SuspicionSettings = SuspicionSettings()
     connection: ConnectionSettings = ConnectionSettings()
     history: HistorySettings = HistorySettings()
     tls: TlsSettings = TlsSettings()

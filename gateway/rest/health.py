@@ -26,11 +26,17 @@ async def get_health() -> Response:
 @blueprint.get("/readyz")
 @operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
-    """Answer 200 when the gateway takes work: it is not draining, and its broker can be reached."""
+    """Answer 200 when the gateway takes work: it is neither draining nor shedding load, and its broker can be reached."""
     found = services()
     if found.is_draining():
         raise ProtocolError(
             ErrorCode.SHUTTING_DOWN, "this node is shutting down", retry_after=found.settings.retry_after
+        )
+    if found.overload is not None and found.overload.reason is not None:
+        raise ProtocolError(
+            ErrorCode.OVERLOADED,
+            f"shedding load: {found.overload.reason}",
+            retry_after=found.overload.retry_after,
         )
     reason = found.broker.ready()
     if reason is not None:

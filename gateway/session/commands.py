@@ -117,6 +117,8 @@ def _publish(session: Session, connection: Connection, envelope: Envelope, size:
     critical = envelope.critical is True
     if critical and not identity.is_service:
         raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
+    if not critical:
+        session.services.guard.overload.refuse_publish()
     if session.pending >= session.services.settings.limits.pending_commands:
         raise ProtocolError(ErrorCode.TOO_MANY_PENDING, "too many commands are pending", retry_after=1.0)
     session.pending += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import trio
 
 from gateway.auth.identity import Permission
 from gateway.broker.base import Event, HistoryPage, Since
@@ -133,6 +134,8 @@ async def _enter(
     overflow: Overflow,
     key: str,
 ) -> _Entered:
+    if not connection.identity.grants.allows(room, Permission.JOIN):
+        session.services.guard.suspicion.note("refused_joins", connection.ip, trio.current_time())
     permit(connection, room, Permission.JOIN, "join this room")
     limit = session.services.settings.limits.rooms_per_connection
     if room not in connection.memberships and len(connection.memberships) >= limit:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
 
 from gateway.auth.identity import Identity
 from gateway.problems import STATUS
-from gateway.session.session import Client, Services, Session
+from gateway.session.session import LOGIN_FAILURES, Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.flusher import Flusher
 from gateway.wire.listener import Accepted
@@ -60,7 +63,10 @@ class Reception:
             codec = choose_subprotocol(request.subprotocols)
         except NegotiationError as error:
             raise Refusal(400, str(error)) from None
-        identity = await self._authenticate(request)
+        guard = self._services.guard
+        with _refusing(self._services):
+            guard.knock(accepted.peer, trio.current_time())
+            identity = await self._authenticate(request, accepted.peer)
         wire = WireConnection(
             flusher=self._flusher,
             pump=self._pump,
@@ -73,8 +79,12 @@ class Reception:
             accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
         )
         session = Session(self._services, wire, codec, client)
+        if identity is not None:
+            with _refusing(self._services):
+                session.check_in(identity)
         wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
         self.sessions.add(session)
+        guard.opened(accepted.peer)
         try:
             if identity is None:
                 session.require_auth()
@@ -84,6 +94,7 @@ class Reception:
             await wire.run(session)
         finally:
             self.sessions.discard(session)
+            guard.closed(accepted.peer)
             session.ended()
 
     def close_all(self, code: int, reason: str, *, retry_after: float) -> None:
@@ -91,32 +102,44 @@ class Reception:
         for session in list(self.sessions):
             session.close(code, reason, retry_after=retry_after)
 
-    async def _authenticate(self, request: UpgradeRequest) -> Identity | None:
+    async def _authenticate(self, request: UpgradeRequest, ip: str) -> Identity | None:
         """Who is asking; None when that is to be said after the upgrade."""
+        try:
+            return await self._verify(request)
+        except ProtocolError as error:
+            if error.code in LOGIN_FAILURES:
+                self._services.guard.failed_login(ip, trio.current_time())
+            raise
+
+    async def _verify(self, request: UpgradeRequest) -> Identity | None:
         auth = self._services.auth
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         ticket = request.parameter("ticket")
-        try:
-            if scheme:
-                if scheme.lower() != "bearer":
-                    raise ProtocolError(
-                        ErrorCode.UNAUTHENTICATED, "Authorization must be of the scheme Bearer"
-                    )
-                return await auth.verify(credentials.strip())
-            if ticket is not None:
-                return auth.tickets.redeem(ticket)
-            token = request.parameter("token")
-            if token is not None:
-                return await auth.verify(token)
-            if self._services.settings.auth.in_band:
-                return None
-            raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: use Authorization, ?token= or ?ticket=")
-        except ProtocolError as error:
-            self._services.hub.counters.errors[error.code] += 1
-            headers = {}
-            if error.retry_after is not None:
-                headers["Retry-After"] = str(math.ceil(error.retry_after))
-            raise Refusal(STATUS[error.code], error.message, code=error.code, headers=headers) from None
+        if scheme:
+            if scheme.lower() != "bearer":
+                raise ProtocolError(ErrorCode.UNAUTHENTICATED, "Authorization must be of the scheme Bearer")
+            return await auth.verify(credentials.strip())
+        if ticket is not None:
+            return auth.tickets.redeem(ticket)
+        token = request.parameter("token")
+        if token is not None:
+            return await auth.verify(token)
+        if self._services.settings.auth.in_band:
+            return None
+        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: use Authorization, ?token= or ?ticket=")
+
+
+@contextmanager
+def _refusing(services: Services) -> Iterator[None]:
+    """Numbered errors become HTTP answers: the connection is not upgraded yet."""
+    try:
+        yield
+    except ProtocolError as error:
+        services.hub.counters.errors[error.code] += 1
+        headers = {}
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(math.ceil(error.retry_after))
+        raise Refusal(STATUS[error.code], error.message, code=error.code, headers=headers) from None
 
 
 def _note(text: str | None) -> str | None:

@@ -11,8 +11,8 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import structlog
 import trio
@@ -21,6 +21,8 @@ from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
+from gateway.limits.guard import Guard
+from gateway.limits.limiter import Limiter
 from gateway.session.calls import Calls
 from gateway.session.catchup import CatchUp
 from gateway.session.commands import COMMANDS
@@ -33,7 +35,12 @@ from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnec
 from protocol.frames import BINARY, TEXT, server_frame
 from protocol.names import check_room
 
-__all__ = ["Client", "Services", "Session"]
+__all__ = ["LOGIN_FAILURES", "Client", "Services", "Session"]
+
+LOGIN_FAILURES: Final = frozenset(
+    {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+)
+"""Refusals that count as failed logins of their address."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +53,10 @@ class Services:
     hub: Hub
     auth: Authenticator
     calls: Calls
+    guard: Guard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,12 @@ class Session:
     """The handler of one connection's messages (``wire.connection.Handler``) and the hub's ``Peer``."""
 
     __slots__ = (
-        "_authenticating",
         "_client",
         "_expires",
         "_inactive",
+        "_limiter",
         "_must_auth",
+        "_notice",
         "_opcode",
         "catching_up",
         "codec",
@@ -97,7 +109,8 @@ class Session:
         self._must_auth = math.inf
         self._expires = math.inf
         self._inactive = math.inf
-        self._authenticating = False
+        self._notice = math.inf
+        self._limiter: Limiter | None = None
 
     # --- beginning and end --------------------------------------------------------------------
 
@@ -114,6 +127,7 @@ class Session:
             client_id=self._client.client_id,
         )
         self.connection = connection
+        self._limiter = self.services.guard.limiters.limiter(identity, self._client.ip)
         self.resume_token = secrets.token_urlsafe(18)
         greeting: dict[str, Any] = {
             "connection": connection.id,
@@ -137,6 +151,18 @@ class Session:
             self._inactive = trio.current_time() + settings.connection.inactivity
         self.set_expiry(identity)
 
+    def check_in(self, identity: Identity) -> None:
+        """Raise 300 or 402 when the user or the organisation has too many connections."""
+        organisation = self.services.hub.organisations.get(identity.org)
+        user = None if organisation is None else organisation.users.get(identity.user or "")
+        self.services.guard.identify(
+            identity,
+            self._client.ip,
+            trio.current_time(),
+            of_user=0 if user is None else len(user.members),
+            of_org=0 if organisation is None else len(organisation.connections),
+        )
+
     def require_auth(self) -> None:
         """No token came with the upgrade: the first message must bring one, in time."""
         self._must_auth = trio.current_time() + self.services.settings.auth.in_band_timeout
@@ -144,10 +170,13 @@ class Session:
 
     def set_expiry(self, identity: Identity) -> None:
         """End the connection when its token ends."""
-        self._expires = math.inf
+        self._expires = self._notice = math.inf
         if identity.expires is not None:
             left = identity.expires + self.services.settings.auth.leeway - time.time()
             self._expires = trio.current_time() + left
+            notice = self.services.settings.connection.expiry_notice
+            if notice and left > notice:
+                self._notice = self._expires - notice
         self.plan()
 
     def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
@@ -209,11 +238,20 @@ class Session:
             if connection is None:
                 return self._first_message(envelope)
             connection.last_activity = _now()
+            if self._limiter is not None:
+                self._limit(self._limiter, envelope, len(payload))
             work = command(self, connection, envelope, len(payload))
             return None if work is None else self._awaited(work, envelope)
         except ProtocolError as error:
             self.refuse(error, envelope)
             return None
+
+    def _limit(self, limiter: Limiter, envelope: Envelope, size: int) -> None:
+        wait = limiter.admit(envelope.t, size, trio.current_time())
+        if wait:
+            if limiter.abusive:
+                self.close(CloseCode.ABUSE, "far too many commands")
+            raise ProtocolError(ErrorCode.RATE_LIMITED, "too many commands", retry_after=round(wait, 3))
 
     async def _awaited(self, work: Awaitable[None], envelope: Envelope) -> None:
         try:
@@ -253,7 +291,10 @@ class Session:
             if not isinstance(token, str):
                 raise ProtocolError(ErrorCode.MISSING_FIELD, "data.token: must be text")
             identity = await self.services.auth.verify(token)
+            self.check_in(identity)
         except ProtocolError as error:
+            if error.code in LOGIN_FAILURES:
+                self.services.guard.failed_login(self._client.ip, trio.current_time())
             self.refuse(error, envelope)
             self.close(CloseCode.POLICY_VIOLATION, error.message)
             return
@@ -263,7 +304,9 @@ class Session:
 
     def plan(self) -> None:
         """Set the wire's deadline to the nearest of ours."""
-        nearest = min(self._must_auth, self._expires, self._inactive, *(self.typing or {}).values())
+        nearest = min(
+            self._must_auth, self._notice, self._expires, self._inactive, *(self.typing or {}).values()
+        )
         sooner = nearest < self.deadline
         self.deadline = nearest
         if sooner:
@@ -277,6 +320,10 @@ class Session:
         if now >= self._must_auth:
             self._must_auth = math.inf
             self.close(CloseCode.POLICY_VIOLATION, "no auth message came in time")
+        elif now >= self._notice and self.connection is not None:
+            self._notice = math.inf
+            expires = int((self.connection.identity.expires or 0) * 1000)
+            self.send(Envelope("event", event="token:expiring", ts=_now(), data={"expires": expires}))
         elif now >= self._expires:
             self._expires = math.inf
             self.close(CloseCode.POLICY_VIOLATION, "the token has expired")
