@@ -109,7 +109,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Tree:
             raise SettingsError(f"environment: unknown variable {variable}{_suggest_variable(variable)}")
         source = f"environment variable {variable}"
         value = _parse_text(environ[variable], _PATHS[path], source)
-        _put(tree, path, _convert(value, path, source, strict=not isinstance(value, str)))
+        _put(tree, path, _convert(value, path, source, strict=False))
     return tree
 
 

@@ -96,7 +96,9 @@ def _another(path: str, default: Any) -> Any:
         case int():
             return default + 1
         case float():
-            return default + 0.5
+            return default * 0.75 or 0.5
+        case dict():
+            return {"acme": 2}
         case _:
             return "text"
 

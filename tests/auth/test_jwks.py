@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import trio
 import trio.testing
 import trustme
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.warnings import InsecureKeyLengthWarning
 
 from gateway.auth import jwks
 from gateway.auth.tokens import Authenticator
@@ -33,6 +35,8 @@ class KeyServer:
         self.headers = ""
         self.requests = 0
         self.delivered = 0
+        self.drip = 0.0
+        """Seconds between two bytes."""
         self.port = 0
         self.gate = trio.Event()
         self.gate.set()
@@ -75,7 +79,11 @@ class KeyServer:
             await self.gate.wait()
             length = f"Content-Length: {len(self.body)}\r\n" if "chunked" not in self.headers else ""
             answer = f"HTTP/1.1 {self.status}\r\nConnection: close\r\n{length}{self.headers}\r\n"
-            await stream.send_all(answer.encode() + self.body)
+            whole = answer.encode() + self.body
+            for byte in whole if self.drip else ():
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(self.drip)
+            await stream.send_all(b"" if self.drip else whole)
             self.delivered += 1
         except trio.BrokenResourceError:
             return  # the client had enough
@@ -172,7 +180,7 @@ async def test_concurrent_verifications_share_one_fetch(
 
 
 async def test_a_fetch_that_fails_is_shared_too(
-    server: KeyServer, make_auth: MakeAuth, ec_pair: Pair
+    server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, clock: Clock
 ) -> None:
     auth = make_auth()
     server.status = "503 Busy"
@@ -187,6 +195,7 @@ async def test_a_fetch_that_fails_is_shared_too(
             nursery.start_soon(verify)
         await server.waiting.wait()
         await trio.testing.wait_all_tasks_blocked()
+        clock.now += 4  # it took longer than the pause before the next try
         server.gate.set()
     assert codes == [ErrorCode.TIMEOUT] * 20
     assert server.requests == 1
@@ -290,6 +299,7 @@ async def test_old_keys_do_at_once_while_someone_else_fetches(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auth.verify, ec_pair.sign("k1"))
         await server.waiting.wait()
+        clock.now += 100  # long enough for another try, if nobody were at it
         with trio.fail_after(1):  # the gate is shut, so waiting for the fetch would end here
             assert (await auth.verify(ec_pair.sign("k1", sub="bob"))).user == "bob"
         server.gate.set()
@@ -325,6 +335,16 @@ async def test_a_server_that_does_not_answer_is_given_up(
         assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
     assert server.requests == 1
     server.gate.set()
+
+
+async def test_a_server_that_goes_on_and_on_is_given_up(
+    server: KeyServer, make_auth: MakeAuth, ec_pair: Pair
+) -> None:
+    auth = make_auth(jwks_timeout=0.5)
+    server.drip = 0.1
+    with trio.fail_after(5):
+        assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
+    assert (server.requests, server.delivered) == (1, 0)
 
 
 @pytest.mark.parametrize("headers", ["", "Transfer-Encoding: chunked\r\n"])
@@ -382,12 +402,12 @@ async def test_the_number_of_keys_is_bounded(server: KeyServer, make_auth: MakeA
 async def test_keys_that_cannot_be_used_are_passed_over(
     server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, new_pair: Pair, rsa_pair: Pair
 ) -> None:
-    private = {**new_pair.jwk("private"), "d": "AAAA"}
+    private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(new_pair.private))
     server.offer(
         rsa_pair.jwk("rsa"),
         new_pair.jwk("encryption", use="enc"),
         new_pair.jwk("other algorithm", alg="ES384"),
-        private,
+        {**private, "kid": "private"},
         {"kty": "oct", "k": "c2VjcmV0", "kid": "secret"},
         {"kty": "EC", "crv": "P-256", "x": 5, "kid": "damaged"},
         {**new_pair.jwk(None), "kid": 7},
@@ -401,6 +421,15 @@ async def test_keys_that_cannot_be_used_are_passed_over(
     for kid in ("encryption", "other algorithm", "private", "x" * (jwks.MAX_KID + 1)):
         assert (await refusal(auth, new_pair.sign(kid))).code is ErrorCode.UNAUTHENTICATED
     assert (await refusal(auth, new_pair.sign("k1"))).message == "the token's signature does not match"
+
+
+async def test_a_weak_key_is_passed_over(server: KeyServer, make_auth: MakeAuth, make_pair: MakePair) -> None:
+    weak = make_pair("RS256", rsa.generate_private_key(65537, 1024))
+    server.offer(weak.jwk("weak"))
+    auth = make_auth(algorithm="RS256")
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = weak.sign("weak")
+    assert (await refusal(auth, token)).code is ErrorCode.TIMEOUT  # no usable key at all
 
 
 async def test_a_token_without_kid_is_refused_where_several_keys_fit(

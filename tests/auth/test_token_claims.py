@@ -200,6 +200,10 @@ async def test_what_is_no_token_is_refused(auth: Authenticator, token: str) -> N
     assert (await refusal(auth, token)).code is ErrorCode.UNAUTHENTICATED
 
 
+async def test_a_token_that_is_too_long_is_not_even_read(auth: Authenticator) -> None:
+    assert "longer than" in (await refusal(auth, sign(org="acme", padding="x" * MAX_TOKEN))).message
+
+
 async def test_a_changed_token_is_refused(auth: Authenticator) -> None:
     token = sign(org="acme", sub="alice")
     head, _, signature = token.split(".")
