@@ -11,11 +11,12 @@ over to trio-websocket for good (``gateway/wire/handover.py``).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Protocol
 
 import trio
@@ -89,11 +90,13 @@ class WireConnection:
     __slots__ = (
         "_attention",
         "_backlog",
+        "_busy",
         "_finished",
         "_flusher",
         "_foreign",
         "_heard",
         "_nursery",
+        "_parted",
         "_pending",
         "_pump",
         "_sock",
@@ -103,7 +106,6 @@ class WireConnection:
         "armed",
         "close_code",
         "close_deadline",
-        "closed_by_peer",
         "handler",
         "limits",
         "outbox",
@@ -138,13 +140,14 @@ class WireConnection:
         self._finished = False
         self.armed = False
         self.queued = False
+        self._busy = False
         self._heard = True
+        self._parted = False
         self._attention = Signal()
         self._tick = Signal()
         self._nursery: trio.Nursery | None = None
         self.close_code: int = 1006
         self.close_deadline = math.inf
-        self.closed_by_peer = False
         self.received_messages = 0
         self.received_bytes = 0
 
@@ -201,12 +204,14 @@ class WireConnection:
                     nursery.start_soon(self.outbox.write_stream, self._stream)
                 nursery.start_soon(self._heartbeat)
                 await self._read()
+                await self._part()
                 nursery.cancel_scope.cancel()
-            await self._finish_writing()
         finally:
             self._disarm()
             self.outbox.break_off()
             self._nursery = None
+            if isinstance(self._work, Coroutine):
+                self._work.close()
             if self._sock is not None:
                 self._sock.close()
             if self._stream is not None:
@@ -219,10 +224,11 @@ class WireConnection:
         while not self._finished:
             if self._work is not None:
                 work, self._work = self._work, None
-                await self.await_work(work)
+                await self._await(work)
                 self._resume()
                 self.flush()
-            elif self._backlog is not None and self._pump is None:
+            elif self._backlog is not None and not self.armed:
+                # The turn was over while the pump did not watch this socket, so it would not call.
                 await trio.lowlevel.checkpoint()
                 self._resume()
                 self.flush()
@@ -233,8 +239,6 @@ class WireConnection:
             elif self._pump is not None and self._sock is not None:
                 if not self.armed:
                     self._pump.arm(self._sock, self)
-                if self._backlog is not None:
-                    self._pump.queue(self)
                 await self._attention.wait()
             else:
                 chunk = await self.receive()
@@ -264,17 +268,35 @@ class WireConnection:
         self.received_bytes += len(chunk)
         return chunk
 
-    async def await_work(self, work: Awaitable[None]) -> None:
+    async def _await(self, work: Awaitable[None]) -> None:
         """Await what a handler returned; its errors close the connection with 1011."""
+        self._busy = True
         try:
             await work
         except Exception:
             self._handler_failed()
+        finally:
+            self._busy = False
 
-    async def _finish_writing(self) -> None:
-        """Let the last frames out, half-close, and let the peer close (RFC 6455, section 7.1.1)."""
+    async def take(self, payload: bytes, text: bool) -> None:
+        """Deliver one message of the slow lane and wait until it is handled."""
+        try:
+            work = self._deliver(payload, text)
+        except Exception:
+            self._handler_failed()
+        else:
+            if work is not None:
+                await self._await(work)
+        self.flush()
+
+    async def _part(self) -> None:
+        """Let the last frames out, half-close, and let the peer close (RFC 6455, section 7.1.1).
+
+        The writer and the heartbeat, which keeps the closing deadline, run meanwhile.
+        """
+        self.outbox.sealed = True
         with trio.move_on_after(self.limits.close_timeout):
-            await self.outbox.drain(self._sock, self._stream)
+            await self.outbox.emptied()
             if self.outbox.broken:
                 return
             if self._sock is not None:
@@ -282,10 +304,13 @@ class WireConnection:
                     self._sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     return
-            if not self.closed_by_peer:
+            if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
                     pass
+            if isinstance(self._stream, trio.SSLStream):
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await self._stream.unwrap()
 
     async def _heartbeat(self) -> None:
         """Ping, find dead peers, and keep the handler's deadline and that of the closing handshake."""
@@ -293,16 +318,23 @@ class WireConnection:
         next_ping = trio.current_time() + interval
         awaiting = False
         while True:
-            with trio.move_on_at(min(next_ping, self.handler.deadline, self.close_deadline)):
+            open_until = min(next_ping, self.handler.deadline)
+            with trio.move_on_at(self.close_deadline if self.closing else open_until):
                 await self._tick.wait()
             now = trio.current_time()
-            if now >= self.close_deadline:
-                self.abort(self.close_code)
-                return
+            if self.closing:
+                if now >= self.close_deadline:
+                    self.abort(self.close_code)
+                    return
+                continue
             if now >= self.handler.deadline:
-                self.handler.on_deadline()
+                try:
+                    self.handler.on_deadline()
+                except Exception:
+                    self._handler_failed()
             if now >= next_ping:
-                if awaiting and not self._heard:
+                # While a command is awaited nothing is read, so silence proves nothing.
+                if awaiting and not (self._heard or self._busy):
                     self.abort(CloseCode.HEARTBEAT_MISSED)
                     return
                 self._heard = False
@@ -357,56 +389,63 @@ class WireConnection:
         """Handle frames in order, until one has to be awaited or the turn is over."""
         stop = 0.0
         done = 0
-        try:
-            for opcode, payload in frames:
-                done += 1
+        for opcode, payload in frames:
+            done += 1
+            try:
                 self._work = self._handle_frame(opcode, payload)
-                if self._work is not None:
-                    self._backlog = frames[done:] or None
-                    self._call_reader()
+            except Exception:
+                # No more messages are handled, but the peer's Close may be among these frames.
+                self._handler_failed()
+                continue
+            if self._work is not None:
+                self._backlog = frames[done:] or None
+                self._call_reader()
+                return
+            if self._finished:
+                return
+            if not done & 7:
+                now = time.perf_counter()
+                stop = stop or now + _TURN
+                if now > stop and done < len(frames):
+                    self._backlog = frames[done:]
+                    if self.armed:
+                        assert self._pump is not None
+                        self._pump.queue(self)
                     return
-                if self._finished:
-                    return
-                if not done & 7:
-                    now = time.perf_counter()
-                    stop = stop or now + _TURN
-                    if now > stop and done < len(frames):
-                        self._backlog = frames[done:]
-                        if self._pump is not None:
-                            self._pump.queue(self)
-                        return
-        except Exception:
-            self._handler_failed()
         if self._foreign:
             self._call_reader()
 
     def _handler_failed(self) -> None:
-        log.exception("a message handler failed; its connection is closed")
+        log.exception("a handler failed; its connection is closed")
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _handle_frame(self, opcode: int, payload: bytes) -> Awaitable[None] | None:
         if opcode <= BINARY:
-            return self.deliver(payload, opcode == TEXT)
+            return self._deliver(payload, opcode == TEXT)
         if opcode == PING:
             self.outbox.put_urgent(server_frame(PONG, payload))
         elif opcode == CLOSE:
-            self.peer_closed(*(parse_close(payload) or (1002, "")))
+            self.peer_closed((parse_close(payload) or (1002, ""))[0])
         return None
 
-    def deliver(self, payload: bytes, text: bool) -> Awaitable[None] | None:
+    def _deliver(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         """Give one whole message to the handler, or close with 1009 if it is too large."""
         if self.outbox.sealed:
             return None
         self.received_messages += 1
         if len(payload) > self.limits.message_bytes:
-            self.close(CloseCode.TOO_LARGE, f"messages are limited to {self.limits.message_bytes} bytes")
+            self.refuse_size()
             return None
         return self.handler.on_message(payload, text)
 
-    def peer_closed(self, code: int, _reason: str) -> None:
+    def refuse_size(self) -> None:
+        """A message is, or is becoming, too large."""
+        self.close(CloseCode.TOO_LARGE, f"messages are limited to {self.limits.message_bytes} bytes")
+
+    def peer_closed(self, code: int) -> None:
         """The peer's Close has come: answer it if ours has not gone out, then end."""
+        self._parted = True
         if not self.outbox.sealed:
-            self.closed_by_peer = True
             self.close_code = code
             self.outbox.seal(close_frame(code) if code != 1005 else server_frame(CLOSE, b""))
         self._finish()

@@ -70,7 +70,11 @@ class _LaneStream(trio.abc.Stream):
             self._wire.outbox.put_urgent(frame)
         elif frame[0] & 15 == CLOSE:
             code = int.from_bytes(frame[2:4], "big") if len(frame) >= 4 else 1005
-            self._wire.peer_closed(code, "")
+            if code == CloseCode.TOO_LARGE:
+                # Of the library's own accord: there was no Close from the peer (or one that says the same).
+                self._wire.refuse_size()
+            else:
+                self._wire.peer_closed(code)
         self._wire.outbox.flush()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -100,10 +104,7 @@ async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
                     break
                 text = isinstance(message, str)
                 payload = message.encode() if isinstance(message, str) else bytes(message)
-                work = wire.deliver(payload, text)
-                if work is not None:
-                    await wire.await_work(work)
-                wire.flush()
+                await wire.take(payload, text)
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, wsproto.utilities.ProtocolError):
         pass

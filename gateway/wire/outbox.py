@@ -50,6 +50,7 @@ class Outbox:
         "blocked",
         "broken",
         "drained",
+        "emptying",
         "lane",
         "max_bytes",
         "max_messages",
@@ -81,6 +82,7 @@ class Outbox:
         self.writer = Signal()
         self.drained: Signal | None = None
         """Set, when somebody waits for it, each time that a blocked outbox has become empty."""
+        self.emptying: Signal | None = None
         self.on_full: Callable[[], None] | None = None
         self.sent_messages = 0
         self.sent_bytes = 0
@@ -166,6 +168,8 @@ class Outbox:
         self.queue.clear()
         self.size = self._urgent = 0
         self.torn = self.blocked = False
+        if self.emptying is not None:
+            self.emptying.set()
 
     def flush(self) -> None:
         """Send what the kernel takes without waiting; wake the writer for the rest. Never raises."""
@@ -231,21 +235,25 @@ class Outbox:
             await self.writer.wait()
             await self._drain_stream(stream)
 
-    async def drain(self, sock: socket.socket | None, stream: trio.abc.SendStream | None) -> None:
-        """Send all that is queued; for the end of a connection, when its writer task is gone."""
-        if sock is not None:
-            self.flush()
-            await self._drain_socket(sock)
-        elif stream is not None and not self.torn:
-            await self._drain_stream(stream)
+    async def emptied(self) -> None:
+        """Send all that is queued and wait until it is out, or the socket is gone; at the end, once."""
+        self.flush()
+        if self.queue:
+            self.emptying = Signal()
+            while self.queue:
+                await self.emptying.wait()
+
+    def _tell(self) -> None:
+        for waiting in (self.drained, self.emptying):
+            if waiting is not None:
+                waiting.set()
 
     async def _drain_socket(self, sock: socket.socket) -> None:
         while self.blocked:
             await trio.lowlevel.wait_writable(sock)
             self.blocked = False
             self.flush()
-        if self.drained is not None:
-            self.drained.set()
+        self._tell()
 
     async def _drain_stream(self, stream: trio.abc.SendStream) -> None:
         while self.queue:
@@ -266,5 +274,4 @@ class Outbox:
             self.sent_messages += count
             self.sent_bytes += len(data)
         self.blocked = False
-        if self.drained is not None:
-            self.drained.set()
+        self._tell()
