@@ -15,6 +15,7 @@ from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.broker.memory import MemoryBroker
 from gateway.hub.hub import Hub
+from gateway.hub.trace import Tracer
 from gateway.logs import configure
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
@@ -53,6 +54,7 @@ class Gateway:
             node=self.node,
             command_timeout=settings.connection.command_timeout,
             weights=settings.weights,
+            tracer=Tracer(settings.trace) if settings.trace.messages else None,
         )
         self._calls = Calls()
         services = Services(settings, self.hub, self.auth, self._calls)

@@ -111,7 +111,7 @@ Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class RateSettings(Group, frozen=True):
-    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429, and when to retry."""
+    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429."""
 
     burst: Seconds = 5.0
     """A full bucket holds this many seconds' worth."""
@@ -155,6 +155,19 @@ class SuspicionSettings(Group, frozen=True):
     refused_joins: Annotated[int, msgspec.Meta(ge=0)] = 500
     ban: Rate = 0.0
     """Seconds for which a reported address is refused; 0 only reports."""
+
+
+class TraceSettings(Group, frozen=True):
+    """What became of each message, recipient by recipient (``GET /api/v1/messages/{mid}/trace``)."""
+
+    messages: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Messages remembered; 0 switches tracing off."""
+    sample: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """Share of the messages that are traced."""
+    recipients: Count = 1000
+    """Connections recorded for one message."""
+    records: Count = 100_000
+    """Connections recorded for all messages together; the oldest message goes first."""
 
 
 class ConnectionSettings(Group, frozen=True):
@@ -226,6 +239,7 @@ class Settings(Group, frozen=True):
     rates: RateSettings = RateSettings()
     overload: OverloadSettings = OverloadSettings()
     suspicion: SuspicionSettings = SuspicionSettings()
+    trace: TraceSettings = TraceSettings()
     connection: ConnectionSettings = ConnectionSettings()
     history: HistorySettings = HistorySettings()
     tls: TlsSettings = TlsSettings()

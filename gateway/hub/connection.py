@@ -29,6 +29,9 @@ class Peer(Protocol):
     def catch_up(self) -> None:
         """Some of its rooms lag: send what they missed as soon as the socket has drained."""
 
+    def dropped(self, event: Event, policy: str) -> None:
+        """An overflow policy gave ``event`` up."""
+
     @property
     def received_messages(self) -> int:
         """Messages that came in."""

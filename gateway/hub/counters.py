@@ -17,11 +17,13 @@ class Counters:
         "connects",
         "deliveries",
         "disconnects",
+        "dropped",
         "errors",
         "messages_in",
         "messages_out",
         "publishes",
         "refused",
+        "replayed",
         "slow_closed",
     )
 
@@ -36,6 +38,10 @@ class Counters:
         self.deliveries = 0
         self.slow_closed = 0
         self.refused = 0
+        self.dropped = 0
+        """Events given up by an overflow policy."""
+        self.replayed = 0
+        """Events sent later than to the others: after a join with ``since``, or a lag."""
         self.closes: Counter[int] = Counter()
         """By close code."""
         self.errors: Counter[int] = Counter()

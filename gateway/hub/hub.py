@@ -32,6 +32,7 @@ from gateway.hub.counters import Counters
 from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.room import Membership, Room, event_frame
+from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher, Lane
 from protocol.codec import Codec
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
@@ -62,11 +63,13 @@ class Hub:
         node: str,
         command_timeout: float = 10.0,
         weights: Mapping[str, int] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """``command_timeout`` bounds every wait for the broker, in seconds."""
         self.node = node
         self.broker = broker
         self.counters = Counters()
+        self.tracer = tracer
         self.connections: dict[str, Connection] = {}
         self.organisations: dict[str, Organisation] = {}
         self._retired: dict[str, OrganisationTotals] = {}
@@ -421,6 +424,8 @@ class Hub:
         room = self._channels.get(event.channel)
         if room is not None:
             self.counters.deliveries += room.fan_out(event)
+            if self.tracer is not None:
+                self.tracer.fanned_out(room, event)
 
     # --- questions ------------------------------------------------------------------------------
 

@@ -206,7 +206,9 @@ class Room:
                 if event.seq >= lag.position:
                     aligned.append(membership)
             elif lag is not None:
-                lag.add(event)
+                dropped = lag.add(event)
+                if dropped is not None:
+                    membership.connection.peer.dropped(dropped, lag.policy)
             elif outbox.congested:
                 membership.fall_behind(event.seq - 1).add(event)
                 membership.connection.peer.catch_up()

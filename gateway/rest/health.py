@@ -26,7 +26,7 @@ async def get_health() -> Response:
 @blueprint.get("/readyz")
 @operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
-    """Answer 200 when the gateway takes work: it is neither draining nor shedding load, and its broker can be reached."""
+    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach."""
     found = services()
     if found.is_draining():
         raise ProtocolError(

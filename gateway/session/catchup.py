@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.broker.base import Event, HistoryPage, Since
 from gateway.hub.lag import PAGE, Lag, Lost
-from gateway.hub.room import Membership, event_frame
+from gateway.hub.room import Membership
 from protocol.envelope import Envelope
 from protocol.errors import ProtocolError
 
@@ -46,7 +46,7 @@ class CatchUp:
             if since.seq < page.seq:
                 self._announce(place, page.epoch, Lost(since.seq + 1, first - 1, "history"))
         for number, event in enumerate(missed):
-            session.outbox.put(event_frame(event, session.codec))
+            session.replay(event)
             if number % PAGE == PAGE - 1:
                 session.outbox.flush()
                 if session.outbox.congested:
@@ -88,7 +88,7 @@ class CatchUp:
                 return
             lost, event = waiting
             self._announce(place, place.room.epoch, lost)
-            self._send(event)
+            self._session.replay(event)
 
     async def _advance_from_history(self, place: Membership, lag: Lag) -> None:
         session = self._session
@@ -109,15 +109,12 @@ class CatchUp:
         self._announce(place, page.epoch, lost)
         for event in events:
             if place.wants(event):
-                self._send(event)
+                self._session.replay(event)
         # Nothing was awaited since the page was read, so nothing can have come in between.
         if lag.position == place.room.seq:
             place.caught_up()
         elif lag.position > place.room.seq:
             lag.aligned = True
-
-    def _send(self, event: Event) -> None:
-        self._session.outbox.put(event_frame(event, self._session.codec))
 
     def _announce(self, place: Membership, epoch: str, lost: Lost | None) -> None:
         if lost is not None:

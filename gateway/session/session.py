@@ -19,8 +19,10 @@ import trio
 
 from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
+from gateway.broker.base import Event
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
+from gateway.hub.room import event_frame
 from gateway.limits.guard import Guard
 from gateway.limits.limiter import Limiter
 from gateway.session.calls import Calls
@@ -202,6 +204,21 @@ class Session:
     def catch_up(self) -> None:
         """Some rooms lag: send what they missed as soon as the socket has drained."""
         self.catching_up.start()
+
+    def dropped(self, event: Event, policy: str) -> None:
+        """An overflow policy gave ``event`` up; ``lost`` will announce it."""
+        hub = self.services.hub
+        hub.counters.dropped += 1
+        if hub.tracer is not None and self.connection is not None:
+            hub.tracer.dropped(self.connection, event, policy)
+
+    def replay(self, event: Event) -> None:
+        """Send an event later than it was sent to the others."""
+        hub = self.services.hub
+        hub.counters.replayed += 1
+        self.outbox.put(event_frame(event, self.codec))
+        if hub.tracer is not None and self.connection is not None:
+            hub.tracer.replayed(self.connection, event)
 
     @property
     def received_messages(self) -> int:
