@@ -114,7 +114,7 @@ class Connection:
     @property
     def messages_out(self) -> int:
         """Messages sent to the client."""
-        return self.outbox.sent_messages
+        return max(0, self.outbox.sent_messages)
 
     def excluded_from(self, event: Event) -> bool:
         """Tell whether the event names this connection or its user as one to leave out."""

@@ -67,6 +67,7 @@ class Hub:
     ) -> None:
         """``command_timeout`` bounds every wait for the broker, in seconds."""
         self.node = node
+        self.started_at = time.time()
         self.broker = broker
         self.counters = Counters()
         self.tracer = tracer
@@ -371,7 +372,8 @@ class Hub:
             _ignore,
         )
         self._flusher.wake()
-        return Sent(mid, 0 if local is None else len(local.members))
+        wanting = 0 if local is None else sum(member.filter.allows(event) for member in local.members)
+        return Sent(mid, wanting)
 
     def send_to_connection(
         self,
@@ -472,9 +474,11 @@ class Hub:
     def stats(self, org: str | None) -> dict[str, Any]:
         """Counts of one organisation, or with None of the whole node."""
         organisations = self.organisations
+        uptime = round(time.time() - self.started_at, 3)
         if org is None:
             return {
                 "node": self.node,
+                "uptime": uptime,
                 "connections": len(self.connections),
                 "connections_total": self.counters.connects,
                 "disconnections_total": self.counters.disconnects,
@@ -490,6 +494,7 @@ class Hub:
         organisation = organisations.get(org) or Organisation(org, self._flusher.lane, self._retired.get(org))
         return {
             "node": self.node,
+            "uptime": uptime,
             "org": org,
             "connections": len(organisation.connections),
             "connections_total": organisation.totals.connects,

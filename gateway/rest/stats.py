@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Permission
@@ -34,5 +32,4 @@ async def get_stats() -> Response:
         counts["rooms"] = {
             room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)
         }
-    counts["uptime"] = round(time.time() - services().started_at, 3)
     return reply(counts)

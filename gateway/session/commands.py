@@ -181,11 +181,15 @@ async def _call(session: Session, connection: Connection, envelope: Envelope, si
     handler = session.services.calls.find(check_event(envelope.event))
     try:
         result = await handler(connection, envelope.data)
-        check_value(result)
     except ProtocolError:
         raise
     except Exception:
         log.exception("a call handler failed", call=envelope.event)
+        raise ProtocolError(ErrorCode.INTERNAL, "the handler of this call failed") from None
+    try:
+        check_value(result)
+    except ProtocolError as error:
+        log.error("a call handler returned what cannot be sent", call=envelope.event, reason=error.message)
         raise ProtocolError(ErrorCode.INTERNAL, "the handler of this call failed") from None
     session.reply(envelope, data=result)
 
@@ -244,7 +248,12 @@ def _info(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    session.reply(envelope, data=session.services.hub.stats(connection.org))
+    counts = session.services.hub.stats(connection.org)
+    allows = connection.identity.grants.allows
+    counts["rooms"] = {
+        room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)
+    }
+    session.reply(envelope, data=counts)
 
 
 def _ping(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
