@@ -1,8 +1,8 @@
-"""A gateway without sockets: real sessions, hub and broker over streams in memory.
+"""A gateway whose clients come over streams in memory instead of sockets.
 
 Together with ``trio.testing.MockClock`` (pytest-trio's ``autojump_clock``) a test of time-outs takes
-no time. The client is trio-websocket, as in ``tests/support.py``, so both sides are the real thing;
-only the sockets, the HTTP side and the pump are left out.
+no time, because nothing that the test waits for is outside of Trio. The client is
+trio-websocket, as in ``tests/support.py``, so both sides are the real thing.
 """
 
 from __future__ import annotations
@@ -15,13 +15,7 @@ import trio
 import trio.testing
 import trio_websocket
 
-from gateway.auth.tokens import Authenticator
-from gateway.broker.memory import MemoryBroker
-from gateway.hub.hub import Hub
-from gateway.session.calls import Calls
-from gateway.session.reception import Reception
-from gateway.session.session import Services
-from gateway.wire.flusher import Flusher
+from gateway.app import Gateway
 from gateway.wire.listener import Accepted
 from gateway.wire.upgrade import Refusal, parse_upgrade, refusal_response
 from protocol.codec import Codec
@@ -31,44 +25,26 @@ from tests.support import DEADLINE, Raw, greeted, settings
 __all__ = ["MemoryGateway", "memory_gateway"]
 
 
-class MemoryGateway:
-    """One node in memory; :meth:`run` it in a nursery, then :meth:`connect`."""
+class MemoryGateway(Gateway):
+    """One node; :meth:`run` it in a nursery, then :meth:`connect`."""
 
-    def __init__(self, *, broker: MemoryBroker | None = None, **changes: Any) -> None:
+    def __init__(self, **changes: Any) -> None:
         """``changes`` are settings, as in ``tests.support.settings``."""
-        self.settings = settings(**changes)
-        self.flusher = Flusher()
-        self.broker = broker or MemoryBroker(self.settings.history)
-        self.auth = Authenticator(self.settings.auth)
-        self.calls = Calls()
-        self.draining = False
-        self.hub = Hub(
-            self.broker,
-            self.flusher,
-            node="memory",
-            command_timeout=self.settings.connection.command_timeout,
-        )
-        self.reception = Reception(
-            Services(self.settings, self.hub, self.auth, self.calls),
-            flusher=self.flusher,
-            pump=None,
-            is_draining=lambda: self.draining,
-        )
-        self._nursery: trio.Nursery
+        super().__init__(settings(**changes))
+        self._streams: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self.broker.run)
-            nursery.start_soon(self.flusher.run)
+            self._streams = nursery
+            await nursery.start(super().run)
             task_status.started()
             await trio.sleep_forever()
 
     def open(self) -> trio.StapledStream[Any, Any]:
         """A new connection to this node, on which nothing was said yet: the client's end."""
         ours, theirs = trio.testing.memory_stream_pair()
-        self._nursery.start_soon(self._serve, theirs)
+        self._streams.start_soon(self._serve, theirs)
         return ours
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
@@ -121,12 +97,10 @@ class MemoryGateway:
 
 
 @contextlib.asynccontextmanager
-async def memory_gateway(
-    *, broker: MemoryBroker | None = None, **changes: Any
-) -> AsyncIterator[MemoryGateway]:
-    """A node in memory for the length of the block."""
+async def memory_gateway(**changes: Any) -> AsyncIterator[MemoryGateway]:
+    """A node for the length of the block."""
     async with trio.open_nursery() as nursery:
-        gateway = MemoryGateway(broker=broker, **changes)
+        gateway = MemoryGateway(**changes)
         await nursery.start(gateway.run)
         yield gateway
         nursery.cancel_scope.cancel()
