@@ -6,10 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench import harness, plot, report
+from bench import harness, instructions, micro, plot, report
 from bench.machine import BenchError
 from bench.question import Options
 from bench.questions import QUESTIONS
+
+SCRIPTS = {
+    "micro": "Micro-benchmarks: codecs and frame cutter",
+    "instructions": "Instructions per delivery and per command, against what they were (needs valgrind)",
+}
+"""What has no rounds and no peers."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -23,22 +29,26 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subjects", help="only these, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     parser.add_argument("--no-plot", action="store_true")
+    parser.add_argument("--update", action="store_true", help="instructions: keep the counts as the baseline")
     return parser.parse_args(arguments)
 
 
 def _list() -> None:
     for question in QUESTIONS.values():
         print(f"{question.name}: {question.title}")
-        print(
-            "    "
-            + ", ".join(f"{case.name}{' (optional)' if case.optional else ''}" for case in question.cases)
-        )
+        print("    " + ", ".join(case.name + " (optional)" * case.optional for case in question.cases))
+    for name, title in SCRIPTS.items():
+        print(f"{name}: {title}")
 
 
 def _answer(name: str, chosen: argparse.Namespace) -> bool:
-    question = QUESTIONS.get(name)
-    if question is None:
-        raise BenchError(f"no question {name!r}; there are {', '.join(QUESTIONS)}")
+    """Answer one question; False when something failed."""
+    if name == "micro":
+        return micro.main() == 0
+    if name == "instructions":
+        return instructions.main(update=chosen.update) == 0
+    if name not in QUESTIONS:
+        raise BenchError(f"no question {name!r}; there are {', '.join([*QUESTIONS, *SCRIPTS])}")
     quick = bool(chosen.quick)
     options = Options(
         rounds=chosen.rounds or (2 if quick else 5),
@@ -46,7 +56,7 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
         quick=quick,
     )
     names = chosen.subjects.split(",") if chosen.subjects else None
-    findings = harness.run(question, options, names)
+    findings = harness.run(QUESTIONS[name], options, names)
     path = report.write(findings)
     print(report.text(findings))
     written = [str(path)]

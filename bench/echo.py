@@ -13,8 +13,8 @@ import signal
 import trio
 
 from gateway.wire.connection import WireConnection, WireLimits
-from gateway.wire.listener import Accepted, Listener
 from gateway.wire.flusher import Flusher
+from gateway.wire.listener import Accepted, Listener
 from gateway.wire.pump import Pump
 from gateway.wire.upgrade import UpgradeRequest, accept_response
 from protocol.frames import BINARY, TEXT, server_frame

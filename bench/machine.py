@@ -16,7 +16,6 @@ SERVER_CORE = 0
 LOAD_CORE = 1
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _PACKAGES = (
     "trireme-gateway", "trio", "picows", "uvloop", "websockets", "fastapi", "uvicorn", "httptools",
     "python-socketio", "trio-websocket", "msgspec", "cbor2",
@@ -29,19 +28,27 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used so far: CPU in seconds (user and system, all threads), memory in bytes."""
+    """What a process has used so far: CPU in seconds (user and system, all threads), memory in bytes,
+    now and at most."""
 
     cpu: float
     rss: int
+    peak: int
 
 
 def usage(pid: int) -> Usage:
     """Read /proc; raise BenchError when the process is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         raise BenchError("the server is gone") from None
-    return Usage(cpu=(int(fields[11]) + int(fields[12])) / _TICK, rss=int(fields[21]) * _PAGE)
+    sizes = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Vm"))
+    if "VmRSS" not in sizes:
+        raise BenchError("the server is gone")
+    kilobytes = {name: int(size.split()[0]) for name, size in sizes.items()}
+    cpu = (int(fields[11]) + int(fields[12])) / _TICK
+    return Usage(cpu, rss=1024 * kilobytes["VmRSS"], peak=1024 * kilobytes["VmHWM"])
 
 
 @contextlib.contextmanager

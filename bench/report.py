@@ -14,6 +14,11 @@ from bench import build, machine
 from bench.harness import Findings
 from bench.question import Metric
 
+NOISY = 0.2
+"""More than this share of a core used by others is worth a warning."""
+SATURATED = 0.95
+"""Above this share of its core the load generator may be what was measured."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -57,27 +62,58 @@ def _number(value: float) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Lines of columns; a column in which only the heading says something is left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _block(findings: Findings, metric: Metric) -> str:
     question = findings.question
-    rows = [["", f"{metric.unit}: median (min … max)", "ours ÷ it", "it ÷ limit", "server", "load", "others"]]
+    rows = [["subject", f"{metric.unit}: median (min … max)", "ours ÷ it", f"it ÷ {question.limit}"]]
     for case in findings.cases:
         value = spread(findings, case.name, metric.name)
-        shares = [spread(findings, case.name, f"{who}") for who in ("server", "load", "others")]
-        rows.append([
-            case.name,
-            _cell(value, _number) if value else "FAILED",
-            _cell(ratios(findings, metric.name, question.ours, case.name), _ratio),
-            _cell(ratios(findings, metric.name, case.name, question.limit), _ratio),
-            *(f"{100 * share.most:.0f} %" if share else "" for share in shares),
-        ])  # fmt: skip
+        rows.append(
+            [
+                case.name,
+                _cell(value, _number) if value else "FAILED",
+                _cell(ratios(findings, metric.name, question.ours, case.name), _ratio),
+                _cell(ratios(findings, metric.name, case.name, question.limit), _ratio),
+            ]
+        )
     return f"{metric.title} ({metric.better} is better)\n{_table(rows)}"
+
+
+_WHO = ("server", "load", "others")
+
+
+def _busy(findings: Findings) -> str:
+    """How busy the two cores were: shows whose limit was measured, and how quiet the machine was."""
+    rows = [["share of one core: median (max)", *_WHO]]
+    for case in findings.cases:
+        shares = [spread(findings, case.name, who) for who in _WHO]
+        if any(shares):
+            cells = (f"{100 * s.median:.0f} % ({100 * s.most:.0f} %)" if s else "" for s in shares)
+            rows.append([case.name, *cells])
+    return _table(rows) if len(rows) > 1 else ""
+
+
+def warnings(findings: Findings) -> list[str]:
+    """What makes the figures of this run unfit for quoting."""
+    found = []
+    if findings.options.quick:
+        found.append("a quick run: shorter, and with fewer connections than its titles say")
+    others = [v["others"] for round_ in findings.rounds for v in round_.values() if "others" in v]
+    if others and max(others) > NOISY:
+        found.append(f"not a quiet machine: other processes used up to {100 * max(others):.0f} % of a core")
+    loads = [v["load"] for round_ in findings.rounds for v in round_.values() if "load" in v]
+    if loads and max(loads) > SATURATED:
+        found.append(f"the load generator used up to {100 * max(loads):.0f} % of its core")
+    return found
 
 
 def goals(findings: Findings) -> list[dict[str, Any]]:
@@ -103,13 +139,15 @@ def text(findings: Findings) -> str:
     if findings.prepared:
         parts.append(", ".join(f"{name}: {_number(value)}" for name, value in findings.prepared.items()))
     parts += [_block(findings, metric) for metric in findings.question.metrics]
-    rows = [["goal", "bound", "median (min … max)", ""]]
+    parts += filter(None, [_busy(findings)])
+    rows = [["goal", "bound", "median (min … max)", "verdict"]]
     for goal in goals(findings):
         reached = Spread(**goal["reached"]) if goal["reached"] else None
         verdict = {True: "reached", False: "MISSED", None: "not measured"}[goal["holds"]]
         rows.append([goal["goal"], goal["bound"], _cell(reached, lambda value: f"{value:.3g}"), verdict])
     if len(rows) > 1:
         parts.append(_table(rows))
+    parts += [f"warning: {text}" for text in warnings(findings)]
     parts += [f"absent: {name}: {why}" for name, why in findings.absent.items()]
     parts += [f"FAILED: {name}: {why}" for name, why in findings.failed.items()]
     return "\n\n".join(parts)
@@ -141,6 +179,7 @@ def write(findings: Findings) -> Path:
         "metrics": [asdict(metric) for metric in question.metrics],
         "summary": summary,
         "goals": goals(findings),
+        "warnings": warnings(findings),
         "failed": findings.failed,
         "absent": findings.absent,
         "rounds": findings.rounds,

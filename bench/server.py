@@ -30,13 +30,16 @@ class Server:
     """A running server; leaving the context ends it, at the latest by force.
 
     Entering raises BenchError, with the end of the server's own output, when it is not listening
-    within START_TIMEOUT seconds.
+    within ``start_timeout`` seconds.
     """
 
-    def __init__(self, command: Command, port: int, folder: Path) -> None:
+    def __init__(
+        self, command: Command, port: int, folder: Path, *, start_timeout: float = START_TIMEOUT
+    ) -> None:
         self._command = command
         self._port = port
         self._folder = folder
+        self._start_timeout = start_timeout
         self._log = folder / "server.log"
 
     def __enter__(self) -> Server:
@@ -63,7 +66,7 @@ class Server:
         self._stop()
 
     def _wait_until_listening(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise BenchError(f"the server ended with status {self._process.returncode}:\n{self.output()}")
@@ -72,7 +75,7 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.02)
-        raise BenchError(f"the server did not listen within {START_TIMEOUT:.0f} s:\n{self.output()}")
+        raise BenchError(f"the server did not listen within {self._start_timeout:.0f} s:\n{self.output()}")
 
     def _stop(self) -> None:
         if self._process.poll() is None:
@@ -83,9 +86,14 @@ class Server:
                 self._process.kill()
                 self._process.wait(STOP_TIMEOUT)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def usage(self) -> Usage:
         """What the server has used so far."""
-        return usage(self._process.pid)
+        return usage(self.pid)
 
     def output(self) -> str:
         """The end of what the server printed."""

@@ -201,8 +201,8 @@ _ALL = (
 )
 SUBJECTS = {subject.name: subject for subject in _ALL}
 
-ECHO = Dialect(publish=JSON_DATA.encode(), answer=JSON_MARK)
-"""Bare echoes: any message comes back as it was."""
+ECHO = Dialect(publish=JSON_DATA.encode(), answer=JSON_MARK).with_pad(100 - len('{"number":123456,"pad":""}'))
+"""Bare echoes: any message comes back as it was; 100 bytes."""
 ECHOES = {
     subject.name: subject
     for subject in (

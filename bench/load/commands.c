@@ -74,6 +74,7 @@ static double option(const char *line, const char *key, double fallback, double 
 void run_command(const char *line)
 {
     double length = option(line, "seconds", 1, 0, MAX_SECONDS);
+    uint64_t messages = (uint64_t)option(line, "messages", 1e15, 1, 1e15);
     uint32_t in_flight = (uint32_t)option(line, "window", 1, 1, MAX_WINDOW);
     if (!strncmp(line, "connect ", 8)) {
         run_connect((uint32_t)option(line, "receivers", load.receivers_open, 0, 1e6),
@@ -88,11 +89,11 @@ void run_command(const char *line)
     } else if (!load.publishers_open || load.publishers_open != load.plan.publishers) {
         fail("traffic before all publishers are connected");
     } else if (!strncmp(line, "echo ", 5)) {
-        run_echo(length, in_flight);
+        run_echo(length, messages, in_flight);
     } else if (load.receivers_open != load.plan.receivers) {
         fail("traffic before all receivers are connected");
     } else if (!strncmp(line, "window ", 7)) {
-        run_window(length, in_flight, strstr(line, " until=answered") != NULL);
+        run_window(length, messages, in_flight, strstr(line, " until=answered") != NULL);
     } else if (!strncmp(line, "rate ", 5)) {
         run_rate(length, option(line, "per_second", 1, 0.01, 1e6));
     } else {

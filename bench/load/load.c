@@ -5,15 +5,16 @@
  *
  *   connect receivers=N deaf=N publishers=N at_once=64 timeout=60
  *                                  opens connections up to these totals, latency is their time to ready
- *   window window=W seconds=S [until=answered]
+ *   window window=W seconds=S [messages=N] [until=answered]
  *                                  W messages in flight, each until all have it (or until it is answered)
  *   rate per_second=R seconds=S    a fixed rate; "behind": how long the last message took to reach all
- *   echo window=W seconds=S        every publisher keeps W commands in flight until each is answered
+ *   echo window=W seconds=S [messages=N]
+ *                                  every publisher keeps W commands in flight until each is answered
  *   idle seconds=S                 answers pings only
  *   deaf                           how many of the deaf the server has closed
  *
  * Times are in seconds, "cpu" is what this process used meanwhile. Traffic stops after S
- * seconds; the clock stops when the last message has arrived. Any fault (a message lost
+ * seconds, or N messages when that is earlier; the clock stops when the last message has arrived. Any fault (a message lost
  * without notice, twice or out of order, a refusal, a closed connection, a deadline) ends
  * the program: {"error": ...}, status 1. It ends by itself with stdin, and stops connecting,
  * draining and waiting at deadlines of its own. */

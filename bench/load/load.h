@@ -77,9 +77,9 @@ void traffic_prepare(void);
 /* Starts the books and the clock of one command, and prints them; `more` is JSON to add. */
 void traffic_begin(void);
 void traffic_report(uint64_t end, const char *more);
-void run_window(double length, uint32_t in_flight, bool answers);
+void run_window(double length, uint64_t messages, uint32_t in_flight, bool answers);
 void run_rate(double length, double per_second);
-void run_echo(double length, uint32_t in_flight);
+void run_echo(double length, uint64_t messages, uint32_t in_flight);
 void run_idle(double length);
 
 /* commands.c */

@@ -25,7 +25,8 @@ static uint64_t *expected; /* by join number */
 static uint32_t missing[RING];
 static uint64_t sent_at[RING];
 static uint64_t next, oldest; /* messages oldest .. next-1 are in flight */
-static uint64_t published, answered, deliveries, echoes, last_at, stop_at;
+static uint64_t published, answered, said, deliveries, echoes, last_at, stop_at;
+static uint64_t most_said;
 static uint32_t window;
 static bool echoing;
 
@@ -80,6 +81,7 @@ void on_event(struct connection *c, uint64_t number)
 static void echo_say(struct connection *c)
 {
     struct exchange *x = c->exchange;
+    said++;
     x->sent_at[x->next % MAX_WINDOW] = load.now;
     conn_say(c, &c->profile->publish, x->next++, c->index);
 }
@@ -102,7 +104,7 @@ void on_answer(struct connection *c, uint64_t number)
     echoes++;
     last_at = load.now;
     hist_add(&load.latency, load.now - x->sent_at[number % MAX_WINDOW]);
-    while (load.now < stop_at && x->next - x->oldest < window)
+    while (load.now < stop_at && said < most_said && x->next - x->oldest < window)
         echo_say(c);
 }
 
@@ -173,12 +175,13 @@ static void drain(const char *what)
     }
 }
 
-void run_window(double length, uint32_t in_flight, bool answers)
+void run_window(double length, uint64_t messages, uint32_t in_flight, bool answers)
 {
     traffic_begin();
     stop_at = begun.at + (uint64_t)(length * NANO);
-    while ((load.now = clock_now()) < stop_at) {
-        while ((answers ? published - answered : next - oldest) < in_flight && next - oldest < RING)
+    while ((load.now = clock_now()) < stop_at && next - begun.messages < messages) {
+        while (next - begun.messages < messages && next - oldest < RING &&
+               (answers ? published - answered : next - oldest) < in_flight)
             publish(load.now);
         conn_flush_dirty();
         load_step(stop_at);
@@ -209,17 +212,18 @@ void run_rate(double length, double per_second)
     traffic_report(last_at, more);
 }
 
-void run_echo(double length, uint32_t in_flight)
+void run_echo(double length, uint64_t messages, uint32_t in_flight)
 {
     traffic_begin();
     stop_at = begun.at + (uint64_t)(length * NANO);
     window = in_flight;
+    most_said = said + messages;
     echoing = true;
     for (uint32_t i = 0; i < load.publishers_open; i++)
-        for (uint32_t j = 0; j < in_flight; j++)
+        for (uint32_t j = 0; j < in_flight && said < most_said; j++)
             echo_say(&load.publishers[i]);
     conn_flush_dirty();
-    while (clock_now() < stop_at)
+    while (clock_now() < stop_at && echoes - begun.echoes < messages)
         load_step(stop_at);
     drain("echo");
     echoing = false;

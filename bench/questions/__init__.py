@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bench.question import Question
-from bench.questions import fanout
+from bench.questions import commands, connect, echo, fanout, idle, latency, memory, scaling, slow
 
-QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in (fanout,)}
+QUESTIONS: dict[str, Question] = {
+    module.QUESTION.name: module.QUESTION
+    for module in (fanout, commands, echo, latency, slow, memory, connect, idle, scaling)
+}

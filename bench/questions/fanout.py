@@ -30,7 +30,7 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
             outcome = bench.window(in_flight, options.seconds)
             found[metric] = outcome.per_second("deliveries")
             found[f"{metric}_p99_ms"] = 1e3 * outcome.load["p99"]
-            found[f"{metric}_server_us_per_delivery"] = 1e6 * outcome.server_cpu / outcome.load["deliveries"]
+            found[f"{metric}_cpu"] = 1e6 * outcome.server_cpu / outcome.load["deliveries"]
             for who, share in outcome.shares().items():
                 found[f"{metric}_{who}"] = share
                 found[who] = max(share, found.get(who, 0.0))
@@ -43,6 +43,8 @@ QUESTION = Question(
     metrics=(
         Metric("one", "One event at a time", "deliveries/s"),
         Metric("many", "64 events in flight", "deliveries/s"),
+        Metric("one_cpu", "Server CPU per delivery, one at a time", "µs", "lower"),
+        Metric("many_cpu", "Server CPU per delivery, 64 in flight", "µs", "lower"),
     ),
     cases=cases(
         SUBJECTS,
