@@ -21,9 +21,10 @@ from gateway.client.messages import (
     Published,
     Sent,
 )
-from gateway.client.rooms import join_data
+from gateway.client.rooms import JoinOptions, since_data
 from gateway.client.session import Session, State
 from protocol.envelope import Envelope
+from protocol.errors import ProtocolError
 
 __all__ = ["Client", "TypedEvent"]
 
@@ -91,22 +92,24 @@ class Client:
         events: Iterable[str] | None = None,
         *,
         since: tuple[str, int] | None = None,
-        overflow: str | None = None,
+        overflow: Literal["disconnect", "drop_oldest", "conflate", "replay"] | None = None,
+        key: str | None = None,
     ) -> Joined:
         """Join ``room``, again after every reconnect, for the events that match a pattern (None: all).
 
         With ``since``, an epoch and a number such as ``(event.epoch, event.seq)``, what came after it
         is sent first; when not all of it is kept any more, a :class:`Lost` comes before. ``overflow`` is
-        the gateway's policy for a client that is too slow. Joining again replaces events and overflow.
+        what the gateway does when this client is too slow, ``key`` the field of the data to conflate by.
+        Joining again replaces events, overflow and key.
         """
-        patterns = None if events is None else _patterns(events)
+        options = JoinOptions(None if events is None else _patterns(events), overflow, key)
         position = None if since is None else Position(*since)
-        data = join_data(patterns, position, overflow)
 
         def note(reply: Envelope) -> Event | None:
-            return self._session.rooms.join(replies.joined(reply), patterns, position, overflow)
+            return self._session.rooms.join(replies.joined(reply), options, position)
 
-        reply = await self._session.command({"t": "join", "room": room, "data": data or None}, note)
+        fields = {"t": "join", "room": room, "data": options.data(position)}
+        reply = await self._session.command(fields, note)
         return replies.joined(reply)
 
     async def leave(self, room: str) -> None:
@@ -136,20 +139,38 @@ class Client:
         return replies.filter_of(reply)
 
     async def publish(
-        self, room: str | None, event: str, data: Any = None, *, mid: str | None = None
+        self,
+        room: str | None,
+        event: str,
+        data: Any = None,
+        *,
+        mid: str | None = None,
+        critical: bool = False,
     ) -> Published:
         """Publish to ``room`` (None: to the whole organisation); returns the place that the event got.
+
+        A ``critical`` event (for services only) overtakes what is queued for slow clients.
 
         When the connection is lost before the reply, it is repeated on the next one with the same message
         id, so that it counts once. To repeat one that timed out, give it the same ``mid`` yourself.
         """
         mid = uuid.uuid4().hex if mid is None else mid
         fields = {"t": "publish", "room": room, "event": event, "data": data, "mid": mid}
+        if critical:
+            fields["critical"] = True
         return replies.published(await self._session.command(fields), mid)
 
     async def emit(self, event: TypedEvent, *, room: str | None = None) -> Published:
-        """Publish a typed event, to its own default room when ``room`` is None."""
-        return await self.publish(event.room if room is None else room, event.event, event.to_data())
+        """Publish a typed event, to its own room when ``room`` is None. Raises ValueError for a bad one."""
+        if room is None:
+            room = event.room
+            if room is None and getattr(event, "needs_room", False):
+                raise ValueError(f"{event.event} needs a room")
+        try:
+            data = event.to_data()
+        except ProtocolError as error:
+            raise ValueError(error.message) from None
+        return await self.publish(room, event.event, data)
 
     async def send(
         self, event: str, data: Any = None, *, user: str | None = None, connection: str | None = None
@@ -188,7 +209,7 @@ class Client:
         self, room: str, *, since: tuple[str, int] | None = None, limit: int | None = None
     ) -> HistoryPage:
         """Read kept events, oldest first: at most ``limit`` after ``since``, or the newest ones."""
-        data = join_data(None, since, None)
+        data = since_data(since)
         if limit is not None:
             data["limit"] = limit
         return replies.history(

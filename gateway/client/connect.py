@@ -29,6 +29,7 @@ async def connect(
     token: Token = None,
     codec: Literal["cbor", "json"] = "cbor",
     reconnect: Backoff | bool = True,
+    retry_first: bool = True,
     command_timeout: float = 10.0,
     connect_timeout: float = 10.0,
     close_timeout: float = 2.0,
@@ -44,9 +45,9 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to a gateway and stay connected for the length of the block; times are in seconds.
 
-    Entering waits for the first connection, with the same retries as later ones. All tasks and
-    sockets belong to the block: leaving it, however, closes everything. The close handshake may take
-    ``close_timeout``, also when the block was cancelled.
+    Entering waits for the first connection. All tasks and sockets belong to the block: leaving it,
+    however, closes everything. The close handshake may take ``close_timeout``, also when the block was
+    cancelled.
 
     - ``url``: ``ws://``, ``wss://``, ``http://`` or ``https://``; without a path it is ``/ws``.
     - ``token``: a JWT, or an async callable that gives one, which is asked before every connection.
@@ -54,6 +55,8 @@ async def connect(
       ``?ticket=`` (a ticket is good for one connection only, so not with ``reconnect``).
     - ``reconnect``: False, or a :class:`Backoff` with other delays. No try follows HTTP 4xx (but 408 and
       429), close code 1008, or any that :func:`protocol.errors.should_reconnect` says no to.
+    - ``retry_first``: False makes entering fail at the first try, as a command line wants it; otherwise
+      the first connection has the same tries as later ones.
     - ``command_timeout``: for each command, its waiting for a connection included.
     - ``connect_timeout``: for one try, from asking for the token to the gateway's welcome.
     - ``heartbeat``: after so long without a byte the gateway is asked for a sign of life;
@@ -80,6 +83,7 @@ async def connect(
         codec=CBOR if codec == "cbor" else JSON,
         headers={"User-Agent": f"trireme-gateway/{__version__}", **(headers or {})},
         reconnect=policy,
+        retry_first=retry_first,
         connect_timeout=connect_timeout,
         command_timeout=command_timeout,
         close_timeout=close_timeout,

@@ -46,10 +46,10 @@ class LinkLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Who takes what the gateway says of its own accord. May wait; nothing is read meanwhile."""
+    """Who takes what comes in. May wait; nothing is read meanwhile."""
 
     message: Callable[[Envelope], Awaitable[None]]
-    """Takes ``event`` and ``lost``."""
+    """Takes every message, before anything else is done about it; ``event`` and ``lost`` end here."""
     emit: Callable[[Event], Awaitable[None]]
     """Takes what an ``OnReply`` returned."""
 
@@ -216,9 +216,8 @@ class Link:
             self.end(Ended.violation(str(error)))
 
     async def _dispatch(self, envelope: Envelope) -> None:
+        await self._handed_on(self._handlers.message, envelope)
         match envelope.t:
-            case "event" | "lost":
-                await self._handed_on(self._handlers.message, envelope)
             case "reply" | "pong" | "error":
                 await self._settle(envelope)
             case "closing":

@@ -43,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since 1970 UTC."""
     mid: str | None = None
     sender: str | None = None
+    critical: bool = False
+    """It overtook what was queued for this client: events with a lower ``seq`` may still come."""
 
 
 class Lost(Event, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ class Options:
     codec: Codec
     headers: Mapping[str, str]
     reconnect: Backoff | None
+    retry_first: bool
     connect_timeout: float
     command_timeout: float
     close_timeout: float

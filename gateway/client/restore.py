@@ -79,10 +79,10 @@ class Restorer:
 
     async def _rejoin(self, room: Room) -> None:
         since = room.position
-        fields = {"t": "join", "room": room.name, "data": room.join_data(since)}
+        fields = {"t": "join", "room": room.name, "data": room.options.data(since)}
 
         def on_reply(reply: Envelope) -> Any:
-            return self.rooms.join(joined(reply), room.events, since, room.overflow)
+            return self.rooms.join(joined(reply), room.options, since)
 
         try:
             await self._insist(fields, on_reply)

@@ -7,7 +7,6 @@ the socket and the application, because the connection ended just then, is there
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,10 +15,30 @@ import msgspec
 from gateway.client.messages import Event, Joined, Lost, Position
 from protocol.envelope import Envelope
 
-__all__ = ["Room", "Rooms"]
+__all__ = ["JoinOptions", "Room", "Rooms", "lost", "since_data"]
 
 _MAX_ORDERS: Final = 16
 """Orders outside rooms (the organisation's, by epoch) that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinOptions:
+    """How a room was joined, and will be again. None is the gateway's default."""
+
+    events: list[str] | None = None
+    overflow: str | None = None
+    key: str | None = None
+
+    def data(self, since: Position | None) -> dict[str, Any] | None:
+        """The ``data`` of a ``join``."""
+        options = {"events": self.events, "overflow": self.overflow, "key": self.key}
+        data = {**since_data(since), **{name: value for name, value in options.items() if value is not None}}
+        return data or None
+
+
+def since_data(since: tuple[str, int] | None) -> dict[str, Any]:
+    """A position in the ``data`` of a command."""
+    return {} if since is None else {"since": {"epoch": since[0], "seq": since[1]}}
 
 
 @dataclass(slots=True)
@@ -27,30 +46,12 @@ class Room:
     """A room that the client is in."""
 
     name: str
-    events: list[str] | None
-    overflow: str | None
+    options: JoinOptions
     position: Position
+    """Of the last event, critical ones aside: those overtake others, which are then still to come."""
     replay: int = 0
     """So many events of the replay are still to come; then the room has got to ``target``."""
     target: int = 0
-
-    def join_data(self, since: Position | None) -> dict[str, Any]:
-        """The ``data`` of the ``join`` that restores this membership."""
-        return join_data(self.events, since, self.overflow)
-
-
-def join_data(
-    events: Iterable[str] | None, since: tuple[str, int] | None, overflow: str | None
-) -> dict[str, Any]:
-    """The ``data`` of a ``join``."""
-    data: dict[str, Any] = {}
-    if since is not None:
-        data["since"] = {"epoch": since[0], "seq": since[1]}
-    if events is not None:
-        data["events"] = list(events)
-    if overflow is not None:
-        data["overflow"] = overflow
-    return data
 
 
 @dataclass(slots=True)
@@ -69,19 +70,18 @@ class Rooms:
     """Message ids that are remembered."""
     joined: dict[str, Room] = field(default_factory=dict)
     _orders: OrderedDict[str, _Order] = field(default_factory=OrderedDict)
+    _unsaid: dict[str, Lost] = field(default_factory=dict)
     _mids: OrderedDict[tuple[str | None, str], None] = field(default_factory=OrderedDict)
 
-    def join(
-        self, reply: Joined, events: list[str] | None, since: Position | None, overflow: str | None
-    ) -> Lost | None:
+    def join(self, reply: Joined, options: JoinOptions, since: Position | None) -> Lost | None:
         """Take note of a reply to ``join``; returns what the gateway could not bring back."""
         position = reply.position
         known = self.joined.get(reply.room)
         if since is None and known is not None and known.position.epoch == reply.epoch:
             # Joined again, in mid-stream: what was asked for earlier may still be on its way.
-            known.events, known.overflow = events, overflow
+            known.options = options
             return None
-        room = Room(reply.room, events, overflow, position)
+        room = Room(reply.room, options, position)
         self.joined[reply.room] = room
         if since is None:
             return None
@@ -93,7 +93,10 @@ class Rooms:
             return None
         if since.epoch != reply.epoch:
             return lost(reply.room, since, None, "epoch")
-        return lost(reply.room, since, max(since.seq, reply.seq - reply.replayed), "history")
+        # The gateway says exactly what, in its very next message. If it does not, this is said instead.
+        last = max(since.seq, reply.seq - reply.replayed)
+        self._unsaid[reply.room] = lost(reply.room, since, last, "history")
+        return None
 
     def leave(self, name: str) -> Room | None:
         """Forget a room."""
@@ -105,39 +108,51 @@ class Rooms:
             order.interrupted = True
 
     def check(self, envelope: Envelope) -> list[Event]:
-        """What to hand on for an ``event`` or ``lost`` from the gateway: nothing, it, or a loss and it."""
+        """What to hand on for a message from the gateway: losses that come before it, then perhaps itself."""
+        items: list[Event] = [
+            loss
+            for name, loss in self._unsaid.items()
+            if not (envelope.t == "lost" and envelope.room == name)
+        ]
         if envelope.t == "lost":
-            return [_announced(envelope)]
-        loss: Lost | None = None
+            return [*items, _announced(envelope)]
+        if envelope.t != "event":
+            return items
         epoch, seq = envelope.epoch, envelope.seq
         if epoch is not None and seq is not None:
             last = self._last(envelope.room, epoch)
             if last is not None and seq <= last:
-                return []
+                return items
             order = self._orders.get(epoch) if envelope.room is None else None
             if order is not None and order.interrupted and seq > order.seq + 1:
-                loss = lost(None, Position(epoch, order.seq), seq - 1, "disconnected")
-        if envelope.mid is not None and (envelope.room, envelope.mid) in self._mids:
-            return []
-        event = _event(envelope)
-        return [event] if loss is None else [loss, event]
+                items.append(lost(None, Position(epoch, order.seq), seq - 1, "disconnected"))
+        if envelope.mid is None or (envelope.room, envelope.mid) not in self._mids:
+            items.append(_event(envelope))
+        return items
 
     def seen(self, envelope: Envelope) -> None:
-        """The message was handed on, or known to be a duplicate.
+        """What ``check`` returned was handed on.
 
-        A ``lost`` moves nothing: it may overtake older events, which would then pass for duplicates.
+        A ``lost`` or a critical event moves no position: it may overtake older events, which would then
+        pass for duplicates.
         """
-        if envelope.t == "lost":
+        self._unsaid.clear()
+        if envelope.t != "event":
             return
         if envelope.mid is not None and self.window:
             self._mids[envelope.room, envelope.mid] = None
             if len(self._mids) > self.window:
                 self._mids.popitem(last=False)
         epoch, seq = envelope.epoch, envelope.seq
-        if epoch is None or seq is None or not self._advance(envelope.room, epoch, seq):
+        if epoch is None or seq is None:
             return
+        last = self._last(envelope.room, epoch)
+        if last is not None and seq <= last:
+            return
+        if not envelope.critical:
+            self._advance(envelope.room, epoch, seq)
         room = None if envelope.room is None else self.joined.get(envelope.room)
-        if room is not None and room.replay:
+        if room is not None and room.replay and seq <= room.target:
             room.replay -= 1
             if not room.replay:
                 # Newer ones than the last replayed were held back by the filter: nothing to ask for.
@@ -151,11 +166,7 @@ class Rooms:
         room = self.joined.get(name)
         return room.position.seq if room is not None and room.position.epoch == epoch else None
 
-    def _advance(self, name: str | None, epoch: str, seq: int) -> bool:
-        """Move on to ``seq``; False when that is not forward."""
-        last = self._last(name, epoch)
-        if last is not None and seq <= last:
-            return False
+    def _advance(self, name: str | None, epoch: str, seq: int) -> None:
         if name is None:
             self._orders[epoch] = _Order(seq)
             self._orders.move_to_end(epoch)
@@ -163,7 +174,6 @@ class Rooms:
                 self._orders.popitem(last=False)
         elif name in self.joined:
             self.joined[name].position = Position(epoch, seq)
-        return True
 
 
 def lost(room: str | None, since: Position, to_seq: int | None, reason: str) -> Lost:
@@ -181,6 +191,7 @@ def _event(envelope: Envelope) -> Event:
         ts=envelope.ts,
         mid=envelope.mid,
         sender=envelope.sender,
+        critical=envelope.critical is True,
     )
 
 

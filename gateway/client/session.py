@@ -89,7 +89,7 @@ class Session:
                 if policy is not None and lived >= policy.stable:
                     failures = 0
             failures += 1
-            if policy is None or not again:
+            if policy is None or not again or (self.info is None and not self.options.retry_first):
                 return error
             if policy.exhausted(failures):
                 gave_up = ReconnectFailed(failures - 1)

@@ -26,6 +26,9 @@ __all__ = ["Peer", "Refusal", "ScriptedGateway", "beside", "take"]
 URL = "ws://gateway.example"
 WELCOME = {"connection": "n1-1", "org": "acme", "user": "alice", "node": "n1", "heartbeat": 30.0}
 
+HANDSHAKE = 60.0
+"""Seconds after which a client that asked for nothing is forgotten."""
+
 Responder = Callable[["Peer", Envelope], Awaitable[None]]
 
 
@@ -102,7 +105,7 @@ class ScriptedGateway:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._peers, self._accepted = trio.open_memory_channel[Peer](100)
+        self._peers, self.accepted = trio.open_memory_channel[Peer](100)
         self.plan: deque[Exception | Refusal | str | None] = deque()
         self.dials: list[float] = []
         self.welcome: dict[str, Any] = dict(WELCOME)
@@ -144,24 +147,43 @@ class ScriptedGateway:
 
     async def peer(self) -> Peer:
         """The next connection that was accepted and welcomed."""
-        return await self._accepted.receive()
+        return await self.accepted.receive()
 
     async def _serve(self, stream: trio.abc.Stream, step: Refusal | str | None) -> None:
         if step == "silent":
             while await stream.receive_some():
                 pass
             return
+        if step == "deaf":
+            await self._greet_and_ignore(stream)
+            return
         if step == "eof":
             await stream.receive_some()
             await trio.aclose_forcefully(stream)
             return
-        async with trio.open_nursery() as nursery:
-            request = await trio_websocket.wrap_server_stream(nursery, stream)
-            if isinstance(step, Refusal):
-                await request.reject(step.status, extra_headers=step.headers, body=step.body)
-            else:
-                await self._welcome(request, stream, silent=step == "unwelcome")
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.move_on_after(HANDSHAKE) as scope:  # trio-websocket would wait for ever
+                    request = await trio_websocket.wrap_server_stream(nursery, stream)
+                if scope.cancelled_caught:
+                    nursery.cancel_scope.cancel()
+                elif isinstance(step, Refusal):
+                    await request.reject(step.status, extra_headers=step.headers, body=step.body)
+                else:
+                    await self._welcome(request, stream, silent=step == "unwelcome")
+        except* trio_websocket.ConnectionClosed:
+            pass  # the client went away during the handshake
         await trio.aclose_forcefully(stream)
+
+    async def _greet_and_ignore(self, stream: trio.abc.Stream) -> None:
+        """Welcome the client, then read without ever answering."""
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                request = await trio_websocket.wrap_server_stream(nursery, stream)
+                await self._welcome(request, stream, silent=False)
+                scope.cancel()
+        while await stream.receive_some():
+            pass
 
     async def _welcome(
         self, request: trio_websocket.WebSocketRequest, stream: trio.abc.Stream, *, silent: bool

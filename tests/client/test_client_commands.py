@@ -29,6 +29,7 @@ from gateway.client import (
     UnexpectedReply,
 )
 from protocol.envelope import Envelope
+from protocol.events import MessageNew, TaskCreated
 from tests.client.scripted import Peer, ScriptedGateway, beside, take
 
 
@@ -100,6 +101,12 @@ CASES: dict[str, tuple[Call, dict[str, Any], dict[str, Any], Any]] = {
         {"t": "publish", "event": "x", "mid": "m1"},
         {"seq": 4, "epoch": "o"},
         Published(room=None, epoch="o", seq=4, mid="m1"),
+    ),
+    "publish what is critical": (
+        lambda c: c.publish("r", "x", mid="m1", critical=True),
+        {"t": "publish", "room": "r", "event": "x", "mid": "m1", "critical": True},
+        {"room": "r", "seq": 4, "epoch": "e"},
+        Published(room="r", epoch="e", seq=4, mid="m1"),
     ),
     "send to a user": (
         lambda c: c.send("x", [1, None], user="bob"),
@@ -225,14 +232,28 @@ async def test_events_arrive_as_they_are(scripted: ScriptedGateway, codec: str) 
     fields = {"room": "r", "event": "x", "data": {"a": [1.5, None, "ü"]}, "seq": 4, "epoch": "e", "ts": 5}
     async with scripted.connect(codec=codec) as client:
         peer = await scripted.peer()
-        await peer.send("event", **fields, mid="m", sender="bob")
+        await peer.send("event", **fields, mid="m", sender="bob", critical=True)
         await peer.send("event", event="direct")
         await peer.send("lost", room="r", epoch="e", data={"from": 5, "to": 9, "reason": "slow"})
         assert await take(client, 3) == [
-            Event(**fields, mid="m", sender="bob"),
+            Event(**fields, mid="m", sender="bob", critical=True),
             Event(event="direct"),
             Lost(room="r", epoch="e", from_seq=5, to_seq=9, reason="slow"),
         ]
+
+
+async def test_events_of_the_catalogue(scripted: ScriptedGateway) -> None:
+    async with scripted.connect() as client:
+        peer = await scripted.peer()
+        event = TaskCreated(task="t1", title="Sort")
+        async with beside(partial(peer.answer, room="tasks", epoch="e", seq=1)):
+            await client.emit(event)
+        (command,) = peer.commands
+        assert (command.room, command.event, command.data) == ("tasks", "task_created", event.to_data())
+        with pytest.raises(ValueError, match="needs a room"):
+            await client.emit(MessageNew(text="hi"))
+        with pytest.raises(ValueError, match="task"):
+            await client.emit(TaskCreated(task=""))
 
 
 async def test_every_publish_has_a_message_id_of_its_own(scripted: ScriptedGateway) -> None:

@@ -134,6 +134,21 @@ async def test_the_first_connection_has_its_tries_too(scripted: ScriptedGateway,
     assert scripted.dials == [0, 0.5, 1.5]
 
 
+async def test_a_command_line_does_not_wait_for_the_first_connection(
+    scripted: ScriptedGateway, clock: MockClock
+) -> None:
+    scripted.plan.extend([OSError("nobody"), None, OSError("away"), None])
+    with pytest.raises(ConnectionFailed, match="nobody"):
+        async with scripted.connect(retry_first=False):
+            pytest.fail("not connected")
+    async with scripted.connect(retry_first=False, reconnect=EXACT) as client:
+        await (await scripted.peer()).drop()
+        await scripted.peer()
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.state == "connected"
+    assert scripted.dials == [0, 0, 0.5, 1.5]
+
+
 async def test_a_welcome_that_is_none_is_final(scripted: ScriptedGateway) -> None:
     scripted.welcome = {"org": "acme"}
     with pytest.raises(ConnectionFailed, match="connection"):

@@ -39,7 +39,7 @@ def since(command: Envelope) -> tuple[str, int]:
 async def test_rooms_are_rejoined_from_the_last_event(scripted: ScriptedGateway, clock: MockClock) -> None:
     async with scripted.connect() as client:
         peer = await scripted.peer()
-        await join(client, peer, seq=3, events=["a:*"], overflow="replay")
+        await join(client, peer, seq=3, events=["a:*"], overflow="conflate", key="id")
         await peer.event(4)
         await peer.event(6)
         await peer.drop()
@@ -48,7 +48,8 @@ async def test_rooms_are_rejoined_from_the_last_event(scripted: ScriptedGateway,
         assert peer.commands[0].data == {
             "since": {"epoch": "e", "seq": 6},
             "events": ["a:*"],
-            "overflow": "replay",
+            "overflow": "conflate",
+            "key": "id",
         }
         for seq in (7, 8, 9):
             await peer.event(seq)
@@ -139,6 +140,7 @@ async def test_a_first_join_with_since_announces_too(scripted: ScriptedGateway) 
         reply = {"room": "r", "epoch": "e", "seq": 9, "data": {"recovered": False, "replayed": 0}}
         async with beside(partial(peer.answer, **reply)):
             joined = await client.join("r", since=("e", 3))
+        await peer.send("lost", room="r", epoch="e", data={"from": 4, "to": 9, "reason": "history"})
         assert (joined.recovered, joined.position) == (False, ("e", 9))
         assert await take(client, 1) == [Lost(room="r", epoch="e", from_seq=4, to_seq=9, reason="history")]
 

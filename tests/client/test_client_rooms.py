@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.client import Event, Joined, Lost, Position
-from gateway.client.rooms import Rooms
+from gateway.client.rooms import JoinOptions, Rooms
 from protocol.envelope import Envelope
+
+ALL = JoinOptions()
 
 
 def event(
@@ -17,6 +19,10 @@ def event(
 ) -> Envelope:
     epoch_or_none = None if seq is None else epoch
     return Envelope("event", room=room, event="x", seq=seq, epoch=epoch_or_none, mid=mid)
+
+
+def critical(seq: int) -> Envelope:
+    return Envelope("event", room="r", event="x", seq=seq, epoch="e", mid=f"critical {seq}", critical=True)
 
 
 def receive(rooms: Rooms, envelope: Envelope) -> list[Event]:
@@ -35,7 +41,7 @@ def joined(seq: int, epoch: str = "e", **more: Any) -> Joined:
 
 def rooms_at(seq: int, window: int = 10) -> Rooms:
     rooms = Rooms(window=window)
-    assert rooms.join(joined(seq), None, None, None) is None
+    assert rooms.join(joined(seq), ALL, None) is None
     return rooms
 
 
@@ -104,7 +110,7 @@ def test_nothing_is_handed_on_twice_within_the_window(messages: list[tuple[int, 
 def test_a_replay_ends_at_the_rooms_position() -> None:
     """The filter holds back 7 to 9: after the replay they need not be asked for again."""
     rooms = Rooms(window=10)
-    rooms.join(joined(9, recovered=True, replayed=2), None, Position("e", 3), None)
+    rooms.join(joined(9, recovered=True, replayed=2), ALL, Position("e", 3))
     assert position(rooms) == ("e", 3)
     receive(rooms, event(4))
     assert position(rooms) == ("e", 4)
@@ -114,20 +120,62 @@ def test_a_replay_ends_at_the_rooms_position() -> None:
 
 def test_a_replay_of_nothing_is_at_the_rooms_position() -> None:
     rooms = Rooms(window=10)
-    assert rooms.join(joined(9, recovered=True), None, Position("e", 3), None) is None
+    assert rooms.join(joined(9, recovered=True), ALL, Position("e", 3)) is None
     assert position(rooms) == ("e", 9)
 
 
-def test_a_hole_in_the_history_is_a_loss() -> None:
+def test_a_hole_in_the_history_is_a_loss_that_the_gateway_announces() -> None:
     rooms = Rooms(window=10)
-    lost = rooms.join(joined(9, recovered=False, replayed=2), None, Position("e", 3), None)
-    assert lost == Lost(room="r", epoch="e", from_seq=4, to_seq=7, reason="history")
-    assert numbers(rooms, event(8), event(9)) == [8, 9]
+    assert rooms.join(joined(9, recovered=False, replayed=1), ALL, Position("e", 3)) is None
+    announced = Envelope("lost", room="r", epoch="e", data={"from": 4, "to": 7, "reason": "history"})
+    assert receive(rooms, announced) == [Lost(room="r", epoch="e", from_seq=4, to_seq=7, reason="history")]
+    assert numbers(rooms, event(9)) == [9]
+
+
+def test_a_hole_that_the_gateway_does_not_announce_is_a_loss_all_the_same() -> None:
+    for following in (event(8), event(8, room="other"), Envelope("pong", id=1)):
+        rooms = Rooms(window=10)
+        rooms.join(joined(9, recovered=False, replayed=2), ALL, Position("e", 3))
+        lost, *_ = receive(rooms, following)
+        assert lost == Lost(room="r", epoch="e", from_seq=4, to_seq=7, reason="history")
+        assert numbers(rooms, event(8), event(9))[-1] == 9, "once"
+
+
+def test_announcements_belong_to_their_room() -> None:
+    rooms = Rooms(window=10)
+    for name in ("a", "b"):
+        reply = Joined(room=name, epoch="e", seq=9, recovered=False)
+        rooms.join(reply, ALL, Position("e", 3))
+    announced = Envelope("lost", room="b", epoch="e", data={"from": 4, "to": 5, "reason": "history"})
+    assert [(item.room, item.to_seq) for item in receive(rooms, announced) if isinstance(item, Lost)] == [
+        ("a", 9),
+        ("b", 5),
+    ]
+
+
+def test_critical_events_overtake_without_making_others_duplicates() -> None:
+    rooms = rooms_at(3)
+    assert numbers(rooms, critical(7), event(4), event(5)) == [7, 4, 5]
+    assert position(rooms) == ("e", 5), "6 is still to come, so a rejoin has to ask for it"
+    assert numbers(rooms, event(6), critical(7), event(8)) == [6, 8], "the replay of 7 is known by its id"
+
+
+def test_a_critical_event_does_not_count_as_part_of_a_replay_that_it_overtakes() -> None:
+    rooms = Rooms(window=10)
+    rooms.join(joined(5, recovered=True, replayed=2), ALL, Position("e", 3))
+    assert numbers(rooms, critical(6), event(4), event(5), event(7)) == [6, 4, 5, 7]
+
+
+def test_a_replay_may_hold_critical_events() -> None:
+    rooms = Rooms(window=10)
+    rooms.join(joined(5, recovered=True, replayed=2), ALL, Position("e", 3))
+    assert numbers(rooms, event(4), critical(5)) == [4, 5]
+    assert position(rooms) == ("e", 5)
 
 
 def test_a_new_epoch_is_a_loss_without_end() -> None:
     rooms = Rooms(window=10)
-    lost = rooms.join(joined(2, "new", recovered=False, replayed=2), None, Position("old", 30), None)
+    lost = rooms.join(joined(2, "new", recovered=False, replayed=2), ALL, Position("old", 30))
     assert lost == Lost(room="r", epoch="old", from_seq=31, to_seq=None, reason="epoch")
     assert numbers(rooms, event(1, epoch="new"), event(2, epoch="new")) == [1, 2]
 
@@ -135,9 +183,10 @@ def test_a_new_epoch_is_a_loss_without_end() -> None:
 def test_joining_again_keeps_the_position() -> None:
     """Event 8 may still be on its way when the reply says 9."""
     rooms = rooms_at(7)
-    rooms.join(joined(9), ["x"], None, "conflate")
+    options = JoinOptions(["x"], "conflate", "id")
+    rooms.join(joined(9), options, None)
     room = rooms.joined["r"]
-    assert (room.events, room.overflow, room.position) == (["x"], "conflate", ("e", 7))
+    assert (room.options, room.position) == (options, ("e", 7))
     assert numbers(rooms, event(8)) == [8]
 
 
@@ -149,7 +198,7 @@ def test_joining_again_with_since_repairs_without_duplicates() -> None:
         Lost(room="r", epoch="e", from_seq=5, to_seq=6, reason="slow"),
     ]
     receive(rooms, event(7, mid="seven"))
-    rooms.join(joined(7, recovered=True, replayed=4), None, Position("e", 3), None)
+    rooms.join(joined(7, recovered=True, replayed=4), ALL, Position("e", 3))
     replay = [event(4, mid="four"), event(5, mid="five"), event(6, mid="six"), event(7, mid="seven")]
     assert numbers(rooms, *replay) == [5, 6]
     assert position(rooms) == ("e", 7)
