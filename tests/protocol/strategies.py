@@ -67,5 +67,5 @@ envelopes = st.builds(
     message=st.none() | texts | st.text("x", min_size=200, max_size=300),
 )
 
-anything = nested(scalars | st.integers(MIN_INT * 4, MAX_INT * 4))
-"""Values that may be too deep, or integers that may be too large."""
+anything = nested(scalars | st.integers(-(2**64), 2**64 - 1))
+"""Values that may be too deep, or integers that may be too large; CBOR has none beyond."""

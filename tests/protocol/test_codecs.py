@@ -148,6 +148,14 @@ def test_no_tag_reaches_a_decoder(tagged: bytes) -> None:
         CBOR.decode(bytes.fromhex("a3 00 01 01 0f 05") + tagged)
 
 
+def test_every_tag_is_answered_with_the_refusal() -> None:
+    no_tags = protocol.cbor._NoTags()
+    assert dict(no_tags) == {}
+    assert len(no_tags) == 0
+    for tag in (0, 2, 28, 55799, 2**64 - 1):
+        assert no_tags.get(tag) is protocol.cbor._refuse_tag
+
+
 @given(st.sampled_from([b"\x5f\x41a\xff", b"\x7f\x61a\xff", b"\x9f\xff", b"\xbf\xff", b"\x81\x9f\xff"]))
 def test_no_indefinite_length(item: bytes) -> None:
     with pytest.raises(ProtocolError, match="indefinite lengths are not allowed"):

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from protocol.cbor import CBOR
+from protocol.envelope import Envelope
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
+from protocol.json import JSON
+from protocol.values import check_value, find_problem
+from tests.protocol.strategies import values, wrap
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+@given(values)
+def test_every_value_of_the_model_is_good(value: Any) -> None:
+    assert check_value(value) is value
+
+
+def test_tuples_travel_as_arrays() -> None:
+    value = check_value({"a": (1, ("b", None))})
+    for codec in (JSON, CBOR):
+        assert codec.decode(codec.encode(Envelope(t="ping", data=value))).data == {"a": [1, ["b", None]]}
+
+
+@pytest.mark.parametrize(
+    "value, problem",
+    [
+        (b"x", "a byte string is not a value"),
+        (float("nan"), "a number is not finite"),
+        (float("-inf"), "a number is not finite"),
+        (2**63, "an integer is outside 64 bits"),
+        (-(2**63) - 1, "an integer is outside 64 bits"),
+        ("\ud800", "text holds a lone surrogate"),
+        (["\ud83d", "\ude00"], "text holds a lone surrogate"),
+        ({"\ud800": 1}, "text holds a lone surrogate"),
+        ({1: 2}, "a map's key is not text"),
+        ({b"a": 2}, "a map's key is not text"),
+        ({True: 2}, "a map's key is not text"),
+        ({1, 2}, "set is not a value"),
+        (datetime.now(UTC), "datetime is not a value"),
+        (Colour.RED, "Colour is not a value"),
+        (object(), "object is not a value"),
+    ],
+)
+def test_what_is_outside_the_model(value: object, problem: str) -> None:
+    for inside in (value, [value], {"k": [0, value]}, (value,)):
+        with pytest.raises(ProtocolError) as caught:
+            check_value(inside, "result")
+        assert caught.value.code is ErrorCode.BAD_FIELD
+        assert caught.value.fatal is None
+        assert caught.value.message == f"result: {problem}"
+
+
+@pytest.mark.parametrize("is_map", [False, True])
+def test_depth_counts_the_envelope(is_map: bool) -> None:
+    assert check_value(wrap(1, [is_map] * 15))
+    with pytest.raises(ProtocolError, match="nested deeper than 16") as caught:
+        check_value(wrap(1, [is_map] * 16))
+    assert caught.value.fatal is None, "for a value that came another way"
+    with pytest.raises(ProtocolError, match="nested deeper than 16") as caught:
+        find_problem(wrap(1, [is_map] * 16))
+    assert caught.value.fatal is CloseCode.INVALID_DATA
+
+
+def test_a_value_that_contains_itself_is_too_deep() -> None:
+    cycle: list[object] = []
+    cycle.append(cycle)
+    with pytest.raises(ProtocolError, match="nested deeper"):
+        check_value(cycle)
