@@ -1,0 +1,217 @@
+"""Bad requests: each gets a clear problem document, and harms nobody else."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import trio
+
+from gateway.app import Gateway
+from tests.rest.api import Api, problem, success
+from tests.support import SECRET, connected, running_gateway
+
+JSON = {"Content-Type": "application/json"}
+GETS = ["/stats", "/connections", "/connections/c", "/rooms", "/rooms/r/history", "/rooms/r/presence"]
+POSTS = [
+    "/auth/token",
+    "/auth/refresh",
+    "/auth/ticket",
+    "/auth/revoke",
+    "/broadcast",
+    "/users/u/send",
+    "/connections/c/send",
+    "/connections/c/disconnect",
+    "/batch",
+]
+WITH_BODY = [path for path in POSTS if path != "/auth/ticket"]
+EVERY = [("GET", path) for path in GETS] + [("POST", path) for path in POSTS]
+
+
+def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    return jwt.encode({"org": "acme", **claims}, secret, algorithm=algorithm)
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+
+async def test_every_operation_is_tried(openapi: dict[str, Any]) -> None:
+    """A new operation belongs into the lists above."""
+    secured = sum(
+        operation.get("security") != [] for path in openapi["paths"].values() for operation in path.values()
+    )
+    assert secured == len(EVERY)
+
+
+@pytest.mark.parametrize(("method", "path"), EVERY)
+async def test_every_operation_needs_a_good_token(api: Api, method: str, path: str) -> None:
+    expired = signed(exp=1)
+    forged = signed("another-secret-another-secret-another-secret")
+    assert "token" in problem(await api.request(method, path, token=""), 401, 200)
+    assert "expired" in problem(await api.request(method, path, token=expired), 401, 201)
+    assert "signature" in problem(await api.request(method, path, token=forged), 401, 200)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "nonsense",
+        "a.b.c",
+        "x" * 15_000,
+        signed(SECRET * 2, algorithm="HS512"),
+        jwt.encode({"org": "acme"}, "", algorithm="none"),
+        signed(org=""),
+        signed(org=7),
+        signed(org=None),
+    ],
+    ids=["nonsense", "dots", "long", "algorithm", "none", "no org", "org 7", "org null"],
+)
+async def test_bad_tokens_are_refused(api: Api, token: str) -> None:
+    problem(await api.get("/stats", token=token), 401, 200)
+
+
+@pytest.mark.parametrize("header", ["Basic YTpi", "Bearer", "bearer", "Token abc", "x"])
+async def test_other_authorization_is_refused(api: Api, header: str) -> None:
+    problem(await api.get("/stats", token="", headers={"Authorization": header}), 401, 200)
+
+
+async def test_refusals_are_counted(api: Api, gateway: Gateway) -> None:
+    await api.get("/stats", token="")
+    await api.get("/stats", token=signed(exp=1))
+    await api.get("/stats?org=globex")
+    text = (await api.client.get("/metrics")).text
+    for code in (200, 201, 204):
+        assert f'trireme_http_errors_total{{code="{code}"}} 1.0' in text
+
+
+async def test_tokens_are_not_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    good, bad = api.token(user="alice"), signed("another-secret-another-secret-another-secret")
+    await api.get("/stats", token=good)
+    await api.get("/stats", token=bad)
+    await api.post("/broadcast", {"event": 1}, token=good)
+    for token in (good, bad):
+        assert token.rpartition(".")[2] not in caplog.text
+
+
+# --- bodies -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", WITH_BODY)
+async def test_bodies_must_be_json_objects(api: Api, path: str) -> None:
+    async def post(content: bytes, headers: Any = JSON) -> Any:
+        return await api.request("POST", path, content=content, headers=headers)
+
+    good = b'{"event": "e", "operations": [], "org": "acme"}'
+    for content in (b"{", b"no json", b"\xff\xfe", good[:-1], good * 2, good[:-1] + b', "x": NaN}'):
+        problem(await post(content), 400, 100)
+    for text in (b"\xff", b"\xed\xa0\x80", b"\x00", b"\\x"):
+        problem(await post(good.replace(b'"e"', b'"' + text + b'"')), 400, 100)
+    for content in (b"[]", b"7", b"null", b'"text"'):
+        problem(await post(content), 400, 104)
+    problem(await post(b"{}", {"Content-Type": "text/plain"}), 415, 100)
+    problem(await post(b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}), 415, 100)
+
+
+async def test_an_empty_body_is_refused_where_one_is_needed(api: Api) -> None:
+    problem(await api.request("POST", "/broadcast", headers=JSON), 400, 100)
+    problem(await api.request("POST", "/broadcast"), 400, 100)
+
+
+async def test_nesting_without_end_is_refused(api: Api) -> None:
+    content = b'{"event":"e","data":' + b"[" * 500_000
+    detail = problem(await api.request("POST", "/broadcast", content=content, headers=JSON), 400, 100)
+    assert "nested" in detail or "JSON" in detail
+
+
+async def test_a_body_that_is_too_large_is_refused(api: Api, gateway: Gateway) -> None:
+    limit = gateway.settings.limits.body_bytes
+    fits = b'{"event":"e","data":"' + b"x" * (limit - 23) + b'"}'
+    assert len(fits) == limit
+    success(await api.request("POST", "/broadcast", content=fits, headers=JSON))
+    detail = problem(await api.request("POST", "/broadcast", content=fits + b" ", headers=JSON), 413, 404)
+    assert str(limit) in detail
+
+    async def chunks() -> Any:
+        for _ in range(limit // 65536 + 1):
+            yield b" " * 65536
+
+    problem(await api.request("POST", "/broadcast", content=chunks(), headers=JSON), 413, 404)
+
+
+# --- paths and methods ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api", "/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v2/stats", "/x%00y", "/assets/", "/%2e%2e"],
+)
+async def test_unknown_paths(api: Api, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        problem(await api.client.request(method, path, content=b"{}"), 404, 109)
+
+
+@pytest.mark.parametrize(("method", "path"), EVERY)
+async def test_wrong_methods_say_which_are_right(api: Api, method: str, path: str) -> None:
+    for wrong in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {method}:
+        response = await api.request(wrong, path)
+        problem(response, 405, 102)
+        assert method in response.headers["Allow"].split(", ")
+
+
+async def test_query_parameters_are_checked(api: Api) -> None:
+    for query in ("limit=0", "limit=1001", "limit=x", "limit=1.5", "limit=", "limit=" + "9" * 5000):
+        assert "limit" in problem(await api.get(f"/connections?{query}"), 400, 104)
+    problem(await api.get("/connections?user=%FF"), 400, 104)
+    success(await api.get("/connections?unknown=1"))
+
+
+async def test_head_and_options_are_answered(api: Api) -> None:
+    response = await api.request("HEAD", "/stats")
+    assert (response.status_code, response.content) == (200, b"")
+    response = await api.request("OPTIONS", "/stats")
+    assert "GET" in response.headers["Allow"]
+
+
+# --- failures of our own ----------------------------------------------------------------------------------
+
+
+async def test_a_crash_is_a_problem_without_a_traceback(
+    api: Api, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def crash(org: str | None) -> Any:
+        raise RuntimeError("the inside of the gateway")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.hub, "stats", crash)
+        response = await api.get("/stats")
+    problem(response, 500, 500)
+    assert "inside" not in response.text
+    assert "the inside of the gateway" in caplog.text
+    success(await api.get("/stats"))
+
+
+async def test_a_handler_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_gateway(connection={"command_timeout": 0.05}) as gateway:
+
+        async def hang(token: str) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(gateway.auth, "verify", hang)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
+            response = await client.get("/api/v1/stats", headers={"Authorization": "Bearer x"})
+        problem(response, 503, 303)
+        assert response.headers["Retry-After"] == "1"
+
+
+async def test_bad_requests_harm_nobody_else(api: Api, gateway: Gateway) -> None:
+    async with connected(gateway) as alice, trio.open_nursery() as nursery:
+        await alice.ask("join", room="r")
+        for number in range(20):
+            nursery.start_soon(api.post, f"/users/{number}/send", {"event": number})
+            nursery.start_soon(api.get, "/nothing")
+        place = success(await api.post("/broadcast", {"room": "r", "event": "e"}))
+        assert (await alice.event()).mid == place["mid"]
