@@ -14,6 +14,7 @@ takes 0.4 µs where a loop over the bytes takes 9 µs.
 
 from __future__ import annotations
 
+import codecs
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -76,14 +77,21 @@ def cut_frames(chunk: bytes) -> Cut:
         else:  # a 64-bit length
             return Cut(frames, start, True)
         stop = body + length
-        if stop > end:
-            break
+        whole = stop <= end
+        if not whole:
+            # Of a frame still coming in, only text is looked at: whether it can become UTF-8 at all.
+            if opcode != TEXT or end <= body:
+                break
+            stop = end
+            length = stop - body
         payload = (
             int.from_bytes(chunk[body:stop], "little")
             ^ int.from_bytes((chunk[body - 4 : body] * (length // 4 + 1))[:length], "little")
         ).to_bytes(length, "little")
-        if opcode == TEXT and not payload.isascii() and not _is_utf8(payload):
+        if opcode == TEXT and not payload.isascii() and not _is_utf8(payload, whole):
             return Cut(frames, start, True)
+        if not whole:
+            break
         if opcode == CLOSE and parse_close(payload) is None:
             return Cut(frames, start, True)
         frames.append((opcode, payload))
@@ -94,9 +102,9 @@ def cut_frames(chunk: bytes) -> Cut:
 _FAST: Final = frozenset({TEXT, BINARY, CLOSE, PING, PONG})
 
 
-def _is_utf8(payload: bytes) -> bool:
+def _is_utf8(payload: bytes, whole: bool) -> bool:
     try:
-        payload.decode()
+        codecs.utf_8_decode(payload, "strict", whole)
     except UnicodeDecodeError:
         return False
     return True

@@ -123,6 +123,20 @@ def test_what_the_first_two_bytes_forbid_is_not_waited_for(foreign: bytes) -> No
     assert cut_frames(foreign[:2]) == Cut([], 0, True)
 
 
+@given(start=st.text(st.characters(codec="utf-8"), max_size=40), mask=MASKS, size=st.integers(0, 3000))
+@settings(deadline=None)
+def test_text_that_cannot_become_utf8_is_not_waited_for(start: str, mask: bytes, size: int) -> None:
+    good = start.encode()
+    frame = client_frame(TEXT, good + b"\xf8" + b"." * size, mask=mask)
+    head = len(frame) - len(good) - 1 - size
+    for stop in range(head + len(good) + 1):
+        assert cut_frames(frame[:stop]) == Cut([], 0, False)
+    for stop in range(head + len(good) + 1, len(frame), 97):
+        assert cut_frames(frame[:stop]) == Cut([], 0, True)
+    binary = client_frame(BINARY, good + b"\xf8" + b"." * size, mask=mask)
+    assert cut_frames(binary[:-1]) == Cut([], 0, False)
+
+
 @st.composite
 def chunked(draw: st.DrawFn) -> tuple[list[tuple[int, bytes]], list[bytes]]:
     """Frames, and their bytes in arbitrary chunks."""
