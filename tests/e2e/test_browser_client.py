@@ -195,7 +195,10 @@ async def test_fifty_clients_at_once(gateway: Gateway) -> None:
                         if (heard.push([seq, data]) === tokens.length) done(heard);
                     });
                 }));
-                await Promise.all(clients.map((client) => client.connect()));
+                // Chromium itself delays more than a dozen attempts at a time, by seconds.
+                for (let first = 0; first < clients.length; first += 10) {
+                    await Promise.all(clients.slice(first, first + 10).map((client) => client.connect()));
+                }
                 await Promise.all(clients.map((client) => client.join("harbour")));
                 await Promise.all(clients.map((client, n) => client.publish("harbour", "hello", n)));
                 return Promise.all(all);
