@@ -1,0 +1,176 @@
+"""Imports run one way: what each part may know of the others, read from the sources.
+
+A part is ``protocol`` or what lies directly in ``gateway``. A new part needs a line here, so
+that somebody has thought about where it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EVERYBODY = {"gateway"}
+
+# Part → what of ours it may import besides itself, protocol and the version in ``gateway``.
+MAY_IMPORT: dict[str, set[str]] = {
+    "protocol": set(),
+    "gateway": set(),
+    "gateway.settings": set(),
+    "gateway.configuration": {"gateway.settings"},
+    "gateway.logs": {"gateway.settings"},
+    "gateway.problems": set(),
+    "gateway.wire": {"gateway.settings", "gateway.problems"},
+    "gateway.broker": {"gateway.settings"},
+    "gateway.auth": {"gateway.settings"},
+    "gateway.store": {"gateway.settings"},
+    "gateway.limits": {"gateway.settings", "gateway.auth.identity"},
+    "gateway.hub": {
+        *("gateway.settings", "gateway.auth.identity", "gateway.broker"),
+        *("gateway.wire.outbox", "gateway.wire.flusher"),
+    },
+    "gateway.metrics": {"gateway.hub"},
+    "gateway.session": {
+        *("gateway.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
+        *("gateway.limits", "gateway.wire"),
+    },
+    "gateway.rest": {
+        *("gateway.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
+        *("gateway.limits", "gateway.metrics", "gateway.store"),
+    },
+    "gateway.client": set(),
+    "gateway.web": set(),
+    "gateway.app": EVERYBODY,
+    "gateway.testing": EVERYBODY,
+    # The command line.
+    "gateway.arguments": {"gateway.auth.identity"},
+    "gateway.diagnosis": {"gateway.settings", "gateway.configuration", "gateway.auth"},
+    "gateway.remote": {"gateway.client", "gateway.arguments"},
+    "gateway.cli": EVERYBODY,
+    "gateway.__main__": EVERYBODY,
+}
+
+# All that protocol/ may use: nothing here opens a file or a socket, or runs a loop.
+PURE = {
+    *(
+        "__future__",
+        "collections",
+        "enum",
+        "functools",
+        "io",
+        "json",
+        "re",
+        "struct",
+        "time",
+        "types",
+        "typing",
+    ),
+    *("weakref", "cbor2", "msgspec"),
+}
+IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+
+
+def part_of(module: str) -> str:
+    names = module.split(".")
+    return names[0] if names[0] == "protocol" else ".".join(names[:2])
+
+
+def module_of(path: Path) -> str:
+    names = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Name every module that is imported anywhere; ``from package import module`` names both."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "imports are absolute here"
+            yield node.module
+            if node.module in ("gateway", "protocol"):
+                yield from (
+                    f"{node.module}.{alias.name}"
+                    for alias in node.names
+                    if is_module(node.module, alias.name)
+                )
+
+
+def is_module(package: str, name: str) -> bool:
+    folder = ROOT / package
+    return (folder / f"{name}.py").exists() or (folder / name).is_dir()
+
+
+def forbidden(module: str, tree: ast.AST) -> list[str]:
+    """Return what ``module`` imports of ours and may not know."""
+    part = part_of(module)
+    allowed = {part, "protocol", *MAY_IMPORT[part]}
+    return [
+        name
+        for name in imported(tree)
+        if name.split(".")[0] in ("gateway", "protocol", "bench", "tests")
+        and name != "gateway"  # the version
+        and not any(name == known or name.startswith(known + ".") for known in allowed)
+    ]
+
+
+SOURCES = sorted([*ROOT.glob("protocol/**/*.py"), *ROOT.glob("gateway/**/*.py")])
+every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@every_source
+def test_a_module_knows_only_what_its_part_may_know(path: Path) -> None:
+    module = module_of(path)
+    assert part_of(module) in MAY_IMPORT, "say above what this new part may import"
+    assert forbidden(module, ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("protocol/**/*.py")), ids=lambda path: path.name)
+def test_protocol_is_pure(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert {name.split(".")[0] for name in imported(tree)} - {"protocol"} <= PURE
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & IMPURE_BUILTINS
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("io", "time")
+    }
+    assert attributes <= {"io.BytesIO", "time.time_ns"}
+
+
+def test_the_table_has_no_cycle() -> None:
+    graph = {
+        part: {part_of(known) for known in knows}
+        for part, knows in MAY_IMPORT.items()
+        if knows is not EVERYBODY
+    }
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("gateway.hub.hub", "from gateway.session.session import Session"),
+        ("gateway.hub.hub", "import gateway.rest"),
+        ("gateway.hub.hub", "from gateway.wire.listener import Listener"),
+        ("gateway.hub.hub", "def f():\n    from gateway import session"),
+        ("gateway.broker.memory", "from gateway.hub.hub import Hub"),
+        ("gateway.auth.tokens", "from gateway.hub import hub"),
+        ("gateway.client.client", "from gateway.settings import Settings"),
+        ("protocol.codec", "import gateway.wire.outbox"),
+        ("gateway.app", "from tests.support import start_gateway"),
+    ],
+)
+def test_this_test_can_fail(module: str, source: str) -> None:
+    assert forbidden(module, ast.parse(source))
