@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench import harness, instructions, micro, plot, report
+from bench import harness, instructions, micro, plot, report, selfcheck
 from bench.machine import BenchError
 from bench.question import Options
 from bench.questions import QUESTIONS
 
 SCRIPTS = {
     "micro": "Micro-benchmarks: codecs and frame cutter",
+    "selfcheck": "Does the load generator notice lost, doubled and late messages? (a minute)",
     "instructions": "Instructions per delivery and per command, against what they were (needs valgrind)",
 }
 """What has no rounds and no peers."""
@@ -45,6 +46,8 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
     """Answer one question; False when something failed."""
     if name == "micro":
         return micro.main() == 0
+    if name == "selfcheck":
+        return selfcheck.main() == 0
     if name == "instructions":
         return instructions.main(update=chosen.update) == 0
     if name not in QUESTIONS:

@@ -45,7 +45,8 @@ class Subject:
     missing: Callable[[], str | None] = lambda: None
 
 
-def _module(name: str, *arguments: str) -> Callable[[Setting], Command]:
+def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
+    """A Python module that takes ``--port``, in this interpreter."""
     path = str(build.HERE.parent)
 
     def command(setting: Setting) -> Command:
@@ -192,11 +193,11 @@ _ALL = (
     Subject("ours-cbor", "Trireme, CBOR", _gateway, OURS_CBOR),
     Subject("limit", "C, one send() per event and subscriber", _limit(), PEER),
     Subject("limit-batch", "C, one send() per subscriber and read", _limit("batch"), PEER),
-    Subject("picows", "picows on uvloop", _module("bench.peers.picows_server"), PEER),
-    Subject("websockets", "websockets on uvloop", _module("bench.peers.websockets_server"), PEER),
-    Subject("fastapi", "FastAPI on uvicorn", _module("bench.peers.fastapi_server"), PEER),
-    Subject("socketio", "python-socketio on uvicorn", _module("bench.peers.socketio_server"), SOCKETIO),
-    Subject("trio-websocket", "trio-websocket", _module("bench.peers.trio_websocket_server"), PEER),
+    Subject("picows", "picows on uvloop", module("bench.peers.picows_server"), PEER),
+    Subject("websockets", "websockets on uvloop", module("bench.peers.websockets_server"), PEER),
+    Subject("fastapi", "FastAPI on uvicorn", module("bench.peers.fastapi_server"), PEER),
+    Subject("socketio", "python-socketio on uvicorn", module("bench.peers.socketio_server"), SOCKETIO),
+    Subject("trio-websocket", "trio-websocket", module("bench.peers.trio_websocket_server"), PEER),
     Subject("centrifugo", "Centrifugo, GOMAXPROCS=1", _centrifugo, CENTRIFUGO, _no_centrifugo),
 )
 SUBJECTS = {subject.name: subject for subject in _ALL}
@@ -206,18 +207,18 @@ ECHO = Dialect(publish=JSON_DATA.encode(), answer=JSON_MARK).with_pad(100 - len(
 ECHOES = {
     subject.name: subject
     for subject in (
-        Subject("ours", "bench.echo", _module("bench.echo"), ECHO),
-        Subject("picows", "picows echo", _module("bench.peers.picows_server", "--echo"), ECHO),
+        Subject("ours", "bench.echo", module("bench.echo"), ECHO),
+        Subject("picows", "picows echo", module("bench.peers.picows_server", "--echo"), ECHO),
         Subject(
             "websockets",
             "websockets echo on uvloop",
-            _module("bench.peers.websockets_server", "--echo"),
+            module("bench.peers.websockets_server", "--echo"),
             ECHO,
         ),
         Subject(
             "trio-websocket",
             "trio-websocket echo",
-            _module("bench.peers.trio_websocket_server", "--echo"),
+            module("bench.peers.trio_websocket_server", "--echo"),
             ECHO,
         ),
     )
