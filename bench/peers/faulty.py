@@ -10,6 +10,8 @@ import argparse
 import asyncio
 from http import HTTPStatus
 
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from bench.peers.rooms import Rooms
 
