@@ -161,13 +161,17 @@ class CborCodec:
 
     def decode(self, payload: bytes) -> Envelope:
         items = _read_items(payload)
+        fields: dict[str, Any] = {}
         turns = iter(items)
         try:
-            # True and 1.0 would pass for 1 in a lookup, so the type is asked too.
-            fields = {_NAMES[key]: value for key, value in zip(turns, turns, strict=True) if type(key) is int}
-            if 2 * len(fields) == len(items) and fields["v"] == VERSION and type(fields["t"]) is int:
-                fields["t"] = _KIND_NAMES[fields["t"]]
-                return msgspec.convert(fields, Envelope)
+            for key in turns:
+                if type(key) is not int:  # True and 1.0 would pass for 1 below
+                    break
+                fields[_NAMES[key]] = next(turns)
+            else:
+                if 2 * len(fields) == len(items) and fields["v"] == VERSION and type(fields["t"]) is int:
+                    fields["t"] = _KIND_NAMES[fields["t"]]
+                    return msgspec.convert(fields, Envelope)
         except (KeyError, msgspec.ValidationError):
             pass  # the careful path says what is wrong, or ignores unknown keys
         return _decode_carefully(items)

@@ -40,7 +40,8 @@ class JsonCodec:
         try:
             return _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _decode_carefully(payload)
+            pass  # the careful path says what is wrong, or ignores unknown keys
+        return _decode_carefully(payload)
 
     def encode(self, envelope: Envelope) -> bytes:
         return _encode(envelope)

@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = {
     *(
         "__future__",
+        "codecs",
         "collections",
         "enum",
         "functools",
