@@ -15,9 +15,15 @@ from protocol.names import check_pattern
 if TYPE_CHECKING:
     from gateway.session.session import Session
 
-__all__ = ["check_filter", "permit", "read"]
+__all__ = ["TokenData", "check_filter", "permit", "read"]
 
 T = TypeVar("T")
+
+
+class TokenData(msgspec.Struct):
+    """The data of ``auth`` and ``refresh``."""
+
+    token: str
 
 
 _is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch

@@ -7,6 +7,7 @@ bytes. It answers at once, or returns an awaitable. It raises ``ProtocolError`` 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,7 +17,7 @@ import structlog
 from gateway.auth.identity import Permission
 from gateway.broker.base import Position
 from gateway.hub.connection import Connection
-from gateway.session.checks import check_filter, permit, read
+from gateway.session.checks import TokenData, check_filter, permit, read
 from gateway.session.joining import SinceData, join, leave, read_since
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
@@ -39,10 +40,6 @@ Command = Callable[["Session", Connection, Envelope, int], Awaitable[None] | Non
 
 class _Patterns(msgspec.Struct):
     events: list[str]
-
-
-class _Token(msgspec.Struct):
-    token: str
 
 
 class _Send(msgspec.Struct):
@@ -68,16 +65,24 @@ def _auth(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 async def _refresh(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    identity = await session.services.auth.verify(read(envelope.data, _Token).token)
+    identity = await session.services.auth.verify(read(envelope.data, TokenData).token)
     old = connection.identity
     if identity.org != old.org or identity.user != old.user:
         raise ProtocolError(
             ErrorCode.WRONG_ORGANISATION, "the token is for another organisation or another user"
         )
+    if identity.expires is not None and identity.expires < (old.expires or math.inf):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data.token: expires before the present token")
     connection.identity = identity
     session.set_expiry(identity)
-    expires = None if identity.expires is None else {"expires": int(identity.expires * 1000)}
-    session.reply(envelope, data=expires)
+    left = [room for room in connection.memberships if not identity.grants.allows(room, Permission.JOIN)]
+    for room in left:
+        session.stop_typing(room)
+        session.services.hub.leave(connection, room)
+    data: dict[str, Any] = {"left": left} if left else {}
+    if identity.expires is not None:
+        data["expires"] = int(identity.expires * 1000)
+    session.reply(envelope, data=data or None)
 
 
 def _subscribe(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:

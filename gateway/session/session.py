@@ -27,6 +27,7 @@ from gateway.limits.guard import Guard
 from gateway.limits.limiter import Limiter
 from gateway.session.calls import Calls
 from gateway.session.catchup import CatchUp
+from gateway.session.checks import TokenData, read
 from gateway.session.commands import COMMANDS
 from gateway.session.joining import remember
 from gateway.settings import Settings
@@ -45,6 +46,8 @@ LOGIN_FAILURES: Final = frozenset(
 """Refusals that count as failed logins of their address."""
 
 log = structlog.get_logger(__name__)
+
+_AUTH_FIRST: Final = "the first message must be auth"
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ class Session:
         "_client",
         "_expires",
         "_inactive",
+        "_last_command",
         "_limiter",
         "_must_auth",
         "_notice",
@@ -111,6 +115,7 @@ class Session:
         self._must_auth = math.inf
         self._expires = math.inf
         self._inactive = math.inf
+        self._last_command = 0.0
         self._notice = math.inf
         self._limiter: Limiter | None = None
 
@@ -150,7 +155,8 @@ class Session:
             greeting["expires"] = int(identity.expires * 1000)
         self.send(Envelope("connected", id=id, ts=_now(), data=greeting))
         if settings.connection.inactivity:
-            self._inactive = trio.current_time() + settings.connection.inactivity
+            self._last_command = trio.current_time()
+            self._inactive = self._last_command + settings.connection.inactivity
         self.set_expiry(identity)
 
     def check_in(self, identity: Identity) -> None:
@@ -255,12 +261,16 @@ class Session:
             if connection is None:
                 return self._first_message(envelope)
             connection.last_activity = _now()
+            if self._inactive != math.inf:
+                self._last_command = trio.current_time()
             if self._limiter is not None:
                 self._limit(self._limiter, envelope, len(payload))
             work = command(self, connection, envelope, len(payload))
             return None if work is None else self._awaited(work, envelope)
         except ProtocolError as error:
             self.refuse(error, envelope)
+            if self.connection is None:
+                self.close(CloseCode.POLICY_VIOLATION, _AUTH_FIRST)
             return None
 
     def _limit(self, limiter: Limiter, envelope: Envelope, size: int) -> None:
@@ -298,16 +308,13 @@ class Session:
 
     def _first_message(self, envelope: Envelope) -> Awaitable[None] | None:
         if envelope.t != "auth":
-            self.close(CloseCode.POLICY_VIOLATION, "the first message must be auth")
+            self.close(CloseCode.POLICY_VIOLATION, _AUTH_FIRST)
             return None
         return self._authenticate(envelope)
 
     async def _authenticate(self, envelope: Envelope) -> None:
-        token = envelope.data.get("token") if isinstance(envelope.data, dict) else None
         try:
-            if not isinstance(token, str):
-                raise ProtocolError(ErrorCode.MISSING_FIELD, "data.token: must be text")
-            identity = await self.services.auth.verify(token)
+            identity = await self.services.auth.verify(read(envelope.data, TokenData).token)
             self.check_in(identity)
         except ProtocolError as error:
             if error.code in LOGIN_FAILURES:
@@ -349,14 +356,11 @@ class Session:
         self.plan()
 
     def _check_activity(self, now: float) -> None:
-        assert self.connection is not None
         limit = self.services.settings.connection.inactivity
-        idle = (_now() - self.connection.last_activity) / 1000
-        if idle >= limit:
+        self._inactive = self._last_command + limit
+        if now >= self._inactive:
             self._inactive = math.inf
             self.close(CloseCode.INACTIVE, f"no command for {limit:g} seconds")
-        else:
-            self._inactive = now + limit - idle
 
     # --- typing ---------------------------------------------------------------------------------
 
