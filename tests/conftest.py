@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from gateway.app import Gateway
 from protocol.codec import Codec
@@ -24,3 +25,9 @@ def codec(request: pytest.FixtureRequest) -> Codec:
     """Each codec in turn."""
     found: Codec = request.param
     return found
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """A virtual clock that jumps whenever nothing else can be done; a test that takes it runs on it."""
+    return MockClock(autojump_threshold=0)

@@ -1,6 +1,6 @@
 """A gateway whose clients come over streams in memory instead of sockets.
 
-Together with ``trio.testing.MockClock`` (pytest-trio's ``autojump_clock``) a test of time-outs takes
+Together with ``trio.testing.MockClock`` (the fixture ``clock``) a test of time-outs takes
 no time, because nothing that the test waits for is outside of Trio. The client is
 trio-websocket, as in ``tests/support.py``, so both sides are the real thing.
 """
@@ -89,6 +89,7 @@ class MemoryGateway(Gateway):
                 subprotocols=[codec.subprotocol],
             )
             raw = Raw(socket, codec)
+            raw.patience = 3600  # of virtual seconds
             yield await greeted(raw) if greet else raw
             with trio.move_on_after(DEADLINE):
                 await socket.aclose()

@@ -64,6 +64,8 @@ class Raw:
         self.greeting: Envelope
         self.events: list[Envelope] = []
         """Events that came while something else was waited for."""
+        self.patience = DEADLINE
+        """Seconds to wait for one message."""
         self._ids = 0
 
     async def send(self, t: str, **fields: Any) -> None:
@@ -73,7 +75,7 @@ class Raw:
 
     async def receive(self) -> Envelope:
         """The next message, whatever it is."""
-        with trio.fail_after(DEADLINE):
+        with trio.fail_after(self.patience):
             message = await self.socket.get_message()
         return self.codec.decode(message if isinstance(message, bytes) else message.encode())
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio_websocket
+from trio.testing import MockClock
 
 from gateway.app import Gateway
 from gateway.hub.connection import Connection
@@ -244,7 +245,7 @@ async def test_handlers_may_refuse_and_fail(gateway: Gateway, caplog: pytest.Log
         assert (await alice.ask("ping")).t == "pong"
 
 
-async def test_a_handler_that_takes_too_long_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_handler_that_takes_too_long_is_given_up(clock: MockClock) -> None:
     async with memory_gateway(connection={"command_timeout": 7.0}) as gateway:
         gateway.handle_call("never", never)
         async with gateway.connect() as alice:

@@ -1,0 +1,160 @@
+"""Authentication by the first message, where ``auth.in_band`` allows it; on a virtual clock."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gateway.auth.tokens import Authenticator
+from protocol.codec import Codec
+from protocol.errors import ErrorCode as E
+from tests.memory import MemoryGateway, memory_gateway
+from tests.support import Raw
+
+
+@contextlib.asynccontextmanager
+async def stranger(codec: Codec | None = None, **auth: Any) -> AsyncIterator[tuple[MemoryGateway, Raw]]:
+    """A gateway that authenticates in-band, and a client that has said nothing yet."""
+    async with memory_gateway(auth={"in_band": True, **auth}) as gateway:
+        arguments: dict[str, Any] = {} if codec is None else {"codec": codec}
+        async with gateway.connect(resource="/ws", greet=False, **arguments) as client:
+            yield gateway, client
+
+
+async def assert_refused(gateway: MemoryGateway, client: Raw, reason: str) -> None:
+    """``closing`` and Close with 1008 and a reason; nobody was let in."""
+    close = await client.closed()
+    assert close.code == 1008 and reason in (close.reason or ""), close
+    closing = client.events[-1]
+    assert (closing.t, closing.code, closing.message) == ("closing", 1008, close.reason)
+    assert closing.data == {"reconnect": False}
+    assert gateway.hub.counters.connects == 0 and not gateway.hub.organisations
+
+
+async def test_auth_is_answered_with_connected(clock: MockClock, codec: Codec) -> None:
+    async with stranger(codec) as (gateway, client):
+        token = gateway.auth.issue(org="acme", user="alice").token
+        answer = await client.ask("auth", data={"token": token})
+        assert (answer.t, answer.data["org"], answer.data["user"]) == ("connected", "acme", "alice")
+        assert (await client.ask("info")).data["connection"] == answer.data["connection"]
+        await trio.sleep(20)
+        assert (await client.ask("ping")).t == "pong", "the time for auth no longer counts"
+
+
+async def test_auth_without_id_is_answered_all_the_same(clock: MockClock) -> None:
+    async with stranger() as (gateway, client):
+        await client.send("auth", data={"token": gateway.auth.issue(org="acme").token})
+        answer = await client.receive()
+        assert (answer.t, answer.id) == ("connected", None)
+
+
+async def test_commands_may_follow_auth_at_once(clock: MockClock) -> None:
+    async with stranger() as (gateway, client):
+        await client.send("auth", id=1, data={"token": gateway.auth.issue(org="acme").token})
+        await client.send("join", id=2, room="r")
+        await client.send("publish", id=3, room="r", event="e")
+        answers = [await client.receive() for _ in range(4)]
+        assert [answer.t for answer in answers] == ["connected", "reply", "event", "reply"]
+
+
+async def test_silence_is_closed_after_five_seconds(clock: MockClock, codec: Codec) -> None:
+    async with stranger(codec) as (gateway, client):
+        begun = trio.current_time()
+        await assert_refused(gateway, client, "auth")
+        assert trio.current_time() - begun == pytest.approx(5.0, abs=0.01)
+
+
+async def test_the_time_for_auth_is_a_setting(clock: MockClock) -> None:
+    async with stranger(in_band_timeout=1.5) as (gateway, client):
+        begun = trio.current_time()
+        await client.socket.ping()  # no message
+        await assert_refused(gateway, client, "auth")
+        assert trio.current_time() - begun == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"t": "ping"},
+        {"t": "join", "room": "r"},
+        {"t": "refresh", "data": {"token": "x"}},
+        {"t": "connected"},
+        {"t": "event", "event": "e"},
+    ],
+    ids=lambda first: first["t"],
+)
+async def test_another_first_message_closes(clock: MockClock, codec: Codec, first: dict[str, Any]) -> None:
+    async with stranger(codec) as (gateway, client):
+        await client.send(**first)
+        await assert_refused(gateway, client, "auth")
+        assert trio.current_time() < 1, "not only when the time for auth is over"
+
+
+@pytest.mark.parametrize(
+    "first", ['{"v":1}', '{"v":1,"t":"nothing"}', '{"v":2,"t":"auth"}', '{"v":1,"t":"auth","id":-1}']
+)
+async def test_an_invalid_first_message_closes(clock: MockClock, first: str) -> None:
+    async with stranger() as (gateway, client):
+        await client.send_raw(first)
+        await assert_refused(gateway, client, "")
+        assert trio.current_time() < 1, "not only when the time for auth is over"
+
+
+async def test_a_malformed_first_message_closes(clock: MockClock, codec: Codec) -> None:
+    async with stranger(codec) as (gateway, client):
+        await client.send_raw(b"\xff" if codec.binary else "{")
+        assert (await client.closed()).code == 1007
+        assert gateway.hub.counters.connects == 0
+
+
+def expired(gateway: MemoryGateway) -> str:
+    past = Authenticator(gateway.settings.auth, now=lambda: time.time() - 7200)
+    return past.issue(org="acme", ttl=60).token
+
+
+@pytest.mark.parametrize("what", ["garbage", "none", "number", "no data", "expired", "revoked", "ticket"])
+async def test_a_bad_token_closes_with_a_reason(clock: MockClock, codec: Codec, what: str) -> None:
+    async with stranger(codec) as (gateway, client):
+        good = gateway.auth.issue(org="acme", user="alice")
+        data: Any = {"token": good.token}
+        code = E.UNAUTHENTICATED
+        match what:
+            case "garbage":
+                data = {"token": "a.b.c"}
+            case "none":
+                data, code = {}, E.MISSING_FIELD
+            case "number":
+                data, code = {"token": 5}, E.BAD_FIELD
+            case "no data":
+                data, code = None, E.MISSING_FIELD
+            case "expired":
+                data, code = {"token": expired(gateway)}, E.TOKEN_EXPIRED
+            case "revoked":
+                gateway.auth.revocations.revoke(jti=good.jti)
+                code = E.TOKEN_REVOKED
+            case "ticket":
+                data = {"token": gateway.auth.tickets.issue(await gateway.auth.verify(good.token))}
+        error = await client.ask("auth", data=data)
+        assert (error.t, error.code) == ("error", code) and error.message
+        await assert_refused(gateway, client, error.message)
+
+
+async def test_nothing_is_heard_before_auth(clock: MockClock) -> None:
+    async with stranger() as (gateway, client), gateway.connect(user="bob") as bob:
+        await gateway.hub.publish("acme", None, "to:all")
+        assert len(await bob.settled()) == 1
+        assert gateway.hub.stats("acme")["connections"] == 1
+        answer = await client.ask("auth", data={"token": gateway.auth.issue(org="acme").token})
+        assert answer.t == "connected" and client.events == []
+
+
+async def test_a_token_in_the_address_needs_no_auth(clock: MockClock) -> None:
+    async with memory_gateway(auth={"in_band": True}) as gateway, gateway.connect() as alice:
+        await trio.sleep(30)
+        assert (await alice.ask("ping")).t == "pong"
