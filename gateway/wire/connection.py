@@ -277,6 +277,7 @@ class WireConnection:
             self._handler_failed()
         finally:
             self._busy = False
+            self._heard = True  # its pongs may wait unread
 
     async def take(self, payload: bytes, text: bool) -> None:
         """Deliver one message of the slow lane and wait until it is handled."""
