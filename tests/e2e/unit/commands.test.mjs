@@ -136,7 +136,7 @@ test("commands wait for the connection, in order, and settle within their time",
   assert.deepEqual(play.socket.sent.map(({ event }) => event), ["one", "two"]);
   play.socket.say({ t: "reply", id: play.socket.sent[0].id, data: 1 });
   assert.equal(await one, 1);
-  const late = assert.rejects(two, { code: "timeout" });
+  const late = assert.rejects(two, { code: "timeout", message: /no reply/ });
   await advance(1_000);
   await late;
 
@@ -168,6 +168,11 @@ test("commands that wait for replies are bounded", async () => {
   await assert.rejects(play.client.call("c"), { code: "queue_full" });
   await advance(25_000);
   assert.equal(play.socket.sent.at(-1).t, "ping", "the sign of life goes out all the same");
+  play.socket.reply("call");
+  const later = play.client.call("d");
+  await settle();
+  play.socket.reply("call", { data: "done" });
+  assert.equal(await later, "done", "what is answered makes room");
 });
 
 test("what the gateway would close the connection over stays here", async () => {
@@ -267,6 +272,20 @@ test("duplicates are dropped by place and by message id", async () => {
   play.socket.say({ t: "event", event: "note", ts: 1, mid: "direct" });
   play.socket.say({ t: "event", event: "note", ts: 1, mid: "direct" });
   assert.deepEqual(seen.map(({ room, mid }) => `${room} ${mid}`), ["r r-5", "s r-5", "r new order", "undefined direct"]);
+});
+
+test("only so many message ids are remembered", async () => {
+  const play = await connected();
+  const seen = collect(play, "note");
+  for (let n = 0; n < 2_001; n++) play.socket.say({ t: "event", event: "note", ts: 1, mid: `m${n}` });
+  play.socket.say({ t: "event", event: "note", ts: 1, mid: "m1" });
+  assert.equal(seen.length, 2_001, "the oldest is still known");
+  play.socket.say({ t: "event", event: "note", ts: 1, mid: "m0" });
+  assert.equal(seen.length, 2_002, "the one before it no longer");
+});
+
+test("only functions can be handlers", async () => {
+  assert.throws(() => start().client.on("note", "handler"), TypeError);
 });
 
 test("something that is not JSON is an error event", async () => {
@@ -414,7 +433,7 @@ test("a room that refuses is given up, and one that cannot now is asked again", 
   await reconnect(play);
   const [r, s] = play.socket.sent;
   play.socket.say({ t: "error", id: r.id, code: 202, message: "forbidden", room: "r" });
-  play.socket.say({ t: "error", id: s.id, code: 302, message: "no broker", room: "s", data: { retry_after: 2 } });
+  play.socket.say({ t: "error", id: s.id, code: 300, message: "too fast", room: "s", data: { retry_after: 2 } });
   await settle();
   assert.deepEqual(play.named("error").map(({ code, room }) => [code, room]), [[202, "r"]]);
   await advance(1_999);
@@ -425,6 +444,35 @@ test("a room that refuses is given up, and one that cannot now is asked again", 
   await settle();
   await reconnect(play);
   assert.deepEqual(play.socket.sent.map(({ room }) => room), ["s"]);
+});
+
+test("a connection lost while rooms are being rejoined begins that anew", async () => {
+  const play = await connected();
+  await join(play, "r", 4);
+  play.socket.drop();
+  const waiting = play.client.call("waiting").catch(() => {});
+  await advance(0);
+  play.socket.welcome();
+  await reconnect(play);
+  await settle();
+  assert.deepEqual(play.socket.sent.map(({ t }) => t), ["join"]);
+  assert.deepEqual(play.named("error"), []);
+  play.socket.reply("join", { room: "r", epoch: "e1", seq: 4, data: { recovered: true, replayed: 0 } });
+  await settle();
+  assert.deepEqual(play.socket.sent.map(({ t }) => t), ["join", "call"]);
+  play.client.disconnect();
+  await waiting;
+});
+
+test("a room left by send() is not rejoined either", async () => {
+  const play = await connected();
+  await join(play, "r", 4);
+  const left = play.client.send({ t: "leave", room: "r" });
+  await settle();
+  play.socket.reply("leave", { room: "r" });
+  await left;
+  await reconnect(play);
+  assert.deepEqual(play.socket.sent, []);
 });
 
 test("a room left while away is not rejoined", async () => {
@@ -440,11 +488,15 @@ test("a room left while away is not rejoined", async () => {
 test("disconnect() forgets rooms and filter; failing keeps them", async () => {
   const forgetful = await connected();
   await join(forgetful, "r", 4);
+  const seen = collect(forgetful, "note");
+  forgetful.socket.say({ t: "event", event: "note", ts: 1, mid: "m" });
   forgetful.client.disconnect();
   forgetful.client.connect();
   await settle();
   forgetful.socket.welcome();
   assert.deepEqual(forgetful.socket.sent, []);
+  forgetful.socket.say({ t: "event", event: "note", ts: 1, mid: "m" });
+  assert.equal(seen.length, 2, "message ids too");
   assert.equal(forgetful.named("connected").at(-1).reconnected, false);
 
   const faithful = await connected({ backoff: { tries: 0 } });

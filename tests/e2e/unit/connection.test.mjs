@@ -148,6 +148,9 @@ test("waits with exponential backoff and full jitter, ten times, then fails", as
   play.client.connect();
   await settle();
   assert.equal(play.sockets.length, 12, "a new connect() begins anew");
+  play.socket.drop();
+  await settle();
+  assert.equal(play.named("reconnecting").at(-1).attempt, 1);
 });
 
 test("jitter reaches down to no wait at all", async () => {
@@ -171,6 +174,7 @@ test("base, factor, maximum and tries are configurable", async () => {
 });
 
 test("connections that do not last do not shorten the waits", async () => {
+  await advance(100_000);
   const play = await connected();
   const delays = [];
   for (let round = 0; round < 4; round++) {
@@ -205,10 +209,12 @@ test("the close code says whether to come back", async () => {
 });
 
 test("an announced end counts, also when the connection is then cut", async () => {
-  const play = await connected();
-  play.socket.say({ t: "closing", code: 4500, message: "by an administrator", data: { reconnect: false } });
-  play.socket.drop(1006);
-  assert.deepEqual(play.named("disconnected"), [{ code: 4500, reason: "by an administrator", reconnect: false }]);
+  for (const code of [1005, 1006, 4500]) {
+    const play = await connected();
+    play.socket.say({ t: "closing", code: 4500, message: "by an administrator", data: { reconnect: false } });
+    play.socket.drop(code);
+    assert.deepEqual(play.named("disconnected"), [{ code: 4500, reason: "by an administrator", reconnect: false }]);
+  }
 });
 
 test("retry_after is waited for, and the jitter on top", async () => {
@@ -276,10 +282,51 @@ test("connect() during the wait tries at once", async () => {
   const again = play.client.connect();
   await settle();
   assert.equal(play.sockets.length, 2);
+  await advance(5_000);
+  assert.equal(play.sockets.length, 2, "and not once more when the wait would have been over");
   play.socket.welcome();
   await again;
-  await advance(60_000 - 25_000 * 2);
+});
+
+test("connect() during an attempt joins it", async () => {
+  const play = await connected();
+  play.socket.drop();
+  await advance(500);
+  const again = play.client.connect();
+  await settle();
   assert.equal(play.sockets.length, 2);
+  play.socket.welcome();
+  await again;
+});
+
+test("connect() after disconnect() waits for the new connection", async () => {
+  const play = await connected();
+  play.client.disconnect();
+  let welcomed = false;
+  const again = play.client.connect().then(() => (welcomed = true));
+  await settle();
+  assert.equal(welcomed, false);
+  play.socket.welcome();
+  await again;
+});
+
+test("disconnect() while the token is being asked for opens nothing", async () => {
+  let give;
+  const play = start({ token: () => new Promise((resolve) => (give = resolve)) });
+  const outcome = assert.rejects(play.client.connect(), { code: "disconnected" });
+  await settle();
+  play.client.disconnect();
+  give("t1");
+  await outcome;
+  await settle();
+  assert.equal(play.sockets.length, 0);
+});
+
+test("a second welcome changes nothing", async () => {
+  const play = await connected();
+  play.socket.say({ t: "connected", data: { user: "mallory" } });
+  assert.equal(play.named("connected").length, 1);
+  assert.equal((await play.client.connect()).user, "alice");
 });
 
 test("an attempt without an answer ends after its time", async () => {
@@ -303,6 +350,7 @@ test("pings every 25 s", async () => {
     play.socket.reply("ping");
   }
   assert.ok(play.client.isConnected());
+  assert.deepEqual(play.named("degraded"), []);
 });
 
 test("a missing pong is a lost connection", async () => {
@@ -361,6 +409,23 @@ test("renews the token before it expires", async () => {
   await settle();
   await advance(80_000);
   assert.deepEqual(play.socket.last("refresh").data, { token: "t3" });
+});
+
+test("a token that was renewed by hand is not renewed again at the old time", async () => {
+  const play = await connected({ token: () => "t1", welcome: { expires: Date.now() + 100_000 } });
+  const refreshed = play.client.refresh("t2");
+  await settle();
+  assert.deepEqual(play.socket.last("refresh").data, { token: "t2" });
+  play.socket.reply("refresh", { data: { expires: Date.now() + 1_000_000 } });
+  assert.equal(await refreshed, 1_000_000);
+  await advance(100_000);
+  assert.equal(play.socket.sent.filter(({ t }) => t === "refresh").length, 1);
+});
+
+test("a token that never expires is not renewed", async () => {
+  const play = await connected({ token: () => "t1" });
+  await advance(20_000);
+  assert.deepEqual(play.socket.sent, []);
 });
 
 test("a token that is mere text is not renewed", async () => {
