@@ -14,7 +14,8 @@ What this adds to them, each with a test:
 * The end of an answer is shielded. In hypercorn the application's task group is cancelled while
   its last send still has to close the connection or restart the keep-alive clock, so that
   at random neither happens and the connection stays for ever.
-* A reader that waits for its turn is ended when the connection is closed.
+* A reader that waits for its turn is ended when the connection is closed, and the keep-alive clock
+  with the reader; hypercorn lets both hold on to a connection that is gone.
 * Closing while the request is still coming in lingers, so that a 413 or 408 arrives.
 * Requests that are no HTTP get a problem document too, and exceptions stay in here.
 """
@@ -28,7 +29,7 @@ from typing import Any, Final, cast
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -189,6 +190,7 @@ class _Connection(TCPServer):
         self.handed_over: bytes | None = None
         self._reader = trio.CancelScope()
         self._replay = stream
+        self._over = False
         self._http1: _Http1 | None = None
         self._websocket_path = websocket_path
 
@@ -225,7 +227,14 @@ class _Connection(TCPServer):
                     return
                 if not data:
                     break
+        self._over = True
+        await self.idle_task.stop()
         await self.protocol.handle(Closed())
+
+    async def protocol_send(self, event: Event) -> None:
+        # The end of an answer that nobody takes any more must not start the keep-alive clock.
+        if not (self._over and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
     async def _close(self) -> None:
         await super()._close()

@@ -1,0 +1,87 @@
+"""The pages: nothing but files of ours, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gateway.rest.pages import load_pages
+from tests.rest.api import Api, problem
+
+# Names of XML vocabularies look like addresses and are never fetched.
+NAMES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+PAGES = ["/", "/docs"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/docs", "text/html"),
+        ("/client.js", "text/javascript"),
+        ("/assets/docs.js", "text/javascript"),
+        ("/assets/docs.css", "text/css"),
+        ("/assets/icon.svg", "image/svg+xml"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
+)
+async def test_files_come_with_their_type_and_security_headers(api: Api, path: str, kind: str) -> None:
+    response = await api.client.get(path)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].partition(";")[0] == kind
+    policy = dict(
+        part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";")
+    )
+    assert policy["default-src"] == "'self'"
+    assert policy["connect-src"] == "'self' ws: wss:"
+    assert policy["frame-ancestors"] == "'none'"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    again = await api.client.get(path, headers={"If-None-Match": response.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_file_names_another_host() -> None:
+    pages = load_pages()
+    assert {"index.html", "client.js", "docs.html", "docs.js", "docs.css"} <= set(pages)
+    for name, file in pages.items():
+        if name.endswith((".html", ".js", ".css", ".svg")):
+            found = set(re.findall(r"(?:https?|wss?):/?/?[\w.:-]+[\w/.-]*", file.content.decode())) - NAMES
+            assert not {address for address in found if "//" in address}, name
+            assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?//""", file.content.decode()), name
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_what_a_page_asks_for_is_there_and_allowed_by_its_policy(api: Api, path: str) -> None:
+    html = (await api.client.get(path)).text
+    asked = re.findall(r"""(?:src|href)=["']([^"'#]+)""", html)
+    assert asked
+    for address in asked:
+        if not address.startswith("data:"):
+            assert address.startswith("/"), address
+            assert (await api.client.get(address)).status_code == 200, address
+    assert not re.search(r"<script(?![^>]*\bsrc=)", html), "the policy forbids scripts inside of a page"
+    assert not re.search(r"<style|\sstyle=|\son\w+=", html), "the policy forbids styles inside of a page"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/assets/nothing.js",
+        "/assets/package.json",
+        "/assets/../app.py",
+        "/assets/%2e%2e/app.py",
+        "/assets/%2e%2e%2fsettings.py",
+        "/assets//etc/passwd",
+        "/assets/%2fetc%2fpasswd",
+        "/assets/openapi.json",
+    ],
+)
+async def test_other_files_are_not_there(api: Api, path: str) -> None:
+    problem(await api.client.get(path), 404, 109)
+
+
+async def test_answers_of_the_api_are_not_kept(api: Api) -> None:
+    assert (await api.get("/stats")).headers["Cache-Control"] == "no-store"
+    assert (await api.get("/stats", token="")).headers["Cache-Control"] == "no-store"
