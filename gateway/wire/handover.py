@@ -11,16 +11,20 @@ the first byte that trio-websocket sees, and never runs again on this connection
 Traps of trio-websocket 0.12 and wsproto 1.3 that end here: after a protocol error the socket is
 closed without a Close frame (we send it, with the code); its ``aclose`` has no deadline
 (never called); a full message queue stops control frames (messages are handled as they
-come).
+come); the fragments of a message are kept one by one, and empty ones count for nothing, so
+they could grow without end (they are joined); ten thousand tiny frames in one chunk
+hold the loop for 200 ms (the chunk is then given in smaller slices).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionClosed, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PONG
@@ -36,6 +40,13 @@ _REQUEST: Final = (
 )
 
 
+_TURN: Final = 0.001
+"""Seconds that one slice of a chunk should take at most, unless it gives way to other tasks itself."""
+_MIN_SLICE: Final = 256
+_MAX_SLICE: Final = 65536
+_MAX_PARTS: Final = 1024
+
+
 class _LaneStream(trio.abc.Stream):
     """What trio-websocket takes for its socket."""
 
@@ -44,6 +55,9 @@ class _LaneStream(trio.abc.Stream):
         self._unread = unread
         self._requested = False
         self._accepted = trio.Event()
+        self._slice = 4096
+        self._since = math.inf
+        self.websocket: WebSocketConnection | None = None
         self.ended = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -53,15 +67,30 @@ class _LaneStream(trio.abc.Stream):
             return _REQUEST
         # Bytes behind the request before accept() has returned would be a protocol error to wsproto.
         await self._accepted.wait()
+        if time.perf_counter() - self._since > _TURN:
+            self._slice = max(self._slice // 4, _MIN_SLICE)
+        else:
+            self._slice = min(self._slice * 2, _MAX_SLICE)
+        if self.websocket is not None:
+            parts: list[Any] = self.websocket._message_parts
+            if len(parts) > _MAX_PARTS:
+                parts[:] = [parts[0][:0].join(parts)]
         if self._unread:
-            unread, self._unread = self._unread, b""
-            return unread
-        chunk = await self._wire.receive()
-        self.ended = not chunk
-        return chunk
+            await trio.lowlevel.checkpoint()
+        else:
+            self._unread = await self._wire.receive()
+            self.ended = not self._unread
+        unread, self._unread = self._unread[: self._slice], self._unread[self._slice :]
+        self._since = time.perf_counter()
+        return unread
+
+    def gave_way(self) -> None:
+        """Other tasks had their turn since the last slice."""
+        self._since = math.inf
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
+        self.gave_way()
         if not self._accepted.is_set():
             self._accepted.set()  # this is the second 101
             return
@@ -94,7 +123,7 @@ async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
             request = await wrap_server_stream(
                 nursery, stream, message_queue_size=0, max_message_size=wire.limits.message_bytes
             )
-            websocket = await request.accept()
+            websocket = stream.websocket = await request.accept()
             while True:
                 try:
                     message = await websocket.get_message()
@@ -105,6 +134,7 @@ async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
                 text = isinstance(message, str)
                 payload = message.encode() if isinstance(message, str) else bytes(message)
                 await wire.take(payload, text)
+                stream.gave_way()
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, wsproto.utilities.ProtocolError):
         pass
