@@ -8,14 +8,16 @@ so, and a full implementation has to go on from exactly that byte.
 
 Why big integers: unmasking is an XOR of the payload with the four-byte key repeated.
 Python has no vector XOR, but its integers are one: both sides become an integer, one
-``^`` runs over 30-bit digits in C, and ``to_bytes`` gives the payload. For 150 bytes this
-takes 0.4 µs where a loop over the bytes takes 9 µs.
+``^`` runs over 30-bit digits in C, and ``to_bytes`` gives the payload. Repeating the key is a
+multiplication, by 1 + 2**32 + 2**64 and so on. For 150 bytes all of it takes 0.4 to 0.6 µs where a
+loop over the bytes takes 9 µs. For the same reason :func:`cut_frames` is one loop without calls
+and returns a plain tuple: it runs for every chunk that is read, and half of its time was calls.
 """
 
 from __future__ import annotations
 
 import codecs
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 __all__ = [
     "BINARY",
@@ -43,15 +45,14 @@ _MAX_CONTROL: Final = 125
 PING_FRAME: Final = b"\x89\x00"
 
 
-class Cut(NamedTuple):
-    """What :func:`cut_frames` found."""
+_from_bytes = int.from_bytes
+_SHORT: Final = 256
+_REPEAT: Final = tuple(((1 << 32 * ((length + 3) // 4)) - 1) // 0xFFFFFFFF for length in range(_SHORT))
+"""By a payload's length: times the key, this is the key repeated over the payload."""
 
-    frames: list[tuple[int, bytes]]
-    """(opcode, unmasked payload) of every whole frame, in order."""
-    consumed: int
-    """Bytes of the chunk that these frames took."""
-    foreign: bool
-    """The frame at ``consumed`` is not for the fast lane."""
+Cut: TypeAlias = tuple[list[tuple[int, bytes]], int, bool]
+"""What :func:`cut_frames` found: (opcode, unmasked payload) of every whole frame in order, the bytes
+that they took, and whether the frame behind them is foreign."""
 
 
 def cut_frames(chunk: bytes) -> Cut:
@@ -64,7 +65,7 @@ def cut_frames(chunk: bytes) -> Cut:
         length = chunk[start + 1] - 128
         # A frame is judged as soon as its head is there: a forbidden one must not be waited for.
         if length < 0 or opcode not in _FAST or (opcode > BINARY and length > _MAX_CONTROL):
-            return Cut(frames, start, True)
+            return frames, start, True
         if length < 126:
             body = start + 6
         elif length == 126:
@@ -72,10 +73,10 @@ def cut_frames(chunk: bytes) -> Cut:
                 break
             length = chunk[start + 2] << 8 | chunk[start + 3]
             if length < 126:  # not the shortest form
-                return Cut(frames, start, True)
+                return frames, start, True
             body = start + 8
         else:  # a 64-bit length
-            return Cut(frames, start, True)
+            return frames, start, True
         stop = body + length
         whole = stop <= end
         if not whole:
@@ -84,19 +85,22 @@ def cut_frames(chunk: bytes) -> Cut:
                 break
             stop = end
             length = stop - body
-        payload = (
-            int.from_bytes(chunk[body:stop], "little")
-            ^ int.from_bytes((chunk[body - 4 : body] * (length // 4 + 1))[:length], "little")
-        ).to_bytes(length, "little")
-        if opcode == TEXT and not payload.isascii() and not _is_utf8(payload, whole):
-            return Cut(frames, start, True)
-        if not whole:
-            break
-        if opcode == CLOSE and parse_close(payload) is None:
-            return Cut(frames, start, True)
+        if length < _SHORT:
+            key = _from_bytes(chunk[body - 4 : body], "little") * _REPEAT[length]
+            payload = (_from_bytes(chunk[body:stop], "little") ^ key).to_bytes(length + 3, "little")[:length]
+        else:
+            key = _from_bytes((chunk[body - 4 : body] * (length // 4 + 1))[:length], "little")
+            payload = (_from_bytes(chunk[body:stop], "little") ^ key).to_bytes(length, "little")
+        if opcode == TEXT:
+            if not payload.isascii() and not _is_utf8(payload, whole):
+                return frames, start, True
+            if not whole:
+                break
+        elif opcode == CLOSE and parse_close(payload) is None:
+            return frames, start, True
         frames.append((opcode, payload))
         start = stop
-    return Cut(frames, start, False)
+    return frames, start, False
 
 
 _FAST: Final = frozenset({TEXT, BINARY, CLOSE, PING, PONG})

@@ -45,6 +45,8 @@ __all__ = ["Handler", "WireConnection", "WireLimits"]
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65536
+_MAX_PIECES: Final = 16
+"""Chunks in which one frame may come in the fast lane."""
 _TURN: Final = 0.0005
 """Seconds for which one connection's messages are handled before it is another one's turn."""
 
@@ -98,6 +100,7 @@ class WireConnection:
         "_nursery",
         "_parted",
         "_pending",
+        "_pieces",
         "_pump",
         "_sock",
         "_stream",
@@ -134,6 +137,7 @@ class WireConnection:
         self.outbox.on_full = self._too_slow
         self.handler: Handler
         self._pending = unread
+        self._pieces = 0
         self._backlog: list[tuple[int, bytes]] | None = None
         self._work: Awaitable[None] | None = None
         self._foreign = False
@@ -374,10 +378,18 @@ class WireConnection:
         if self._pending:
             chunk = self._pending + chunk
         frames, consumed, self._foreign = cut_frames(chunk)
-        self._pending = chunk[consumed:] if consumed else chunk
         if frames:
+            self._pending = chunk[consumed:]
+            self._pieces = 0
             self._handle(frames)
-        elif self._foreign:
+            return
+        # Each further piece of one frame is put behind the others and looked at again, which a peer
+        # that sends byte by byte could make expensive; the slow lane keeps its place in a frame.
+        self._pending = chunk
+        self._pieces += 1
+        if self._pieces > _MAX_PIECES:
+            self._foreign = True
+        if self._foreign:
             self._call_reader()
 
     def _resume(self) -> None:

@@ -40,7 +40,7 @@ class Lane:
         """``weight`` is how many turns it gets where another lane gets one; at least 1."""
         self._flusher = flusher
         self.weight = weight
-        self.dirty: list[Outbox] = []
+        self.dirty: deque[Outbox] = deque()
         self.ready: deque[Reader] = deque()
         """Connections that have something to read (``gateway/wire/pump.py``)."""
 
@@ -71,12 +71,11 @@ class Flusher:
         while active:
             lane = active.popleft()
             dirty = lane.dirty
-            turn = dirty[: _QUANTUM * lane.weight]
-            del dirty[: _QUANTUM * lane.weight]
+            quantum = _QUANTUM * lane.weight
+            for _ in range(min(quantum, len(dirty))):
+                dirty.popleft().flush()
             if dirty:
                 active.append(lane)
-            for outbox in turn:
-                outbox.flush()
             if time.perf_counter() > deadline:
                 break
         if active:

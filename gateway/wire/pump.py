@@ -40,7 +40,7 @@ from gateway.wire.flusher import Flusher, Lane
 
 __all__ = ["Pump", "Reader"]
 
-_BATCH: Final = 1024
+_BATCH: Final = 256
 _TURN: Final = 0.0005
 """Seconds of reading that a lane of weight 1 gets in one round."""
 _HOLD: Final = 0.002
