@@ -348,6 +348,7 @@ test("pings every 25 s", async () => {
     await advance(round === 1 ? 1 : 25_000);
     assert.equal(play.socket.sent.length, round);
     play.socket.reply("ping");
+    await settle();
   }
   assert.ok(play.client.isConnected());
   assert.deepEqual(play.named("degraded"), []);
