@@ -11,7 +11,7 @@
  *   echo window=W seconds=S [messages=N]
  *                                  every publisher keeps W commands in flight until each is answered
  *   idle seconds=S                 answers pings only
- *   deaf                           how many of the deaf the server has closed
+ *   deaf                           how many of the deaf the server has closed; they read from then on
  *
  * Times are in seconds, "cpu" is what this process used meanwhile. Traffic stops after S
  * seconds, or N messages when that is earlier; the clock stops when the last message has arrived. Any fault (a message lost
