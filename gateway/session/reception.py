@@ -48,14 +48,7 @@ class Reception:
 
     async def serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
         """Serve one connection until it has ended; raises ``Refusal`` instead of upgrading it."""
-        if self._is_draining():
-            retry = self._services.settings.retry_after
-            raise Refusal(
-                503,
-                "the gateway is shutting down",
-                code=ErrorCode.SHUTTING_DOWN,
-                headers={"Retry-After": str(math.ceil(retry))},
-            )
+        self._refuse_when_draining()
         origin = request.headers.get("origin")
         if self._origins and origin is not None and origin not in self._origins:
             raise Refusal(403, "this origin is not allowed", code=ErrorCode.FORBIDDEN)
@@ -67,6 +60,7 @@ class Reception:
         with _refusing(self._services):
             guard.knock(accepted.peer, trio.current_time())
             identity = await self._authenticate(request, accepted.peer)
+        self._refuse_when_draining()  # that may have taken a while
         wire = WireConnection(
             flusher=self._flusher,
             pump=self._pump,
@@ -102,6 +96,15 @@ class Reception:
         """Tell every client and close its connection."""
         for session in list(self.sessions):
             session.close(code, reason, retry_after=retry_after)
+
+    def _refuse_when_draining(self) -> None:
+        if self._is_draining():
+            raise Refusal(
+                503,
+                "the gateway is shutting down",
+                code=ErrorCode.SHUTTING_DOWN,
+                headers={"Retry-After": str(math.ceil(self._services.settings.retry_after))},
+            )
 
     async def _authenticate(self, request: UpgradeRequest, ip: str) -> Identity | None:
         """Who is asking; None when that is to be said after the upgrade."""
