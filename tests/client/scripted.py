@@ -21,7 +21,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.negotiation import choose_subprotocol
 
-__all__ = ["Peer", "Refusal", "ScriptedGateway", "beside", "take"]
+__all__ = ["Peer", "Refusal", "ScriptedGateway", "Stuck", "beside", "take"]
 
 URL = "ws://gateway.example"
 WELCOME = {"connection": "n1-1", "org": "acme", "user": "alice", "node": "n1", "heartbeat": 30.0}
@@ -39,6 +39,25 @@ class Refusal:
         self.status = status
         self.body = body
         self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+
+class Stuck(trio.abc.SendStream):
+    """Takes everything until it is told to take half a message and no more."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+        self.stuck = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data[: len(data) // 2] if self.stuck else data)
+        if self.stuck:
+            await trio.sleep_forever()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class Peer:

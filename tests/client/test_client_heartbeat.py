@@ -8,7 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from gateway.client import ConnectionClosed
-from tests.client.scripted import ScriptedGateway, take
+from tests.client.scripted import ScriptedGateway, Stuck, take
 
 
 async def test_silence_is_asked_and_then_left(scripted: ScriptedGateway, clock: MockClock) -> None:
@@ -49,25 +49,6 @@ async def test_whatever_comes_in_is_a_sign_of_life(
             await peer.receive()
         assert scope.cancelled_caught, "no ping was needed"
         assert client.state == "connected"
-
-
-class Stuck(trio.abc.SendStream):
-    """Takes everything until it is told to take half a message and no more."""
-
-    def __init__(self, stream: trio.abc.SendStream) -> None:
-        self._stream = stream
-        self.stuck = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data[: len(data) // 2] if self.stuck else data)
-        if self.stuck:
-            await trio.sleep_forever()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 async def test_a_peer_that_takes_nothing_is_left(scripted: ScriptedGateway, clock: MockClock) -> None:

@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, ClientError, ConnectionClosed, ConnectionFailed, ReconnectFailed
-from tests.client.scripted import ScriptedGateway, beside, take
+from tests.client.scripted import ScriptedGateway, Stuck, beside, take
 
 EXACT = Backoff(jitter=lambda: 1.0)
 
@@ -315,6 +315,32 @@ async def test_a_call_in_flight_is_not_repeated(scripted: ScriptedGateway, clock
             async with beside(drop):
                 with pytest.raises(ClientError, match="lost before the reply"):
                     await command()
+
+
+async def test_a_call_that_was_not_sent_yet_is_carried_out_on_the_next_connection(
+    scripted: ScriptedGateway, clock: MockClock
+) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    stuck = Stuck(client_end.send_stream)
+    pairs = iter([(trio.StapledStream(stuck, client_end.receive_stream), server_end)])
+    scripted.pair = lambda: next(pairs, None) or trio.testing.memory_stream_pair()
+    async with scripted.connect() as client, trio.open_nursery() as nursery:
+        peer = await scripted.peer()
+        stuck.stuck = True
+        nursery.start_soon(client.info)
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def cut_and_serve() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.drop()
+            next_peer = await scripted.peer()
+            for _ in range(2):
+                command = await next_peer.receive()
+                await next_peer.reply(command, data=command.t)
+
+        async with beside(cut_and_serve):
+            assert await client.call("x") == "call"
+        assert peer.commands == []
 
 
 async def test_a_publish_in_flight_is_repeated_with_its_message_id(
