@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from gateway.wire.http import HttpServer
 from tests.support import settings, until
-from tests.wire.http_peer import TestServer, echo, http_peer, http_server, lifespan, respond
+from tests.wire.http_peer import TestServer, echo, http_peer, http_server, lifespan, respond, watchful
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -93,7 +94,7 @@ async def test_chunked_bodies_and_expectations() -> None:
     ids=["close", "HTTP/1.0"],
 )
 async def test_the_connection_closes_when_the_client_asks(request_: bytes) -> None:
-    async with http_server(echo) as server:
+    async with http_server(watchful) as server:
         for _ in range(20):  # hypercorn alone forgets it in about half of the cases
             async with http_peer(server.port) as peer:
                 assert (await peer.ask(request_)).status == 200
@@ -102,7 +103,7 @@ async def test_the_connection_closes_when_the_client_asks(request_: bytes) -> No
 
 
 async def test_an_idle_connection_is_closed_after_any_number_of_requests() -> None:
-    async with http_server(echo, keep_alive=0.1) as server:
+    async with http_server(watchful, keep_alive=0.1) as server:
         for requests in range(10):
             async with http_peer(server.port) as peer:
                 for _ in range(requests):
@@ -201,11 +202,25 @@ async def test_a_crash_before_the_answer_is_a_problem(caplog: pytest.LogCaptureF
                 answer = await peer.ask(GET)
                 assert (answer.status, answer.json()["code"]) == (500, 500)
                 assert b"inside" not in answer.body
-        async with http_peer(server.port) as peer:
-            assert (await peer.ask(post(b"x", length=100_000))).status == 500
-            assert await peer.ended()
-        await all_gone(server, 2)
+        await all_gone(server, 1)
     assert "the inside" in caplog.text
+
+
+async def test_a_crash_while_the_body_still_comes_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+    async def crash(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+        # Until nothing moves any more: the queue to this application is full.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        raise RuntimeError("the inside")
+
+    async with http_server(crash) as server:
+        async with http_peer(server.port) as peer, trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, post(b"x" * 2_000_000, length=3_000_000))
+            answer = await peer.answer()
+            assert answer is not None
+            assert (answer.status, answer.json()["code"]) == (500, 500)
+        await all_gone(server, 1)
 
 
 async def test_a_crash_within_the_answer_cuts_it_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -329,6 +344,33 @@ async def test_stopping_closes_idle_connections_and_lets_requests_finish() -> No
         assert answer is not None
         assert answer.whole
         assert await busy.ended()
+        await all_gone(server, 2)
+
+
+async def test_stopping_ends_a_connection_whose_next_request_is_there_already() -> None:
+    entered, release = trio.Event(), trio.Event()
+
+    async def wait(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        entered.set()
+        await release.wait()
+        await respond(send, b"{}")
+
+    async with http_server(wait, shutdown_timeout=60) as server, http_peer(server.port) as peer:
+        await peer.send(GET + GET)
+        await entered.wait()
+        server.http.stop()
+        async with http_peer(server.port) as late:  # accepted just before, and heard only now
+            await late.send(GET)
+            release.set()
+            answer = await late.answer()
+            assert answer is not None
+            assert answer.status == 200
+            assert await late.ended()
+        assert await peer.answer() is not None
+        assert await peer.ended()
         await all_gone(server, 2)
 
 
