@@ -21,7 +21,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.negotiation import choose_subprotocol
 
-__all__ = ["Peer", "Refusal", "ScriptedGateway", "Stuck", "beside", "take"]
+__all__ = ["Peer", "Refusal", "ScriptedGateway", "Stuck", "beside", "stuck_pair", "take"]
 
 URL = "ws://gateway.example"
 WELCOME = {"connection": "n1-1", "org": "acme", "user": "alice", "node": "n1", "heartbeat": 30.0}
@@ -42,16 +42,19 @@ class Refusal:
 
 
 class Stuck(trio.abc.SendStream):
-    """Takes everything until it is told to take half a message and no more."""
+    """Takes everything; when told so, half a message and no more until it is released."""
 
     def __init__(self, stream: trio.abc.SendStream) -> None:
         self._stream = stream
         self.stuck = False
+        self.released = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data[: len(data) // 2] if self.stuck else data)
+        half = len(data) // 2 if self.stuck else len(data)
+        await self._stream.send_all(data[:half])
         if self.stuck:
-            await trio.sleep_forever()
+            await self.released.wait()
+            await self._stream.send_all(data[half:])
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -113,7 +116,7 @@ class Peer:
         """Wait until the client closes; returns its code."""
         try:
             while True:
-                await self.socket.get_message()
+                await self.receive()
         except trio_websocket.ConnectionClosed as closed:
             assert closed.reason is not None
             return closed.reason.code
@@ -222,6 +225,13 @@ class ScriptedGateway:
                     await self.responder(peer, await peer.receive())
             except trio_websocket.ConnectionClosed:
                 pass
+
+
+def stuck_pair() -> tuple[Stuck, tuple[trio.abc.Stream, trio.abc.Stream]]:
+    """A client's and a gateway's end, and what the client sends through."""
+    client, server = trio.testing.memory_stream_pair()
+    stuck = Stuck(client.send_stream)
+    return stuck, (trio.StapledStream(stuck, client.receive_stream), server)
 
 
 @asynccontextmanager

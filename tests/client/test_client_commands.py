@@ -30,7 +30,7 @@ from gateway.client import (
 )
 from protocol.envelope import Envelope
 from protocol.events import MessageNew, TaskCreated
-from tests.client.scripted import Peer, ScriptedGateway, beside, take
+from tests.client.scripted import Peer, ScriptedGateway, beside, stuck_pair, take
 
 
 @dataclass
@@ -447,6 +447,36 @@ async def test_a_reply_that_is_no_envelope_fails_its_command_only(scripted: Scri
             assert await client.info() == "alive"
 
 
+async def test_a_command_cancelled_in_the_queue_is_not_sent(scripted: ScriptedGateway) -> None:
+    stuck, pair = stuck_pair()
+    scripted.pair = lambda: pair
+    async with scripted.connect() as client, trio.open_nursery() as nursery:
+        peer = await scripted.peer()
+        stuck.stuck = True
+        nursery.start_soon(client.info)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as cancelled:
+                cancelled.start_soon(client.publish, "r", "cancelled")
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        stuck.stuck = False
+        stuck.released.set()
+        await peer.answer(data=1)
+        async with beside(partial(peer.answer, data=2)):
+            await client.stats()
+    assert [command.t for command in peer.commands] == ["info", "stats"]
+
+
+async def test_commands_that_timed_out_make_room_for_others(
+    scripted: ScriptedGateway, clock: MockClock
+) -> None:
+    async with scripted.connect(max_pending=2, command_timeout=1.0) as client:
+        for _ in range(10):
+            with pytest.raises(CommandTimeout):
+                await client.info()
+
+
 async def test_a_cancelled_command_that_was_not_sent_never_is(scripted: ScriptedGateway) -> None:
     """Also after a reconnect: nothing is queued for a caller that has gone."""
     async with scripted.connect() as client:
@@ -468,3 +498,18 @@ async def test_refresh_is_what_the_next_connection_uses(scripted: ScriptedGatewa
         assert client.connection.expires == 5
         await peer.drop()
         assert (await scripted.peer()).headers["authorization"] == "Bearer new"
+
+
+async def test_refresh_does_not_take_the_place_of_a_callable(
+    scripted: ScriptedGateway, clock: MockClock
+) -> None:
+    async def fresh() -> str:
+        await trio.lowlevel.checkpoint()
+        return "fresh"
+
+    async with scripted.connect(token=fresh) as client:
+        peer = await scripted.peer()
+        async with beside(partial(peer.answer, data={})):
+            assert await client.refresh("given") is None
+        await peer.drop()
+        assert (await scripted.peer()).headers["authorization"] == "Bearer fresh"

@@ -8,7 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from gateway.client import ConnectionClosed
-from tests.client.scripted import ScriptedGateway, Stuck, take
+from tests.client.scripted import ScriptedGateway, stuck_pair, take
 
 
 async def test_silence_is_asked_and_then_left(scripted: ScriptedGateway, clock: MockClock) -> None:
@@ -53,9 +53,8 @@ async def test_whatever_comes_in_is_a_sign_of_life(
 
 async def test_a_peer_that_takes_nothing_is_left(scripted: ScriptedGateway, clock: MockClock) -> None:
     """The writer is in the middle of a frame: a closing handshake would be garbage, and wait for nothing."""
-    client_end, server_end = trio.testing.memory_stream_pair()
-    stuck = Stuck(client_end.send_stream)
-    scripted.pair = lambda: (trio.StapledStream(stuck, client_end.receive_stream), server_end)
+    stuck, pair = stuck_pair()
+    scripted.pair = lambda: pair
     async with scripted.connect(
         reconnect=False, heartbeat=25.0, heartbeat_timeout=10.0, command_timeout=100.0
     ) as client:
@@ -72,11 +71,11 @@ async def test_events_that_nobody_takes_are_not_the_gateways_silence(
 ) -> None:
     async with scripted.connect(buffer=0, heartbeat=25.0, heartbeat_timeout=10.0) as client:
         peer = await scripted.peer()
-        for seq in range(1, 6):
+        for seq in (1, 2):
             await peer.event(seq)
-        await trio.sleep(1000)
+        await trio.sleep(1010)
         assert client.state == "connected"
-        assert [event.seq for event in await take(client, 5)] == [1, 2, 3, 4, 5]
+        assert [event.seq for event in await take(client, 2)] == [1, 2]
         resumed = trio.current_time()
         assert (await peer.receive()).t == "ping"
         assert trio.current_time() == resumed + 25

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from gateway.client import Backoff, CommandInterrupted
 from protocol.envelope import Envelope
-from tests.client.scripted import HANDSHAKE, Peer, ScriptedGateway, take
+from tests.client.scripted import HANDSHAKE, Peer, ScriptedGateway, stuck_pair, take
 
 
 async def respond(peer: Peer, command: Envelope) -> None:
@@ -148,6 +148,26 @@ async def test_commands_in_flight_end_with_the_block(scripted: ScriptedGateway, 
         nursery.start_soon(ask, client)
         await trio.testing.wait_all_tasks_blocked()
     assert [str(error) for error in results] == ["the client is closed"]
+
+
+async def test_a_socket_that_is_stuck_in_both_directions_holds_nobody_up(
+    scripted: ScriptedGateway, clock: MockClock
+) -> None:
+    """Half a message is out, and more events came in than anybody took."""
+    before = tasks()
+    stuck, pair = stuck_pair()
+    scripted.pair = lambda: pair
+    with trio.fail_after(60):
+        async with scripted.connect(buffer=0) as client, trio.open_nursery() as nursery:
+            peer = await scripted.peer()
+            for seq in range(1, 10):
+                await peer.event(seq)
+            stuck.stuck = True
+            nursery.start_soon(client.info)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert tasks() == before
 
 
 async def test_a_gateway_that_does_not_say_goodbye_holds_nobody_up(

@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, ClientError, ConnectionClosed, ConnectionFailed, ReconnectFailed
-from tests.client.scripted import ScriptedGateway, Stuck, beside, take
+from tests.client.scripted import ScriptedGateway, beside, stuck_pair, take
 
 EXACT = Backoff(jitter=lambda: 1.0)
 
@@ -234,7 +234,7 @@ async def test_after_closing_commands_wait_for_the_next_connection(
             await (await scripted.peer()).answer(data="new")
 
         async with beside(restart):
-            assert await client.info() == "new"
+            assert await client.call("x") == "new", "not sent before, or it would have been interrupted"
         assert peer.commands == []
 
 
@@ -320,9 +320,8 @@ async def test_a_call_in_flight_is_not_repeated(scripted: ScriptedGateway, clock
 async def test_a_call_that_was_not_sent_yet_is_carried_out_on_the_next_connection(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:
-    client_end, server_end = trio.testing.memory_stream_pair()
-    stuck = Stuck(client_end.send_stream)
-    pairs = iter([(trio.StapledStream(stuck, client_end.receive_stream), server_end)])
+    stuck, pair = stuck_pair()
+    pairs = iter([pair])
     scripted.pair = lambda: next(pairs, None) or trio.testing.memory_stream_pair()
     async with scripted.connect() as client, trio.open_nursery() as nursery:
         peer = await scripted.peer()

@@ -255,6 +255,7 @@ async def test_a_gateway_that_never_gets_ready_is_tried_anew(
         for _ in range(3):
             await peer.answer("error", code=302, message="no broker")
         assert await peer.closed_with() == 1000
+        assert len(peer.commands) == 3
         await rejoin(scripted)
         await trio.testing.wait_all_tasks_blocked()
         assert client.state == "connected"
