@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from struct import Struct
 from typing import Any, Final, Literal, NoReturn
 
 import cbor2
@@ -31,14 +32,16 @@ _UINT, _TEXT, _ARRAY, _MAP = 0x00, 0x60, 0x80, 0xA0
 """Major types 0, 3, 4 and 5 in the upper three bits of an item's first byte."""
 
 
+_pack_16, _pack_32, _pack_64 = Struct(">BH").pack, Struct(">BI").pack, Struct(">BQ").pack
+
+
 def _write_head(major: int, argument: int) -> bytes:
     """Write an item's head in its shortest form (RFC 8949, section 4.2.1)."""
-    if argument < 24:
-        return bytes((major | argument,))
-    for additional, size in ((24, 1), (25, 2), (26, 4)):
-        if argument < 1 << 8 * size:
-            return bytes((major | additional,)) + argument.to_bytes(size, "big")
-    return bytes((major | 27,)) + argument.to_bytes(8, "big")
+    if argument < 1 << 8:
+        return bytes((major | argument,) if argument < 24 else (major | 24, argument))
+    if argument < 1 << 16:
+        return _pack_16(major | 25, argument)
+    return _pack_32(major | 26, argument) if argument < 1 << 32 else _pack_64(major | 27, argument)
 
 
 _UINT_HEADS: Final = tuple(_write_head(_UINT, n) for n in range(256))
