@@ -45,6 +45,7 @@ from gateway.client.messages import (
     Position,
     Presence,
     Published,
+    Refreshed,
     Sent,
 )
 from gateway.client.options import Token
@@ -76,6 +77,7 @@ __all__ = [
     "Presence",
     "Published",
     "ReconnectFailed",
+    "Refreshed",
     "Sent",
     "State",
     "Token",

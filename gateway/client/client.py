@@ -19,6 +19,7 @@ from gateway.client.messages import (
     Position,
     Presence,
     Published,
+    Refreshed,
     Sent,
 )
 from gateway.client.rooms import JoinOptions, since_data
@@ -234,20 +235,23 @@ class Client:
         await self._session.command({"t": "ping"})
         return trio.current_time() - began
 
-    async def refresh(self, token: str) -> int | None:
-        """Renew the token of the open connection; returns its expiry in milliseconds since 1970 UTC.
+    async def refresh(self, token: str) -> Refreshed:
+        """Renew the token of the open connection; its permissions count at once.
 
         It is used for reconnecting too, unless ``connect`` was given a callable for that.
         """
         session = self._session
 
         def note(reply: Envelope) -> None:
+            refreshed = replies.refreshed(reply)
             if not callable(session.token):
                 session.token = token
             if session.info is not None:
-                session.info = msgspec.structs.replace(session.info, expires=replies.expires(reply))
+                session.info = msgspec.structs.replace(session.info, expires=refreshed.expires)
+            for room in refreshed.left:
+                session.rooms.leave(room)
 
-        return replies.expires(await session.command({"t": "refresh", "data": {"token": token}}, note))
+        return replies.refreshed(await session.command({"t": "refresh", "data": {"token": token}}, note))
 
 
 def _patterns(events: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ __all__ = [
     "Position",
     "Presence",
     "Published",
+    "Refreshed",
     "Sent",
 ]
 
@@ -125,6 +126,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     events: tuple[str, ...]
     excepted: tuple[str, ...] = msgspec.field(default=(), name="except")
+
+
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
+    """The new token counts."""
+
+    expires: int | None = None
+    """Milliseconds since 1970 UTC."""
+    left: tuple[str, ...] = ()
+    """Rooms that the new token does not permit, and which the client is no longer in."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):

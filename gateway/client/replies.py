@@ -8,11 +8,11 @@ import msgspec
 
 from gateway.client.ended import seconds
 from gateway.client.errors import CommandError, UnexpectedReply
-from gateway.client.messages import Event, Filter, HistoryPage, Joined, Presence, Published, Sent
+from gateway.client.messages import Event, Filter, HistoryPage, Joined, Presence, Published, Refreshed, Sent
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode
 
-__all__ = ["command_error", "expires", "filter_of", "history", "joined", "presence", "published", "sent"]
+__all__ = ["command_error", "filter_of", "history", "joined", "presence", "published", "refreshed", "sent"]
 
 T = TypeVar("T")
 
@@ -70,6 +70,6 @@ def presence(reply: Envelope) -> Presence:
     return _convert(reply.data, Presence)
 
 
-def expires(reply: Envelope) -> int | None:
-    """The reply to ``refresh``: milliseconds since 1970."""
-    return _convert(_data(reply).get("expires"), int | None)  # type: ignore[arg-type]
+def refreshed(reply: Envelope) -> Refreshed:
+    """The reply to ``refresh``."""
+    return _convert(_data(reply), Refreshed)

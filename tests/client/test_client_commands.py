@@ -24,6 +24,7 @@ from gateway.client import (
     Member,
     Presence,
     Published,
+    Refreshed,
     Sent,
     TooManyPending,
     UnexpectedReply,
@@ -172,8 +173,8 @@ CASES: dict[str, tuple[Call, dict[str, Any], dict[str, Any], Any]] = {
     "refresh": (
         lambda c: c.refresh("new"),
         {"t": "refresh", "data": {"token": "new"}},
-        {"data": {"expires": 1760003600000}},
-        1760003600000,
+        {"data": {"expires": 1760003600000, "left": ["closed"]}},
+        Refreshed(expires=1760003600000, left=("closed",)),
     ),
     "emit": (
         lambda c: c.emit(Alert("high")),
@@ -510,6 +511,6 @@ async def test_refresh_does_not_take_the_place_of_a_callable(
     async with scripted.connect(token=fresh) as client:
         peer = await scripted.peer()
         async with beside(partial(peer.answer, data={})):
-            assert await client.refresh("given") is None
+            assert await client.refresh("given") == Refreshed()
         await peer.drop()
         assert (await scripted.peer()).headers["authorization"] == "Bearer fresh"

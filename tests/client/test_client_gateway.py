@@ -153,7 +153,7 @@ async def test_every_command(nursery: trio.Nursery, speaks: str) -> None:
         assert bob.rooms == ("system",)
         assert (await alice.presence("chat:42")).connections == 1
         token = gateway.auth.issue(org="acme", user="alice", ttl=7000).token
-        assert await alice.refresh(token) == alice.connection.expires
+        assert (await alice.refresh(token)).expires == alice.connection.expires
 
 
 async def test_calls_reach_their_handler(gateway: Gateway) -> None:
@@ -198,6 +198,18 @@ async def test_what_is_refused(gateway: Gateway) -> None:
             await client.publish("open:1", "x", "a" * (1 << 20))
         assert refused.value.code == ErrorCode.TOO_LARGE
         assert client.state == "connected"
+
+
+async def test_rooms_that_a_new_token_does_not_permit_are_left(gateway: Gateway) -> None:
+    cable = Cable()
+    async with client_of(gateway, dial=cable.dial) as client:
+        await client.join("open")
+        await client.join("closed")
+        narrow = gateway.auth.issue(org="acme", user="alice", rooms={"open": ["join"]}, ttl=7000).token
+        assert (await client.refresh(narrow)).left == ("closed",)
+        assert client.rooms == ("open",)
+        await cable.cut()
+        assert [room["room"] for room in (await client.info())["rooms"]] == ["open"]
 
 
 async def test_many_clients_see_every_number(gateway: Gateway) -> None:
