@@ -129,7 +129,7 @@ class Metrics(Collector):
     def _queues(self) -> Iterator[Metric]:
         messages = size = longest = 0
         for connection in self._hub.connections.values():
-            waiting = len(connection.outbox.queue)
+            waiting = connection.outbox.waiting
             if waiting:
                 messages += waiting
                 size += connection.outbox.size

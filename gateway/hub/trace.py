@@ -36,7 +36,7 @@ class _Record:
         self.reason: str | None = None
         self.outbox = outbox
         # When the outbox has sent this many messages, this one was among them.
-        self.mark = 0 if outbox is None else outbox.sent_messages + len(outbox.queue)
+        self.mark = 0 if outbox is None else outbox.sent_messages + outbox.waiting
 
     def describe(self, connection: str) -> dict[str, Any]:
         outcome = self.outcome

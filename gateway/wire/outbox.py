@@ -9,9 +9,13 @@ writable and goes on. So an idle or healthy connection costs no task switch to w
 slow one delays nobody, and events that come faster than the sockets are flushed travel
 several per ``send`` (with 10 per ``send`` seven times as many a second as with one).
 
+A frame that finds the outbox empty is kept in ``alone``, not in ``queue``: nearly always it is
+flushed before the next one comes, and to fill and empty a list means to allocate and free its
+array, 0.4 µs of the 0.6 that a delivery costs here (beside 4.5 for the ``send``).
+
 Invariants:
-- ``size`` is the bytes in ``queue``; ``queue`` is empty exactly when ``size`` is 0.
-- A non-empty queue is in the dirty list, or its writer is awake: never neither.
+- ``size`` is the bytes in ``alone`` and ``queue``, of which at most one holds anything.
+- An outbox that is not empty is in the dirty list, or its writer is awake: never neither.
 - Frames leave in the order of the queue, each whole: what the kernel took of a frame is
   cut off its front, and such a torn frame stays at the head until its rest is out.
 """
@@ -47,6 +51,7 @@ class Outbox:
     __slots__ = (
         "_send",
         "_urgent",
+        "alone",
         "blocked",
         "broken",
         "drained",
@@ -73,6 +78,7 @@ class Outbox:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self._urgent = 0
+        self.alone: bytes | None = None
         self.queue: list[bytes] = []
         self.size = 0
         self.torn = False
@@ -100,12 +106,17 @@ class Outbox:
 
     def put(self, frame: bytes) -> bool:
         """Queue a frame; False when the outbox is sealed or full (then ``on_full`` was called)."""
-        queue = self.queue
         if self.sealed:
             return False
-        if not queue:
+        if not self.size:
+            self.alone = frame
+            self.size = len(frame)
             self.lane.mark(self)
-        elif (
+            return True
+        queue = self.queue
+        if self.alone is not None:
+            self._unfold()
+        if (
             len(queue) >= self.max_messages or self.size + len(frame) > self.max_bytes
         ) and not self._make_room(self.max_messages, self.max_bytes - len(frame)):
             return False
@@ -113,15 +124,26 @@ class Outbox:
         self.size += len(frame)
         return True
 
+    def _unfold(self) -> None:
+        if self.alone is not None:
+            self.queue.append(self.alone)
+            self.alone = None
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are queued."""
+        return len(self.queue) + (self.alone is not None)
+
     def put_urgent(self, frame: bytes) -> bool:
         """Queue a small frame (pong, critical event) before the ordinary ones and behind earlier urgent ones.
 
         It may use a reserve above the bounds, so that what is critical reaches a client whose queue is
         full. False as for :meth:`put`: a peer that asks for pongs and never reads them fills its outbox.
         """
-        queue = self.queue
         if self.sealed:
             return False
+        self._unfold()
+        queue = self.queue
         if not queue:
             self.lane.mark(self)
         else:
@@ -152,6 +174,7 @@ class Outbox:
         """Queue the last frame (a Close) and refuse all later ones; ``discard`` drops what still waits."""
         if self.sealed:
             return
+        self._unfold()
         if discard:
             del self.queue[int(self.torn) :]
             self.size = sum(map(len, self.queue))
@@ -165,6 +188,7 @@ class Outbox:
     def break_off(self) -> None:
         """The socket is gone: drop everything."""
         self.sealed = self.broken = True
+        self.alone = None
         self.queue.clear()
         self.size = self._urgent = 0
         self.torn = self.blocked = False
@@ -173,17 +197,19 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what the kernel takes without waiting; wake the writer for the rest. Never raises."""
-        queue = self.queue
-        if self.blocked or not queue:
+        if self.blocked or not self.size:
             return
         send = self._send
         if send is None:
             self.blocked = True
             self.writer.set()
             return
-        data = queue[0] if len(queue) == 1 else b"".join(queue)
-        if len(data) > _MAX_SEND:
-            data = data[:_MAX_SEND]
+        queue = self.queue
+        data = self.alone
+        if data is None:
+            data = queue[0] if len(queue) == 1 else b"".join(queue)
+            if len(data) > _MAX_SEND:
+                data = data[:_MAX_SEND]
         try:
             taken = send(data)
         except BlockingIOError:
@@ -191,16 +217,22 @@ class Outbox:
         except OSError:
             self.break_off()
             return
-        if taken == self.size:
+        if taken != self.size:
+            self._unfold()
+            self._keep_rest(taken)
+            self.blocked = True
+            self.writer.set()
+        elif self.alone is not None:
+            self.alone = None
+            self.size = 0
+            self.sent_messages += 1
+            self.sent_bytes += taken
+        else:
             self.sent_messages += len(queue)
             self.sent_bytes += taken
             queue.clear()
             self.size = self._urgent = 0
             self.torn = False
-        else:
-            self._keep_rest(taken)
-            self.blocked = True
-            self.writer.set()
 
     def _keep_rest(self, taken: int) -> None:
         self.size -= taken
@@ -238,9 +270,9 @@ class Outbox:
     async def emptied(self) -> None:
         """Send all that is queued and wait until it is out, or the socket is gone; at the end, once."""
         self.flush()
-        if self.queue:
+        if self.size:
             self.emptying = Signal()
-            while self.queue:
+            while self.size:
                 await self.emptying.wait()
 
     def _tell(self) -> None:
@@ -256,7 +288,8 @@ class Outbox:
         self._tell()
 
     async def _drain_stream(self, stream: trio.abc.SendStream) -> None:
-        while self.queue:
+        while self.size:
+            self._unfold()
             # What is being sent stays at the head, and counted, until it is out.
             count = len(self.queue)
             data = b"".join(self.queue)

@@ -122,12 +122,13 @@ class Pump:
         poll = self._epoll.poll
         readers = self._readers
         flush = self._flusher.flush
+        active = self._flusher.active
         clock = time.perf_counter
         started = clock()
         while True:
             for fd, _mask in poll(0, _BATCH):
                 self.queue(readers[fd])
-            if not self._lanes:
+            if not self._lanes and not active:
                 return
             for _ in range(len(self._lanes)):
                 self._read_lane(self._lanes.popleft(), clock)
