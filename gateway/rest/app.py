@@ -77,6 +77,23 @@ def create_app(services: Services) -> QuartTrio:
     return app
 
 
+def _share(response: Response, allowed: list[str]) -> None:
+    """Let pages of other origins read the answer (Fetch standard, section 3.3): the same that may connect.
+
+    Nothing is given away by it: who asks is told by the bearer token alone, which no browser sends by itself.
+    """
+    if allowed:
+        response.vary.add("Origin")
+        if request.origin not in allowed:
+            return
+    response.headers["Access-Control-Allow-Origin"] = request.origin if allowed else "*"
+    response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+    if request.method == "OPTIONS" and "Allow" in response.headers:
+        response.headers["Access-Control-Allow-Methods"] = response.headers["Allow"]
+        response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
+        response.headers["Access-Control-Max-Age"] = "600"
+
+
 def _add_hooks(app: QuartTrio, services: Services) -> None:
     counters = services.metrics.http
 
@@ -91,6 +108,7 @@ def _add_hooks(app: QuartTrio, services: Services) -> None:
         counters.requests[response.status_code] += 1
         response.headers.update(_SECURITY)
         response.headers.setdefault("Cache-Control", "no-store")
+        _share(response, services.settings.allowed_origins)
         return response
 
     @app.errorhandler(ProtocolError)
