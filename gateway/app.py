@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import signal
 import ssl
@@ -155,6 +156,7 @@ def serve(settings: Settings) -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     exit_code = 0
+    _calm_collector()
     try:
         trio.run(_serve, gateway)
     except* OSError as group:
@@ -164,6 +166,18 @@ def serve(settings: Settings) -> int:
         print(f"gateway: cannot listen on {settings.host}:{settings.port}: {reason}", file=sys.stderr)
         exit_code = 1
     return exit_code
+
+
+def _calm_collector() -> None:
+    """Let the cycle collector run seldom, and not over what never goes away.
+
+    With the default thresholds it took a fifth of the processor during a fan-out to 500 (perf):
+    it goes over every connection's objects again and again, and finds nothing, because what
+    is made for a message is freed by its reference count. Cycles (of exceptions, mostly) wait longer now.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 async def _serve(gateway: Gateway) -> None:
