@@ -128,6 +128,7 @@ class Gateway:
                     CloseCode.SERVICE_RESTART,
                     "the gateway is shutting down",
                     retry_after=self.settings.retry_after,
+                    flush_timeout=self.settings.shutdown_timeout,
                 )
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             background.cancel_scope.cancel()

@@ -92,10 +92,10 @@ class Reception:
             guard.closed(accepted.peer)
             session.ended()
 
-    def close_all(self, code: int, reason: str, *, retry_after: float) -> None:
-        """Tell every client and close its connection."""
+    def close_all(self, code: int, reason: str, *, retry_after: float, flush_timeout: float) -> None:
+        """Tell every client and close its connection; what is queued has ``flush_timeout`` seconds to go out."""
         for session in list(self.sessions):
-            session.close(code, reason, retry_after=retry_after)
+            session.close(code, reason, retry_after=retry_after, flush_timeout=flush_timeout)
 
     def _refuse_when_draining(self) -> None:
         if self._is_draining():

@@ -187,15 +187,17 @@ class Session:
                 self._notice = self._expires - notice
         self.plan()
 
-    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
-        """Tell the client why (``closing``), then close."""
+    def close(
+        self, code: int, reason: str, *, retry_after: float | None = None, flush_timeout: float = 0.0
+    ) -> None:
+        """Tell the client why (``closing``), then close; see ``WireConnection.close`` for the times."""
         if self.wire.closing:
             return
         data: dict[str, Any] = {"reconnect": should_reconnect(code)}
         if retry_after is not None:
             data["retry_after"] = retry_after
         self.send(Envelope("closing", code=int(code), message=reason, data=data))
-        self.wire.close(code, reason)
+        self.wire.close(code, reason, flush_timeout=flush_timeout)
         self.outbox.flush()
 
     def ended(self) -> None:

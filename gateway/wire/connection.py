@@ -94,6 +94,7 @@ class WireConnection:
         "_backlog",
         "_busy",
         "_finished",
+        "_flush_deadline",
         "_flusher",
         "_foreign",
         "_heard",
@@ -152,18 +153,26 @@ class WireConnection:
         self._nursery: trio.Nursery | None = None
         self.close_code: int = 1006
         self.close_deadline = math.inf
+        self._flush_deadline = 0.0
         self.received_messages = 0
         self.received_bytes = 0
 
     # --- what others may ask of a connection -------------------------------------------------
 
-    def close(self, code: int, reason: str = "", *, discard: bool = False) -> None:
-        """Send Close behind what is queued and end when the peer has answered, or after ``close_timeout``."""
+    def close(
+        self, code: int, reason: str = "", *, discard: bool = False, flush_timeout: float = 0.0
+    ) -> None:
+        """Send Close behind what is queued and end when the peer has answered, or after ``close_timeout``.
+
+        While something is still queued, it is ``flush_timeout`` seconds, when they are more.
+        """
         if self.outbox.sealed:
             return
         self.close_code = int(code)
         self.outbox.seal(close_frame(code, reason), discard=discard)
-        self.close_deadline = trio.current_time() + self.limits.close_timeout
+        now = trio.current_time()
+        self.close_deadline = now + self.limits.close_timeout
+        self._flush_deadline = now + flush_timeout
         self._tick.set()
 
     def abort(self, code: int) -> None:
@@ -329,8 +338,10 @@ class WireConnection:
             now = trio.current_time()
             if self.closing:
                 if now >= self.close_deadline:
-                    self.abort(self.close_code)
-                    return
+                    if now >= self._flush_deadline or not self.outbox.queue:
+                        self.abort(self.close_code)
+                        return
+                    self.close_deadline = min(now + self.limits.close_timeout, self._flush_deadline)
                 continue
             if now >= self.handler.deadline:
                 try:
