@@ -16,7 +16,7 @@ What this adds to them, each with a test:
   at random neither happens and the connection stays for ever.
 * A reader that waits for its turn is ended when the connection is closed, and the keep-alive clock
   with the reader; hypercorn lets both hold on to a connection that is gone.
-* Closing while the request is still coming in lingers, so that a 413 or 408 arrives.
+* Closing while the request is still coming in is announced and lingers, so that a 413 or 408 arrives.
 * Requests that are no HTTP get a problem document too, and exceptions stay in here.
 """
 
@@ -30,6 +30,8 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -289,6 +291,14 @@ class _Http1(H11Protocol):
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)
         await self.send(Closed())
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and (
+            self.connection.their_state is h11.SEND_BODY or self.context.terminated.is_set()
+        ):
+            # Said before it is done, or the client sends its next request into a closing connection.
+            event.headers.append((b"connection", b"close"))
+        await super().stream_send(event)
 
     async def _maybe_recycle(self) -> None:
         with trio.move_on_after(_LAST_WORDS, shield=True):

@@ -174,6 +174,24 @@ async def test_members_send_where_their_token_lets_them(api: Api, gateway: Gatew
 
 
 @pytest.mark.parametrize(
+    ("body", "code", "named"),
+    [
+        ({}, 103, "event"),
+        ({"event": "a*"}, 106, "event"),
+        ({"event": "e", "data": [2**64]}, 104, "data"),
+        ({"event": "e", "mid": ""}, 104, "mid"),
+    ],
+)
+async def test_sends_are_checked_as_broadcasts_are(
+    api: Api, gateway: Gateway, body: object, code: int, named: str
+) -> None:
+    async with connected(gateway) as alice:
+        for path in ("/users/alice/send", f"/connections/{alice.greeting.data['connection']}/send"):
+            assert named in problem(await api.post(path, body), 400, code)
+        assert await alice.settled() == []
+
+
+@pytest.mark.parametrize(
     ("path", "status", "code"),
     [("/users//send", 400, 104), ("/users/%FF/send", 400, 104), ("/connections/none/send", 404, 109)],
 )

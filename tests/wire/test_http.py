@@ -133,6 +133,7 @@ async def test_an_early_answer_arrives_and_the_connection_closes(size: int) -> N
                 await peer.send(post(b"", length=size))
                 answer = await peer.ask(b"x" * (size - 1))  # the last byte never comes
                 assert (answer.status, answer.whole) == (404, True)
+                assert answer.headers["connection"] == "close"
                 assert await peer.ended()
         await all_gone(server, 5)
 
@@ -343,6 +344,7 @@ async def test_stopping_closes_idle_connections_and_lets_requests_finish() -> No
         answer = await busy.answer()
         assert answer is not None
         assert answer.whole
+        assert answer.headers["connection"] == "close"
         assert await busy.ended()
         await all_gone(server, 2)
 

@@ -60,6 +60,7 @@ def test_the_protocol() -> None:
         "_check_protocol",
         "_maybe_recycle",
         "_close_stream",
+        "stream_send",
         "_send_error_response",
     ):
         assert inspect.iscoroutinefunction(getattr(H11Protocol, name)), name
