@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from protocol.names import check_event
 from protocol.typed import Custom, Details, Id, Metrics, Seconds, Severity, Text, TypedEvent
-from protocol.values import Unsigned, Value, check_value
+from protocol.values import Unsigned, check_value
 
 __all__ = [
     "CATALOGUE", "AgentAction", "AgentCreated", "AgentDeleted", "AgentExecutionComplete",
@@ -79,7 +79,7 @@ class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
     method: Text | None = None
     duration: Seconds | None = None
     tools: list[Text] | None = None
-    result: Value = None
+    result: Any = None
 
 
 class AgentExecutionError(TypedEvent, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class TaskExecuted(TypedEvent, frozen=True, kw_only=True):
     task: Id
     success: bool
     agent: Id | None = None
-    result: Value = None
+    result: Any = None
 
 
 class PermissionPending(TypedEvent, frozen=True, kw_only=True):
@@ -141,7 +141,7 @@ class ExecutionUpdated(TypedEvent, frozen=True, kw_only=True):
     progress: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     """The part that is done, 0 to 1."""
     step: Text | None = None
-    result: Value = None
+    result: Any = None
     error: Text | None = None
 
 
@@ -159,7 +159,7 @@ class CouncilorCompleted(TypedEvent, frozen=True, kw_only=True):
     councilor: Id
     task: Id | None = None
     duration: Seconds | None = None
-    result: Value = None
+    result: Any = None
 
 
 class CouncilorError(TypedEvent, frozen=True, kw_only=True):
@@ -181,7 +181,7 @@ class AgentExecutionCompleted(TypedEvent, frozen=True, kw_only=True):
     agent: Id
     success: bool
     duration: Seconds | None = None
-    result: Value = None
+    result: Any = None
 
 
 class AgentMetricsUpdated(TypedEvent, frozen=True, kw_only=True):
@@ -265,7 +265,7 @@ class AgentAction(TypedEvent, frozen=True, kw_only=True):
     room = "agents"
     agent: Id
     action: Text
-    result: Value = None
+    result: Any = None
 
 
 # --- Agent core: tasks -----------------------------------------------------------------------
@@ -297,7 +297,7 @@ class TaskCompleted(TypedEvent, frozen=True, kw_only=True):
     room = "tasks"
     task: Id
     agent: Id | None = None
-    result: Value = None
+    result: Any = None
 
 
 class TaskFailed(TypedEvent, frozen=True, kw_only=True):
@@ -338,7 +338,7 @@ class ConsensusProposed(TypedEvent, frozen=True, kw_only=True):
     proposal: Id
     agent: Id | None = None
     """Who proposed it."""
-    value: Value = None
+    value: Any = None
 
 
 class ConsensusDecided(TypedEvent, frozen=True, kw_only=True):
@@ -346,7 +346,7 @@ class ConsensusDecided(TypedEvent, frozen=True, kw_only=True):
     room = "coordination"
     proposal: Id
     accepted: bool
-    value: Value = None
+    value: Any = None
 
 
 # --- Agent core: system --------------------------------------------------------------------------

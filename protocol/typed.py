@@ -23,7 +23,7 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Metrics = dict[str, int | float]
-Details = dict[str, Value]
+Details = dict[str, Any]  # of the value model: every event is checked against it as a whole
 Severity = Literal["info", "warning", "error", "critical"]
 
 _LONGEST_PROBLEM = 120

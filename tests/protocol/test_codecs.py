@@ -176,6 +176,34 @@ def test_messages_do_not_repeat_what_was_sent() -> None:
         assert "s3cr3t" not in str(outcome(CBOR, bytes.fromhex("a3 00 01 01 0f") + tail))
 
 
+@pytest.mark.parametrize(
+    "codec, payload, message",
+    [
+        (JSON, b"{", "not well-formed JSON"),
+        (JSON, b"{}", "v: is missing"),
+        (JSON, b'{"v":1}', "t: is missing"),
+        (JSON, b'{"v":"1","t":"ping"}', "v: must be an integer"),
+        (JSON, b'{"v":1,"t":1}', "t: must be text"),
+        (JSON, b"\xff", "not UTF-8"),
+        (JSON, b"[]", "not an object"),
+        (CBOR, b"", "an empty message"),
+        (CBOR, b"\x80", "not a map of definite length"),
+        (CBOR, b"\xb8", "cut short"),
+        (CBOR, b"\xa1\x00", "cut short"),
+        (CBOR, b"\xa0\x00", "bytes after the end of the map"),
+        (CBOR, b"\xa1\x00\x61\xff", "text is not UTF-8"),
+        (CBOR, b"\xa1\x00\x1c", "not well-formed CBOR"),
+        (CBOR, b"\xa1\x00" + b"\x81" * 20 + b"\x00", "nested deeper than 16"),
+        (CBOR, b"\xa0", "v: is missing"),
+        (CBOR, b"\xa2\x00\x01\x01\x61t", "t: must be an integer"),
+    ],
+)
+def test_messages_name_the_problem(codec: Codec, payload: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode(payload)
+    assert caught.value.message == message
+
+
 # --- Hostile messages ------------------------------------------------------------------------
 
 
@@ -226,6 +254,16 @@ def test_the_cbor_decoder_is_good_again_after_every_error() -> None:
         if row[2] == "cbor":
             outcome(CBOR, bytes.fromhex(row[3]))
             assert CBOR.decode(good) == Envelope(t="ping", data=[[1]])
+
+
+def test_one_cbor_decoder_serves_one_thread() -> None:
+    payload = CBOR.encode(Envelope(t="ping"))
+    CBOR.decode(payload)
+    before = list(protocol.cbor._idle)
+    assert before
+    for _ in range(10):
+        CBOR.decode(payload)
+    assert protocol.cbor._idle == before
 
 
 def test_threads_do_not_share_a_decoder() -> None:

@@ -14,6 +14,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.events import CATALOGUE, Custom, TypedEvent, from_data
 from protocol.json import JSON
 from protocol.names import check_event, check_room
+from tests.protocol.strategies import wrap
 
 ORGANISATIONS = [
     *("agent:execution:start", "agent:execution:complete", "agent:execution:error"),
@@ -158,6 +159,20 @@ def test_values_are_checked(event: str, data: object) -> None:
         from_data(event, data)
     assert caught.value.code is ErrorCode.BAD_FIELD
     assert len(caught.value.message) < 200
+
+
+def test_data_are_of_the_value_model_to_its_whole_depth() -> None:
+    deep = wrap(1, [True, False] * 7)  # below the envelope and its data
+    assert from_data(
+        "task_completed", {"task": "t", "ts": 5, "result": deep, "details": {"k": wrap(1, [True] * 13)}}
+    )
+    assert events.TaskCompleted(task="t", result=deep).to_data()["result"] == deep
+    for wrong in ([deep], "\ud800", {1: 2}, 2**63):
+        with pytest.raises(ProtocolError) as caught:
+            from_data("task_completed", {"task": "t", "result": wrong})
+        assert caught.value.code is ErrorCode.BAD_FIELD
+        with pytest.raises(ProtocolError):
+            events.TaskCompleted(task="t", result=wrong).to_data()
 
 
 def test_unknown_fields_are_ignored() -> None:

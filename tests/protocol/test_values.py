@@ -24,6 +24,13 @@ def test_every_value_of_the_model_is_good(value: Any) -> None:
     assert check_value(value) is value
 
 
+@pytest.mark.parametrize(
+    "value", [-(2**63), 2**63 - 1, 1.7976931348623157e308, -1.7976931348623157e308, 5e-324, ""]
+)
+def test_the_limits_belong_to_the_model(value: object) -> None:
+    assert check_value([value]) == [value]
+
+
 def test_tuples_travel_as_arrays() -> None:
     value = check_value({"a": (1, ("b", None))})
     for codec in (JSON, CBOR):

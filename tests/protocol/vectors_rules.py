@@ -36,6 +36,7 @@ PATTERNS: list[tuple[str, str, bool]] = [
     ("a*b*c", "acb", False), ("*a*", "xax", True), ("*a*", "xx", False), ("ab*ba", "aba", False),
     ("**", "x", True), ("a**b", "ab", True), ("[a-z]?", "b1", False), ("[a-z]?", "[a-z]?", True),
     ("a.c", "abc", False), ("*aab", "aaab", True),
+    ("*a*a*", "a", False), ("*a*a*", "aa", True), ("*ab*ba*", "aba", False), ("*ab*ba*", "abba", True),
 ]  # fmt: skip
 
 FILTERS: list[dict[str, Any]] = [
@@ -79,6 +80,12 @@ FILTERS: list[dict[str, Any]] = [
         "steps": [["subscribe", ["task:*"]], ["unsubscribe", ["task:created"]]],
         "events": ["task:*"], "except": ["task:created"],
         "passes": ["task:done"], "held": ["task:created"],
+    },
+    {
+        "about": "a wider exception takes the place of those within",
+        "steps": [["unsubscribe", ["task:created", "x"]], ["unsubscribe", ["task:*"]]],
+        "events": ["*"], "except": ["task:*", "x"],
+        "passes": ["y"], "held": ["task:created", "task:done", "x"],
     },
     {
         "about": "subscribing again ends the exception",
