@@ -61,10 +61,14 @@ async def knock(
     *,
     subprotocols: Sequence[str] = (),
     headers: Sequence[tuple[str, str]] = (),
+    stream: trio.SocketStream | None = None,
 ) -> Answer:
-    """Ask once. A refusal is read to its end, which the gateway has to make: we keep our side open."""
+    """Ask once, on ``stream`` or a new connection; closes it.
+
+    A refusal is read to its end, which the gateway has to make: we keep our side open.
+    """
     with trio.fail_after(DEADLINE):
-        async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as stream:
+        async with stream or await trio.open_tcp_stream("127.0.0.1", gateway.port) as stream:
             await stream.send_all(request_head(path, subprotocols=subprotocols, headers=headers))
             data = b""
             while chunk := await stream.receive_some():

@@ -1,4 +1,4 @@
-"""Messages that are wrong, of every class: a numbered answer, the right close code, and nobody else is harmed."""
+"""Messages that are wrong, of every class: a numbered answer, the right close code, nobody else harmed."""
 
 from __future__ import annotations
 
