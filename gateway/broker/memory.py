@@ -19,7 +19,8 @@ _EVENT_OVERHEAD = 400
 """Bytes that a kept event takes beside its data (measured with tracemalloc)."""
 _SWEEP = 5.0
 _MEMORIES = 100_000
-"""Values kept for ``recall``; the oldest goes first."""
+_MEMORY_BYTES = 64 * 2**20
+"""Values kept for ``recall``, and their bytes; the oldest goes first."""
 
 
 class _Stream:
@@ -46,9 +47,12 @@ class MemoryBroker:
 
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._streams: dict[str, _Stream] = {}
+        self._idle: OrderedDict[str, None] = OrderedDict()
+        """Channels without a member on this node, the longest unused first."""
         self._subscribed: set[str] = set()
         self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._memory_bytes = 0
         self.deliver: Callable[[Event], None] = lambda event: None
 
     async def run(self) -> None:
@@ -58,7 +62,7 @@ class MemoryBroker:
             now = trio.current_time()
             # All live about equally long, so the front is where the expired ones are.
             while self._memory and next(iter(self._memory.values()))[0] <= now:
-                self._memory.popitem(last=False)
+                self._forget(next(iter(self._memory)))
             oldest = (time.time() - self._settings.age) * 1000
             for number, stream in enumerate(list(self._streams.values())):
                 while stream.events and stream.events[0].ts < oldest:
@@ -72,7 +76,7 @@ class MemoryBroker:
             self.deliver(event)
             done(Position(0, "", event.mid))
             return
-        stream = self._streams.get(event.channel) or self._open(event.channel)
+        stream = self._stream(event.channel)
         known = stream.mids.get(event.mid)
         if known is not None:
             done(Position(known, stream.epoch, event.mid))
@@ -93,14 +97,17 @@ class MemoryBroker:
     async def subscribe(self, channel: str) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
         self._subscribed.add(channel)
+        self._idle.pop(channel, None)
 
     def unsubscribe(self, channel: str) -> None:
         """See :class:`~gateway.broker.base.Broker`. The channel's order is kept: a member may come back."""
         self._subscribed.discard(channel)
+        if channel in self._streams:
+            self._rest(channel)
 
     async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`."""
-        stream = self._streams.get(channel) or self._open(channel)
+        stream = self._stream(channel)
         kept = stream.events
         first = kept[0].seq or 0 if kept else stream.seq + 1
         if since is None:
@@ -119,10 +126,11 @@ class MemoryBroker:
 
     def remember(self, key: str, value: bytes, ttl: float) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
-        self._memory.pop(key, None)
-        while len(self._memory) >= _MEMORIES:
-            self._memory.popitem(last=False)
+        self._forget(key)
         self._memory[key] = (trio.current_time() + ttl, value)
+        self._memory_bytes += len(value)
+        while len(self._memory) > _MEMORIES or self._memory_bytes > _MEMORY_BYTES:
+            self._forget(next(iter(self._memory)))
 
     async def recall(self, key: str) -> bytes | None:
         """See :class:`~gateway.broker.base.Broker`."""
@@ -133,16 +141,21 @@ class MemoryBroker:
         """Memory is always there."""
         return None
 
-    def _open(self, channel: str) -> _Stream:
-        while len(self._streams) >= self._settings.rooms:
-            # Oldest first; those with members are passed over, and moved behind the others.
-            for _ in range(len(self._streams)):
-                oldest = next(iter(self._streams))
-                if oldest not in self._subscribed:
-                    del self._streams[oldest]
-                    break
-                self._streams.move_to_end(oldest)
-            else:
-                break
-        stream = self._streams[channel] = _Stream()
+    def _forget(self, key: str) -> None:
+        self._memory_bytes -= len(self._memory.pop(key, (0.0, b""))[1])
+
+    def _stream(self, channel: str) -> _Stream:
+        stream = self._streams.get(channel)
+        if stream is None:
+            stream = self._streams[channel] = _Stream()
+            if channel not in self._subscribed:
+                self._rest(channel)
+        elif channel in self._idle:
+            self._idle.move_to_end(channel)
         return stream
+
+    def _rest(self, channel: str) -> None:
+        """The channel has no member now; the longest unused of such go first."""
+        self._idle[channel] = None
+        if len(self._idle) > self._settings.rooms:
+            del self._streams[self._idle.popitem(last=False)[0]]

@@ -8,7 +8,7 @@ each. None of this waits; with the memory broker all of it happens inside ``subm
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -79,9 +79,6 @@ class Hub:
         self._timeout = command_timeout
         self._weights = dict(weights or {})
         self._ids = itertools.count(1)
-        # Random in front: unique over nodes and restarts. Counting behind: cheap.
-        self._mid_prefix = secrets.token_urlsafe(9)
-        self._mids = itertools.count(1)
         broker.deliver = self._deliver
 
     # --- connections --------------------------------------------------------------------------
@@ -265,7 +262,8 @@ class Hub:
 
     def new_mid(self) -> str:
         """A message id that no other message has."""
-        return f"{self._mid_prefix}{next(self._mids):x}"
+        # Nobody may guess the next one: published first, it would make the other event a duplicate.
+        return os.urandom(12).hex()
 
     def submit(
         self,

@@ -68,7 +68,7 @@ async def get_history(room: str) -> Response:
             "room": room,
             "epoch": found.epoch,
             "seq": found.seq,
-            "events": [event.describe() for event in found.events],
+            "events": [event.describe() for event in found.events if identity.user not in (event.exclude or ())],
             "more": found.more,
             "complete": found.complete,
         }

@@ -227,7 +227,7 @@ async def _history(session: Session, connection: Connection, envelope: Envelope,
         epoch=page.epoch,
         seq=page.seq,
         data={
-            "events": [event.describe() for event in page.events],
+            "events": [event.describe() for event in page.events if not connection.excluded_from(event)],
             "more": page.more,
             "complete": page.complete,
         },
