@@ -34,7 +34,7 @@ async def issue_token() -> Response:
     """
     identity = await caller()
     require_service(identity)
-    wanted = await read_body(TokenRequest)
+    wanted = await read_body(TokenRequest, optional=True)
     org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
     if "admin" in wanted.roles and not identity.is_admin:
         raise ProtocolError(ErrorCode.FORBIDDEN, "only an admin may issue a token with the role admin")
@@ -84,7 +84,7 @@ async def revoke_tokens() -> Response:
     own tokens; others need the role service or admin.
     """
     identity = await caller()
-    wanted = await read_body(Revoke)
+    wanted = await read_body(Revoke, optional=True)
     named = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
     if wanted.jti is None and wanted.user is None and wanted.org is None:
         raise ProtocolError(ErrorCode.MISSING_FIELD, "the body lacks one of jti, user and org")

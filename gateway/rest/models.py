@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from protocol.envelope import MAX_EVENT_BYTES, MAX_MID_BYTES, MAX_ROOM_BYTES
+
 __all__ = [
     "Batch",
     "BatchResults",
@@ -50,11 +52,31 @@ Org = Annotated[
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="Most entries in one page.")]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, description="Milliseconds since 1970 UTC.")]
 Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
-EventName = Annotated[str, msgspec.Meta(description="1 to 100 bytes, without `*` and control characters.")]
-RoomName = Annotated[str, msgspec.Meta(description="1 to 200 bytes, without `*` and control characters.")]
+
+
+def _name(longest: int, pattern: str, description: str) -> msgspec.Meta:
+    """Describe a name. The checks are those of ``protocol.names``, whose errors have numbers of their own."""
+    bounds = {"minLength": 1, "maxLength": longest, "pattern": f"^[^{pattern}]+$"}
+    return msgspec.Meta(description=description, extra_json_schema=bounds)
+
+
+_CONTROL = r"\u0000-\u001f\u007f"
+EventName = Annotated[
+    str, _name(MAX_EVENT_BYTES, f"{_CONTROL}*", "1 to 100 bytes, without `*` and control characters.")
+]
+RoomName = Annotated[
+    str, _name(MAX_ROOM_BYTES, f"{_CONTROL}*", "1 to 200 bytes, without `*` and control characters.")
+]
 MessageId = Annotated[
     str,
-    msgspec.Meta(description="Message id; a repeated one gets the place of the first. Made when absent."),
+    _name(
+        MAX_MID_BYTES,
+        _CONTROL,
+        "Message id; a repeated one gets the place of the first. Made when absent.",
+    ),
+]
+Lifetime = Annotated[
+    float, msgspec.Meta(description="Lifetime in seconds.", extra_json_schema={"minimum": 1})
 ]
 
 
@@ -97,13 +119,13 @@ class TokenRequest(msgspec.Struct):
         ]
         | None
     ) = None
-    ttl: Annotated[float, msgspec.Meta(gt=0, description="Lifetime in seconds.")] | None = None
+    ttl: Lifetime | None = None
 
 
 class Refresh(msgspec.Struct):
     """How long the new token is to live."""
 
-    ttl: Annotated[float, msgspec.Meta(gt=0, description="Lifetime in seconds.")] | None = None
+    ttl: Lifetime | None = None
 
 
 class Token(msgspec.Struct):
