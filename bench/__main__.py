@@ -29,6 +29,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="length of one measurement (2; quick: 0.7)")
     parser.add_argument("--subjects", help="only these, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="wait so long (s) for a quiet machine, each time"
+    )
     parser.add_argument("--no-plot", action="store_true")
     parser.add_argument("--update", action="store_true", help="instructions: keep the counts as the baseline")
     return parser.parse_args(arguments)
@@ -57,6 +60,7 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
         rounds=chosen.rounds or (2 if quick else 5),
         seconds=chosen.seconds or (0.7 if quick else 2.0),
         quick=quick,
+        patience=chosen.patience,
     )
     names = chosen.subjects.split(",") if chosen.subjects else None
     findings = harness.run(QUESTIONS[name], options, names)

@@ -83,6 +83,7 @@ def run(question: Question, options: Options, names: Sequence[str] | None = None
             if case.name in findings.failed:
                 continue
             where = f"[{number}/{options.rounds}] {case.name}"
+            machine.wait_until_quiet(options.patience)
             try:
                 values = question.measure(case, options, findings.prepared)
             except BenchError as error:

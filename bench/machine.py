@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 SERVER_CORE = 0
 LOAD_CORE = 1
+QUIET = 0.1
+_LOOK = 0.5
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PACKAGES = (
@@ -79,6 +82,16 @@ def check() -> None:
         raise BenchError("the benchmarks need Linux: processes are pinned and measured through /proc")
     if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
         raise BenchError(f"the benchmarks need the cores {SERVER_CORE} and {LOAD_CORE}")
+
+
+def wait_until_quiet(patience: float) -> None:
+    """Wait until others use less than QUIET of a core, at most ``patience`` seconds; never raises."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = busy()
+        time.sleep(_LOOK)
+        if busy() - before < QUIET * _LOOK:
+            return
 
 
 def free_port() -> int:

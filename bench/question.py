@@ -22,6 +22,8 @@ class Options:
     seconds: float = 2.0
     """Length of one measurement; questions with a length of their own scale with it."""
     quick: bool = False
+    patience: float = 0.0
+    """How long to wait for a quiet machine before each measurement, in seconds."""
 
     def count(self, wanted: int, quick: int) -> int:
         """A number of connections: ``wanted``, or ``quick`` in a quick run."""

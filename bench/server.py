@@ -16,6 +16,8 @@ from bench.machine import SERVER_CORE, BenchError, Usage, pinned, usage
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
+_CONFIGURING = ("GATEWAY_", "CENTRIFUGO_", "GOGC", "GOMEMLIMIT")
+"""Whoever runs the benchmarks may have set these for something else."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Server:
         self._log = folder / "server.log"
 
     def __enter__(self) -> Server:
-        environment = {**os.environ, **self._command.environment}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
+        environment = {**inherited, **self._command.environment}
         with self._log.open("wb") as log, pinned(SERVER_CORE):
             self._process = subprocess.Popen(
                 self._command.arguments,
