@@ -18,7 +18,7 @@ from tests.support import connected, running_gateway, url
 
 @pytest.mark.parametrize("codec", [JSON, CBOR])
 async def test_many_publishers_one_order(gateway: Gateway, codec: object) -> None:
-    """Ten publishers at once, ten subscribers of either codec: all see 1 to 500, and their own place in it."""
+    """Ten publishers at once, ten subscribers of either codec: all see 1 to 500 in the same order."""
     seen: list[list[tuple[int, object]]] = []
 
     async def publisher(number: int) -> None:

@@ -30,7 +30,7 @@ async def read_until_current(slow: Raw, last: int) -> list[Envelope]:
 
 
 def account(messages: list[Envelope]) -> tuple[list[int], list[tuple[int, int]]]:
-    """(numbers received, ranges announced as lost); fails unless they are in order and cover everything once."""
+    """Numbers received, ranges announced as lost; fails unless together they are everything, in order."""
     received: list[int] = []
     lost: list[tuple[int, int]] = []
     expected = 1
