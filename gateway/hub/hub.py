@@ -429,10 +429,24 @@ class Hub:
 
     # --- questions ------------------------------------------------------------------------------
 
-    async def history(self, org: str, room: str, *, since: Since | None = None, limit: int) -> HistoryPage:
-        """A page of a room's kept events; raises 3xx when the broker cannot be reached."""
+    async def history(
+        self, org: str, room: str, *, since: Since | None = None, limit: int, reader: str | None = None
+    ) -> HistoryPage:
+        """A page of a room's kept events, without those that leave out the user ``reader``.
+
+        Raises 3xx when the broker cannot be reached.
+        """
+        channel = room_channel(org, check_room(room))
+        complete = True
         with _deadline(self._timeout):
-            return await self.broker.history(room_channel(org, check_room(room)), since=since, limit=limit)
+            while True:
+                page = await self.broker.history(channel, since=since, limit=limit)
+                complete = complete and page.complete
+                seen = [event for event in page.events if reader not in (event.exclude or ())]
+                if seen or not page.more:
+                    return page._replace(events=seen, complete=complete)
+                # An empty page would have no last event from which to go on.
+                since = Since(page.epoch, page.events[-1].seq or 0)
 
     def rooms(self, org: str) -> list[dict[str, Any]]:
         """The organisation's rooms that have members on this node."""

@@ -62,13 +62,13 @@ async def get_history(room: str) -> Response:
     if (query.epoch is None) != (query.seq is None):
         raise ProtocolError(ErrorCode.MISSING_FIELD, "epoch and seq go together")
     since = None if query.epoch is None or query.seq is None else Since(query.epoch, query.seq)
-    found = await services().hub.history(org, room, since=since, limit=limit)
+    found = await services().hub.history(org, room, since=since, limit=limit, reader=identity.user)
     return reply(
         {
             "room": room,
             "epoch": found.epoch,
             "seq": found.seq,
-            "events": [event.describe() for event in found.events if identity.user not in (event.exclude or ())],
+            "events": [event.describe() for event in found.events],
             "more": found.more,
             "complete": found.complete,
         }

@@ -219,7 +219,7 @@ async def _history(session: Session, connection: Connection, envelope: Envelope,
     if not 1 <= limit <= largest:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"data.limit: must be between 1 and {largest}")
     page = await session.services.hub.history(
-        connection.org, room, since=read_since(wanted.since), limit=limit
+        connection.org, room, since=read_since(wanted.since), limit=limit, reader=connection.user
     )
     session.reply(
         envelope,
@@ -227,7 +227,7 @@ async def _history(session: Session, connection: Connection, envelope: Envelope,
         epoch=page.epoch,
         seq=page.seq,
         data={
-            "events": [event.describe() for event in page.events if not connection.excluded_from(event)],
+            "events": [event.describe() for event in page.events],
             "more": page.more,
             "complete": page.complete,
         },

@@ -93,7 +93,7 @@ class Reception:
             session.ended()
 
     def close_all(self, code: int, reason: str, *, retry_after: float, flush_timeout: float) -> None:
-        """Tell every client and close its connection; what is queued has ``flush_timeout`` seconds to go out."""
+        """Tell every client and close; what is queued has ``flush_timeout`` seconds to go out."""
         for session in list(self.sessions):
             session.close(code, reason, retry_after=retry_after, flush_timeout=flush_timeout)
 
