@@ -150,7 +150,7 @@ def page(
     ``kind`` is the type of the keys. Raises ``ProtocolError`` BAD_FIELD for a
     cursor that was not given here.
     """
-    if cursor is not None:
+    if cursor:
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
             after = msgspec.json.decode(text, type=kind)
