@@ -7,10 +7,12 @@ each. None of this waits; with the memory broker all of it happens inside ``subm
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -41,6 +43,8 @@ from protocol.patterns import EventFilter
 
 __all__ = ["Hub", "Sent"]
 
+_TAP: Final = 4096
+"""Events noted for one member to be; when more come before the broker answers, it is asked again."""
 _RETIRED: Final = 10_000
 """Organisations without a connection whose totals are remembered."""
 
@@ -93,7 +97,10 @@ class Hub:
         user_agent: str | None = None,
         client_id: str | None = None,
     ) -> Connection:
-        """Register an authenticated connection; it hears its organisation and its user from now on."""
+        """Register an authenticated connection; it hears its organisation and its user from its return on.
+
+        Raises 3xx when the broker cannot be reached.
+        """
         organisation = self._organisation(identity.org)
         connection = Connection(
             id=f"{self.node}-{next(self._ids):x}",
@@ -114,9 +121,18 @@ class Hub:
         own = [organisation.everyone]
         if identity.user is not None:
             own.append(organisation.user(identity.user))
-        connection.internal = tuple(self._enter(room, connection) for room in own)
-        for room in own:
-            await self.broker.subscribe(room.channel)
+        with contextlib.ExitStack() as held:
+            for room in own:
+                held.enter_context(self._held(room, organisation))
+            try:
+                with _deadline(self._timeout):
+                    for room in own:
+                        await self.broker.subscribe(room.channel)
+            except BaseException:
+                self.disconnected(connection, CloseCode.INTERNAL_ERROR)
+                raise
+            # Only now, so that nothing is queued before the greeting.
+            connection.internal = tuple(self._enter(room, connection) for room in own)
         return connection
 
     def disconnected(self, connection: Connection, code: int) -> None:
@@ -200,22 +216,40 @@ class Hub:
         and its entry. Raises 3xx when the broker cannot be reached.
         """
         room = connection.organisation.room(name)
-        try:
-            with _deadline(self._timeout):
-                await self.broker.subscribe(room.channel)
-                page = await self.broker.history(
-                    room.channel, since=since, limit=0 if since is None else 2**31
-                )
-        except BaseException:
-            self._discard_if_empty(room, connection.organisation)
-            raise
-        if connection.id not in self.connections:  # gone meanwhile
-            self._discard_if_empty(room, connection.organisation)
-            raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
-        place = self._enter(room, connection, events, overflow, key, page=page)
-        place.joined_at = page.seq if since is None else since.seq
-        connection.memberships[name] = place
+        present = connection.memberships.get(name)
+        pause = present if since is not None and present is not None and present.lag is None else None
+        if pause is not None:  # what comes now comes behind what is replayed
+            pause.fall_behind(room.seq, by_replay=True)
+        with self._held(room, connection.organisation) as tap:
+            try:
+                with _deadline(self._timeout):
+                    await self.broker.subscribe(room.channel)
+                    page = await self._read_up(room, since, tap)
+            except BaseException:
+                if pause is not None:
+                    connection.peer.catch_up()
+                raise
+            if connection.id not in self.connections:  # gone meanwhile
+                raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
+            place = self._enter(room, connection, events, overflow, key, page=page)
+            place.joined_at = page.seq if since is None else since.seq
+            connection.memberships[name] = place
         return place, page
+
+    async def _read_up(self, room: Room, since: Since | None, tap: deque[Event]) -> HistoryPage:
+        """What a member to be has missed, up to the last event that was delivered on this node."""
+        while True:
+            tap.clear()
+            page = await self.broker.history(room.channel, since=since, limit=0 if since is None else 2**31)
+            # The page may be older than what was delivered while it was under way.
+            newer = [event for event in tap if event.seq is not None]
+            if all(event.epoch == page.epoch for event in newer) and len(tap) < _TAP:
+                break
+        newer = [event for event in newer if (event.seq or 0) > page.seq]
+        if not newer:
+            return page
+        events = page.events if since is None else [*page.events, *newer]
+        return page._replace(events=events, seq=newer[-1].seq or 0)
 
     def leave(self, connection: Connection, name: str) -> bool:
         """Leave a room; False when it was not joined."""
@@ -248,12 +282,24 @@ class Hub:
             place.fall_behind(page.seq, by_replay=True).aligned = True
         return place
 
+    @contextlib.contextmanager
+    def _held(self, room: Room, organisation: Organisation) -> Iterator[deque[Event]]:
+        """Keep a room alive, and note what is delivered in it, while somebody is about to enter."""
+        tap: deque[Event] = deque(maxlen=_TAP)
+        room.taps = (*room.taps, tap)
+        self._channels[room.channel] = room
+        try:
+            yield tap
+        finally:
+            room.taps = tuple(each for each in room.taps if each is not tap)
+            self._discard_if_empty(room, organisation)
+
     def _exit(self, place: Membership) -> None:
         place.room.remove(place.connection)
         self._discard_if_empty(place.room, place.connection.organisation)
 
     def _discard_if_empty(self, room: Room, organisation: Organisation) -> None:
-        if not room.members:
+        if not room.members and not room.taps:
             self._channels.pop(room.channel, None)
             self.broker.unsubscribe(room.channel)
             organisation.discard(room)
@@ -423,6 +469,8 @@ class Hub:
     def _deliver(self, event: Event) -> None:
         room = self._channels.get(event.channel)
         if room is not None:
+            for tap in room.taps:
+                tap.append(event)
             self.counters.deliveries += room.fan_out(event)
             if self.tracer is not None:
                 self.tracer.fanned_out(room, event)

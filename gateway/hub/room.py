@@ -7,6 +7,7 @@ into its outbox. 500 members with one filter cost one match and one encode, not 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.broker.base import Event
@@ -99,7 +100,7 @@ def event_frame(event: Event, codec: Codec) -> bytes:
 class Room:
     """One channel's members on this node: a room, a whole organisation, or one user's connections."""
 
-    __slots__ = ("_groups", "channel", "epoch", "members", "name", "seq")
+    __slots__ = ("_groups", "channel", "epoch", "members", "name", "seq", "taps")
 
     def __init__(self, channel: str, name: str | None) -> None:
         self.channel = channel
@@ -108,6 +109,8 @@ class Room:
         self.epoch = ""
         """Where the channel stood when this node last heard of it."""
         self.members: dict[Connection, Membership] = {}
+        self.taps: tuple[deque[Event], ...] = ()
+        """One for each member to be that still waits for the broker: the events that came meanwhile."""
         self._groups: dict[GroupKey, Group] = {}
 
     def add(
