@@ -16,8 +16,9 @@
  * @typedef {{epoch: string, seq: number}} Position  a place in a room's order
  *
  * @typedef {{event: string, room?: string, data?: any, seq?: number, epoch?: string, ts: number, mid: string,
- *   sender?: string}} RoomEvent  what handlers get; without `room` it came to the organisation, user or connection;
- *   `seq` has no holes in its room, `ts` is in milliseconds since 1970 UTC, `mid` is the message's id
+ *   sender?: string, critical?: boolean}} RoomEvent  what handlers get; without `room` it came to the organisation,
+ *   user or connection; `seq` has no holes in its room, and only critical events overtake others; `ts` is in
+ *   milliseconds since 1970 UTC, `mid` is the message's id
  *
  * @typedef {object} Options
  * @property {string | (() => string | Promise<string>)} [token]  a function is asked before every connection
@@ -72,7 +73,8 @@ function compile(pattern) {
 }
 
 function joinMessage(room, options, since) {
-  return { t: "join", room, data: { since: since ?? undefined, events: options.events, overflow: options.overflow } };
+  const { events, overflow, key } = options;
+  return { t: "join", room, data: { since: since ?? undefined, events, overflow, key } };
 }
 
 export class Trireme {
@@ -98,8 +100,8 @@ export class Trireme {
   #nextId = 1;
   #pending = new Map(); // id → command, waiting for its reply
   #queue = new Set(); // commands waiting for a connection
-  #rooms = new Map(); // name → {events, overflow, position}
-  #organisation = { position: null };
+  #rooms = new Map(); // name → {events, overflow, key, position}
+  #organisation = { position: null, interrupted: false }; // what comes without a room but with a number
   #filter = null; // {events, except, narrowed: by a subscribe}, once it was changed
   #recent = new Set(); // message ids
 
@@ -201,7 +203,10 @@ export class Trireme {
   }
 
   /** Joins a room; its events come from now on, after a reconnect too. With `since`, those after it come first.
-   *  @param {string} room @param {{events?: string[], since?: Position, overflow?: string}} [options]
+   *  `overflow` is for times when this client is too slow: `disconnect`, `drop_oldest`, `replay`, or `conflate`,
+   *  which keeps the newest event for each value of the field `key` of `data`.
+   *  @param {string} room
+   *  @param {{events?: string[], since?: Position, overflow?: string, key?: string}} [options]
    *  @returns {Promise<{room: string, epoch: string, seq: number, recovered?: boolean, replayed?: number}>} */
   async join(room, options = {}) {
     const { epoch, seq, data } = await this.send(joinMessage(room, options, options.since));
@@ -220,11 +225,12 @@ export class Trireme {
   /** Takes patterns away from this connection's filter. @param {string | string[]} events */
   async unsubscribe(events) { return (await this.send({ t: "unsubscribe", data: { events: [events].flat() } })).data; }
   /** Publishes to a room (null: the whole organisation, for services). Repeated with the same `mid`, it is seen
-   *  once only: the way to repeat one that was cut off by a lost connection.
-   *  @param {string | null} room @param {string} event @param {any} [data] @param {{mid?: string}} [options]
+   *  once only: the way to repeat one that was cut off by a lost connection. Services may mark it as critical.
+   *  @param {string | null} room @param {string} event @param {any} [data]
+   *  @param {{mid?: string, critical?: boolean}} [options]
    *  @returns {Promise<{room: string, seq: number, epoch: string, mid: string}>} its place in the room's order */
-  async publish(room, event, data, { mid } = {}) {
-    const reply = await this.send({ t: "publish", room: room ?? undefined, event, data, mid });
+  async publish(room, event, data, { mid, critical } = {}) {
+    const reply = await this.send({ t: "publish", room: room ?? undefined, event, data, mid, critical });
     return { room, seq: reply.seq, epoch: reply.epoch, mid: reply.mid };
   }
 
@@ -314,7 +320,7 @@ export class Trireme {
     const command = this.#pending.get(message.id);
     if (t === "event") this.#event(message);
     else if (t === "connected") this.#connected(data ?? {});
-    else if (t === "closing") this.#closing = message;
+    else if (t === "closing") [this.#closing, this.#ready] = [message, false]; // commands wait for the next connection
     else if (t === "lost") this.#emit("lost", { room, epoch: message.epoch, ...data });
     else if (t === "error") {
       const retryAfter = data?.retry_after * 1000 || undefined;
@@ -328,29 +334,41 @@ export class Trireme {
       else if (kind === "leave") this.#rooms.delete(command.message.room);
       else if (kind === "subscribe") this.#filter = { ...data, narrowed: true };
       else if (kind === "unsubscribe") this.#filter = { narrowed: false, ...this.#filter, ...data };
+      else if (kind === "refresh") this.#left(data?.left ?? []);
       this.#finish(command, null, message);
     }
   }
 
-  #joined({ room, data: { since, events, overflow } }, { epoch, seq, data: outcome }) {
+  #joined({ room, data: { since, ...options } }, { epoch, seq, data: outcome }) {
     const known = this.#rooms.get(room)?.position;
     let position = { epoch, seq };
     if (since && outcome?.replayed > 0) position = outcome.recovered ? since : { epoch, seq: 0 }; // the replay follows
     else if (!since && known?.epoch === epoch) position = known; // joined again: the order goes on
-    this.#rooms.set(room, { events, overflow, position });
-    if (since && outcome?.recovered === false) {
-      const same = since.epoch === epoch;
-      const to = same ? seq - outcome.replayed : undefined;
-      this.#emit("lost", { room, epoch: since.epoch, from: since.seq + 1, to, reason: same ? "history" : "epoch" });
+    this.#rooms.set(room, { ...options, position });
+    // Of the same epoch the gateway itself says exactly what is lost.
+    if (since && outcome?.recovered === false && since.epoch !== epoch) {
+      this.#emit("lost", { room, epoch: since.epoch, from: since.seq + 1, to: undefined, reason: "epoch" });
+    }
+  }
+
+  #left(rooms) {
+    for (const room of rooms) {
+      this.#rooms.delete(room);
+      this.#emit("error", new TriremeError(202, `${room}: the new token no longer permits it`, { room }));
     }
   }
 
   #event({ v, t, ...event }) {
-    const { room, seq, epoch, mid } = event;
+    const { room, seq, epoch, mid, critical } = event;
     const entry = room === undefined ? this.#organisation : this.#rooms.get(room);
     if (entry && seq !== undefined) {
-      if (entry.position?.epoch === epoch && seq <= entry.position.seq) return;
-      entry.position = { epoch, seq };
+      const next = entry.position?.epoch === epoch ? entry.position.seq + 1 : 0;
+      if (seq < next) return;
+      if (next && seq > next && entry.interrupted) {
+        this.#emit("lost", { room, epoch, from: next, to: seq - 1, reason: "disconnected" });
+      }
+      // What a critical event has overtaken is still to come.
+      if (!critical) [entry.position, entry.interrupted] = [{ epoch, seq }, false];
     }
     const key = `${room ?? ""}\n${mid}`;
     if (mid !== undefined && this.#recent.has(key)) return;
@@ -389,7 +407,7 @@ export class Trireme {
         if (!joined && generation === this.#generation) this.#rooms.delete(room);
       }));
     }
-    if (generation !== this.#generation) return;
+    if (generation !== this.#generation || this.#closing) return;
     this.#ready = true;
     for (const command of this.#queue) {
       this.#queue.delete(command);
@@ -518,6 +536,7 @@ export class Trireme {
     this.#clearTimers();
     this.#socket?.close();
     this.#socket = null;
+    this.#organisation.interrupted = true; // what is sent outside of rooms goes by unseen
     this.#ready = false;
     const asked = Math.min((closing?.data?.retry_after ?? 0) * 1000, MAX_RETRY_AFTER);
     const delay = Math.round(asked + this.#delay(this.#attempt + Math.max(0, this.#flaps - 1)));

@@ -61,6 +61,41 @@ async def test_nothing_is_lost_over_a_cut(gateway: Gateway, nursery: trio.Nurser
     await in_browser(work)
 
 
+async def test_what_the_history_no_longer_holds_is_told(nursery: trio.Nursery) -> None:
+    gateway = await start_gateway(nursery, history={"messages": 3})
+    cable = Cable(gateway.port)
+    await nursery.start(cable.run)
+
+    async def publish(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            await gateway.hub.publish("acme", "chat:42", "message:new", number)
+            await gateway.hub.publish("acme", None, "notice", number)
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        open_client(page, gateway, port=cable.port, backoff=QUICK)
+        page.evaluate("client.join('chat:42')")
+        trio.from_thread.run(publish, 1, 1)
+        page.evaluate(COUNT_TO, 2)
+        trio.from_thread.run_sync(cable.cut)
+        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        trio.from_thread.run(publish, 2, 7)
+        trio.from_thread.run_sync(cable.mend)
+        page.evaluate(COUNT_TO, 5)
+        trio.from_thread.run(publish, 8, 8)
+        page.evaluate(COUNT_TO, 7)
+        heard = page.evaluate("client.events.map((event) => [event.room ?? '', event.data])")
+        assert [number for room, number in heard if room] == [1, 5, 6, 7, 8]
+        assert [number for room, number in heard if not room] == [1, 8]
+        lost = [value for name, value in page.evaluate("client.told") if name == "lost"]
+        assert [(each.get("room"), each["from"], each["to"], each["reason"]) for each in lost] == [
+            ("chat:42", 2, 4, "history"),
+            (None, 2, 7, "disconnected"),
+        ]
+
+    await in_browser(work)
+
+
 async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
     """After a restart the client is in its rooms again, and told that their order began anew."""
 

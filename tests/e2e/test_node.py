@@ -46,6 +46,10 @@ async def test_client_alone(file: Path) -> None:
 async def test_client_and_foreign_clients_on_a_gateway(gateway: Gateway, file: Path) -> None:
     tokens = {user: gateway.auth.issue(org="acme", user=user).token for user in ("alice", "bob")}
     tokens["alice_later"] = gateway.auth.issue(org="acme", user="alice", ttl=7200).token
+    tokens["alice_narrow"] = gateway.auth.issue(
+        org="acme", user="alice", ttl=7300, rooms={"lobby": ["join"]}
+    ).token
+    tokens["backend"] = gateway.auth.issue(org="acme", user="backend", roles=["service"]).token
     output = await run_node(
         "--test",
         "--test-reporter=tap",

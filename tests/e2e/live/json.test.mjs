@@ -120,11 +120,31 @@ test("a bad token is refused at once, with the reason", async () => {
   assert.equal(attempts.length, 1, "without a ticket no connection is tried");
 });
 
+test("services publish to everybody, and mark what is critical", async (t) => {
+  const [backend, bob] = [await client(t, "backend"), await client(t, "bob")];
+  await bob.join("chat:6");
+  const [everybody, alarm] = [next(bob, "notice"), next(bob, "alarm")];
+  const { seq } = await backend.publish(null, "notice", { at: "noon" });
+  await backend.publish("chat:6", "alarm", null, { critical: true });
+  const { room, data } = await everybody;
+  assert.deepEqual([room, data, (await everybody).seq], [undefined, { at: "noon" }, seq]);
+  assert.equal((await alarm).critical, true);
+  const alice = await client(t, "alice");
+  await assert.rejects(alice.publish("chat:6", "alarm", null, { critical: true }), { code: 202 });
+});
+
 test("the token is renewed on the open connection", async (t) => {
   const alice = await client(t, "alice");
   assert.ok((await alice.refresh(tokens.alice_later)) > Date.now() + 7_000_000);
   await assert.rejects(alice.refresh(tokens.bob), { code: 204 });
   assert.ok(alice.isConnected());
+
+  await alice.join("chat:7");
+  await alice.join("lobby");
+  const refused = next(alice, "error");
+  await alice.refresh(tokens.alice_narrow);
+  assert.equal((await refused).room, "chat:7");
+  assert.deepEqual((await alice.info()).rooms.map(({ room }) => room), ["lobby"]);
 });
 
 test("the envelope is as documented, for any WebSocket", async (t) => {

@@ -1,6 +1,7 @@
 // Commands and their replies, rooms and events, and how they outlive a lost connection.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, test } from "node:test";
 import { Trireme, TriremeError } from "../../../gateway/web/client.js";
 import { advance, connected, fixDice, join, reset, settle, start, stopClock } from "./fake.mjs";
@@ -29,11 +30,12 @@ test("every method says what the protocol says", async () => {
   const play = await connected();
   const { client } = play;
   const cases = [
-    [() => client.join("r", { events: ["a:*"], overflow: "disconnect" }), { t: "join", room: "r", data: { events: ["a:*"], overflow: "disconnect" } },
+    [() => client.join("r", { events: ["a:*"], overflow: "conflate", key: "k" }),
+      { t: "join", room: "r", data: { events: ["a:*"], overflow: "conflate", key: "k" } },
       { room: "r", epoch: "e1", seq: 4 }, { room: "r", epoch: "e1", seq: 4 }],
     [() => client.publish("r", "e", { x: 1 }, { mid: "m" }), { t: "publish", room: "r", event: "e", data: { x: 1 }, mid: "m" },
       { room: "r", seq: 5, epoch: "e1", mid: "m" }, { room: "r", seq: 5, epoch: "e1", mid: "m" }],
-    [() => client.publish(null, "e"), { t: "publish", event: "e" }, { seq: 1, epoch: "o", mid: "m" }, { room: null, seq: 1, epoch: "o", mid: "m" }],
+    [() => client.publish(null, "e", undefined, { critical: true }), { t: "publish", event: "e", critical: true }, { seq: 1, epoch: "o", mid: "m" }, { room: null, seq: 1, epoch: "o", mid: "m" }],
     [() => client.sendToUser("bob", "e", [1]), { t: "send", event: "e", data: { user: "bob", data: [1] } },
       { mid: "m", data: { connections: 2 } }, { mid: "m", connections: 2 }],
     [() => client.call("pause", { id: 1 }), { t: "call", event: "pause", data: { id: 1 } }, { data: "done" }, "done"],
@@ -216,6 +218,19 @@ test("handlers get events by name and by pattern, until taken away", async () =>
   assert.deepEqual(seen.splice(0), ["ed", "inner", "all"]);
 });
 
+test("patterns mean what the published vectors say", async () => {
+  const { matches } = JSON.parse(readFileSync(new URL("../../../protocol/vectors/patterns.json", import.meta.url)));
+  assert.ok(matches.length > 10);
+  const { client, socket } = await connected();
+  for (const [n, { pattern, name, matches: expected }] of matches.entries()) {
+    let hit = false;
+    const off = client.on(pattern, () => (hit = true));
+    socket.say({ t: "event", event: name, ts: 1, mid: `m${n}` });
+    assert.equal(hit, expected, `${pattern} on ${name}`);
+    off();
+  }
+});
+
 test("an event brings what the gateway said of it", async () => {
   const play = await connected();
   const seen = collect(play, "note");
@@ -382,6 +397,7 @@ test("what the history no longer holds is told", async () => {
   await join(play, "r", 4);
   await reconnect(play);
   play.socket.reply("join", { room: "r", epoch: "e1", seq: 10, data: { recovered: false, replayed: 2 } });
+  play.socket.say({ t: "lost", room: "r", epoch: "e1", data: { from: 5, to: 8, reason: "history" } });
   play.socket.event("r", 9);
   play.socket.event("r", 10);
   assert.deepEqual(play.named("lost"), [{ room: "r", epoch: "e1", from: 5, to: 8, reason: "history" }]);
@@ -414,6 +430,77 @@ test("lost on the open connection is told, and join with since repairs it", asyn
   for (const seq of [5, 6, 7, 8]) play.socket.event("r", seq);
   play.socket.event("r", 9);
   assert.deepEqual(seen.map(({ seq }) => seq), [8, 5, 6, 7, 9]);
+});
+
+test("what a critical event overtakes still counts", async () => {
+  const play = await connected();
+  const seen = collect(play, "note");
+  await join(play, "r", 4);
+  play.socket.event("r", 7, { critical: true });
+  for (const seq of [5, 6]) play.socket.event("r", seq);
+  await reconnect(play);
+  assert.equal(play.socket.last("join").data.since.seq, 6);
+  play.socket.reply("join", { room: "r", epoch: "e1", seq: 8, data: { recovered: true, replayed: 2 } });
+  for (const seq of [7, 8]) play.socket.event("r", seq);
+  assert.deepEqual(seen.map(({ seq }) => seq), [7, 5, 6, 8]);
+  assert.equal(seen[0].critical, true);
+});
+
+test("what went to the organisation during an interruption is told as lost", async () => {
+  const play = await connected();
+  const seen = collect(play, "note");
+  const say = (seq, epoch = "o1") => play.socket.event(undefined, seq, { epoch, mid: `${epoch}-${seq}` });
+  say(5);
+  say(7); // somebody was excluded from 6: no loss
+  assert.deepEqual(play.named("lost"), []);
+  await reconnect(play);
+  say(7);
+  say(8);
+  assert.deepEqual(play.named("lost"), []);
+  await reconnect(play);
+  say(11);
+  say(13);
+  await reconnect(play);
+  say(1, "o2");
+  assert.deepEqual(play.named("lost"), [{ room: undefined, epoch: "o1", from: 9, to: 10, reason: "disconnected" }]);
+  assert.deepEqual(seen.map(({ seq }) => seq), [5, 7, 8, 11, 13, 1]);
+});
+
+test("rooms that a renewed token no longer permits are left", async () => {
+  const play = await connected();
+  await join(play, "r", 4);
+  await join(play, "s", 4);
+  const refreshed = play.client.refresh("t2");
+  await settle();
+  play.socket.reply("refresh", { data: { left: ["r"] } });
+  await refreshed;
+  assert.deepEqual(play.named("error").map(({ code, room }) => [code, room]), [[202, "r"]]);
+  await reconnect(play);
+  assert.deepEqual(play.socket.sent.map(({ room }) => room), ["s"]);
+});
+
+test("after the end was announced, commands wait for the next connection", async () => {
+  const play = await connected();
+  play.socket.say({ t: "closing", code: 1012, message: "restart", data: { reconnect: true } });
+  const waiting = play.client.call("later");
+  await settle();
+  assert.deepEqual(play.socket.sent, []);
+  await reconnect(play);
+  play.socket.reply("call", { data: "done" });
+  assert.equal(await waiting, "done");
+});
+
+test("an end that is announced while rooms are rejoined holds commands back too", async () => {
+  const play = await connected();
+  await join(play, "r", 4);
+  await reconnect(play);
+  play.socket.say({ t: "closing", code: 1012, message: "restart", data: { reconnect: true } });
+  play.socket.reply("join", { room: "r", epoch: "e1", seq: 4, data: { recovered: true, replayed: 0 } });
+  await settle();
+  play.client.call("later").catch(() => {});
+  await settle();
+  assert.deepEqual(play.socket.sent.map(({ t }) => t), ["join"]);
+  play.client.disconnect();
 });
 
 test("joining again without since keeps the place", async () => {

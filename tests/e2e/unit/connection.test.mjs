@@ -109,6 +109,10 @@ test("a refused token ends the attempts, with the gateway's reason", async () =>
   assert.equal(play.client.getState(), "disconnected");
   await advance(60_000);
   assert.equal(play.sockets.length, 1);
+  const again = play.client.connect();
+  await settle();
+  play.socket.welcome();
+  assert.equal((await again).org, "acme", "what was refused once may be asked for again");
 });
 
 test("another failure of the same kind is tried again", async () => {
@@ -171,6 +175,7 @@ test("base, factor, maximum and tries are configurable", async () => {
   }
   assert.deepEqual(play.named("reconnecting").map(({ delay }) => delay), [100, 300, 800, 800]);
   assert.equal(play.named("reconnect:failed").length, 1);
+  assert.deepEqual(play.named("state").map(({ state }) => state), ["connecting", "reconnecting", "failed"]);
 });
 
 test("connections that do not last do not shorten the waits", async () => {
