@@ -125,14 +125,18 @@ class Session:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
         self._must_auth = math.inf
-        connection = await self.services.hub.connect(
-            identity=identity,
-            codec=self.codec,
-            peer=self,
-            ip=self._client.ip,
-            user_agent=self._client.user_agent,
-            client_id=self._client.client_id,
-        )
+        try:
+            connection = await self.services.hub.connect(
+                identity=identity,
+                codec=self.codec,
+                peer=self,
+                ip=self._client.ip,
+                user_agent=self._client.user_agent,
+                client_id=self._client.client_id,
+            )
+        except ProtocolError as error:
+            self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
+            return
         self.connection = connection
         self._limiter = self.services.guard.limiters.limiter(identity, self._client.ip)
         self.resume_token = secrets.token_urlsafe(18)
