@@ -1,0 +1,201 @@
+"""A broker that takes its time, as one behind a network does: nothing is lost, repeated or left over."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+from trio.testing import MockClock
+
+from gateway.broker.base import HistoryPage, Since
+from gateway.broker.memory import MemoryBroker
+from protocol.errors import ErrorCode as E
+from tests.memory import MemoryGateway, memory_gateway
+from tests.support import DEADLINE
+
+
+class SlowBroker(MemoryBroker):
+    """Answers after up to 0.2 virtual seconds; what it answers may be old by then."""
+
+    rng = random.Random(7)
+    stuck = False
+    """Never answers."""
+
+    async def pause(self) -> None:
+        await trio.sleep(self.rng.random() / 10)
+        if self.stuck:
+            await trio.sleep_forever()
+
+    async def subscribe(self, channel: str) -> None:
+        await self.pause()
+        await super().subscribe(channel)
+        await self.pause()
+
+    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+        await self.pause()
+        page = await super().history(channel, since=since, limit=limit)
+        await self.pause()
+        return page
+
+
+def slow_down(gateway: MemoryGateway) -> SlowBroker:
+    """Give the node a slow broker, before anybody has connected."""
+    slow = SlowBroker(gateway.settings.history)
+    slow.deliver = gateway.broker.deliver
+    gateway.broker = gateway.hub.broker = slow
+    return slow
+
+
+async def test_nothing_falls_between_replay_and_live(clock: MockClock) -> None:
+    """Members come and go while somebody publishes: everyone has every number after his first, once."""
+    rounds, seen = 40, 0
+    async with memory_gateway() as gateway:
+        broker = slow_down(gateway)
+
+        async def publisher() -> None:
+            while True:
+                await gateway.hub.publish("acme", "r", "e", size=10)
+                await trio.sleep(0.013)
+
+        async def member(number: int) -> None:
+            nonlocal seen
+            async with gateway.connect(user=f"m{number}") as client:
+                position: tuple[str, int] | None = None
+                for _ in range(rounds):
+                    since = {} if position is None else {"epoch": position[0], "seq": position[1]}
+                    data = {"since": since} if since else None
+                    reply = await client.ask("join", room="r", data=data)
+                    assert reply.t == "reply", reply
+                    if position is None:
+                        position = (reply.epoch or "", reply.seq or 0)
+                    await trio.sleep(broker.rng.random() / 4)
+                    await client.send("leave", id=999_999, room="r")
+                    while (message := await client.receive()).id != 999_999:
+                        client.events.append(message)
+                    for event in client.events:
+                        assert (event.t, event.seq) == ("event", position[1] + 1), event
+                        position = (event.epoch or "", position[1] + 1)
+                        seen += 1
+                    client.events.clear()
+
+        async with trio.open_nursery() as publishing:
+            publishing.start_soon(publisher)
+            async with trio.open_nursery() as members:
+                for number in range(4):
+                    members.start_soon(member, number)
+            publishing.cancel_scope.cancel()
+    assert seen > rounds * 4 * 5
+
+
+async def test_a_slow_subscribe_of_one_does_not_harm_another(clock: MockClock) -> None:
+    """The last member leaves while the next one is half in; both the room and its channel must live."""
+    async with memory_gateway() as gateway:
+        broker = slow_down(gateway)
+        async with gateway.connect() as alice, gateway.connect(user="bob") as bob:
+            for number in range(30):
+                await alice.ask("join", room="r")
+                await bob.send("join", id=1000 + number, room="r")
+                await trio.sleep(broker.rng.random() / 5)
+                await alice.ask("leave", room="r")
+                while (await bob.receive()).id != 1000 + number:
+                    pass
+                await gateway.hub.publish("acme", "r", "e")
+                assert [event.event for event in await bob.settled()][-1:] == ["e"]
+                assert "acme\0r\0r" in broker._subscribed
+                await bob.ask("leave", room="r")
+                assert "acme\0r\0r" not in broker._subscribed
+                assert not gateway.hub.organisations["acme"].rooms
+
+
+async def test_joining_again_at_a_position_keeps_the_order(clock: MockClock) -> None:
+    """The member hears the room all the time; what comes during the second join comes behind its replay."""
+    async with memory_gateway() as gateway:
+        slow_down(gateway)
+        async with gateway.connect() as alice, gateway.connect(user="bob") as bob:
+            epoch = (await alice.ask("join", room="r")).epoch
+            for _ in range(20):
+                await bob.ask("publish", room="r", event="e")
+                await alice.send("join", id=77, room="r", data={"since": {"epoch": epoch, "seq": 0}})
+                for _ in range(5):
+                    await trio.sleep(0.03)
+                    await bob.ask("publish", room="r", event="e")
+                while (reply := await alice.receive()).id != 77:
+                    pass  # live ones, from before
+                expected = 0
+                last = (await bob.ask("publish", room="r", event="last")).seq or 0
+                while expected < last:
+                    event = await alice.receive()
+                    assert (event.t, event.seq) == ("event", expected + 1)
+                    expected += 1
+                assert reply.data["recovered"] is True
+
+
+async def test_the_greeting_comes_first(clock: MockClock) -> None:
+    async with memory_gateway() as gateway:
+        slow_down(gateway)
+
+        async def broadcast() -> None:
+            while True:
+                await gateway.hub.publish("acme", None, "news")
+                gateway.hub.send_to_user("acme", "alice", "direct")
+                await trio.sleep(0.01)
+
+        async with gateway.connect(user="bob"), trio.open_nursery() as nursery:
+            nursery.start_soon(broadcast)
+            for _ in range(10):
+                async with gateway.connect() as alice:  # which fails when the greeting is not the first
+                    assert {(await alice.event()).event for _ in range(2)} == {"news", "direct"}
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_join_that_gets_no_answer_leaves_all_as_it_was(clock: MockClock) -> None:
+    async with memory_gateway(connection={"command_timeout": 4.0}) as gateway:
+        broker = slow_down(gateway)
+        async with gateway.connect() as alice, gateway.connect(user="bob") as bob:
+            for client in (alice, bob):
+                epoch = (await client.ask("join", room="r", data={"events": ["e"]})).epoch
+            for room in ("r", "new"):
+                broker.stuck = True
+                begun = trio.current_time()
+                since = {"epoch": epoch, "seq": 0}
+                await alice.send("join", id=5, room=room, data={"since": since, "events": ["x"]})
+                await bob.ask("publish", room="r", event="e")
+                while (refused := await alice.receive()).id != 5:
+                    alice.events.append(refused)
+                assert (refused.code, refused.data) == (E.TIMEOUT, {"retry_after": 1.0})
+                assert trio.current_time() - begun < 5
+                broker.stuck = False
+                await trio.sleep(1)
+            await bob.ask("publish", room="r", event="e")
+            await trio.sleep(1)
+            assert [event.seq for event in await alice.settled()] == [1, 2, 3]
+            assert set(gateway.hub.organisations["acme"].rooms) == {"r"}
+            assert "acme\0r\0new" not in broker._subscribed
+
+
+async def test_a_broker_that_gets_stuck_at_the_greeting(clock: MockClock) -> None:
+    async with memory_gateway(connection={"command_timeout": 4.0}) as gateway:
+        broker = slow_down(gateway)
+        broker.stuck = True
+        async with gateway.connect(greet=False) as alice:
+            assert (await alice.closed()).code == 1013
+            (closing,) = alice.events
+            assert (closing.t, closing.code) == ("closing", 1013)
+            assert closing.data == {"reconnect": True, "retry_after": 1.0}
+        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub._channels
+
+
+async def test_who_goes_away_half_way_in_leaves_nothing(clock: MockClock) -> None:
+    async with memory_gateway() as gateway:
+        broker = slow_down(gateway)
+        identity = await gateway.auth.verify(gateway.auth.issue(org="acme", user="alice").token)
+        async with gateway.connect(org="other") as other:
+            (session,) = gateway.reception.sessions
+            broker.stuck = True
+            with trio.move_on_after(1):
+                await gateway.hub.connect(identity=identity, codec=session.codec, peer=session, ip="memory")
+            assert set(gateway.hub.organisations) == {"other"}
+            assert len(gateway.hub.connections) == 1
+            await other.send("join", room="r")
+        await trio.sleep(DEADLINE)
+        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub._channels
