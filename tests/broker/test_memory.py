@@ -1,0 +1,276 @@
+"""The memory broker: its order, its window of message ids, and its bounds."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from gateway.broker import memory
+from gateway.broker.base import (
+    Event,
+    HistoryPage,
+    Position,
+    Since,
+    organisation_channel,
+    room_channel,
+    user_channel,
+)
+from gateway.broker.memory import MemoryBroker
+from gateway.settings import HistorySettings
+from protocol.errors import ProtocolError
+
+OVERHEAD = memory._EVENT_OVERHEAD
+
+
+class Log:
+    """A broker with a notebook: what it delivered, and the places that it gave."""
+
+    def __init__(self, **settings: float) -> None:
+        self.broker = MemoryBroker(HistorySettings(**settings))  # type: ignore[arg-type]
+        self.delivered: list[Event] = []
+        self.broker.deliver = self.delivered.append
+        self._number = 0
+
+    def publish(
+        self,
+        channel: str = "c",
+        *,
+        mid: str | None = None,
+        size: int = 0,
+        ts: int | None = None,
+        ordered: bool = True,
+    ) -> Position:
+        self._number += 1
+        places: list[Position | ProtocolError] = []
+        self.broker.submit(
+            Event(
+                channel=channel,
+                event="e",
+                mid=mid or f"m{self._number}",
+                ts=int(time.time() * 1000) if ts is None else ts,
+                size=size,
+                ordered=ordered,
+            ),
+            places.append,
+        )
+        (place,) = places
+        assert isinstance(place, Position)
+        return place
+
+    async def kept(self, channel: str = "c") -> list[int | None]:
+        return numbers(await self.broker.history(channel, since=None, limit=1000))
+
+
+def numbers(page: HistoryPage) -> list[int | None]:
+    return [event.seq for event in page.events]
+
+
+def test_places_are_numbered_without_holes_in_each_channel() -> None:
+    log = Log()
+    places = [log.publish(channel) for channel in ("a", "b", "a", "a", "b")]
+    assert [place.seq for place in places] == [1, 1, 2, 3, 2]
+    assert places[0].epoch == places[2].epoch != places[1].epoch
+    assert [(event.channel, event.seq, event.epoch) for event in log.delivered] == [
+        (channel, place.seq, place.epoch) for channel, place in zip("abaab", places, strict=True)
+    ]
+
+
+def test_no_channel_is_another_ones() -> None:
+    channels = {
+        make(*names)
+        for org in ("a", "a.b", "r", "o", "u")
+        for make, names in (
+            (organisation_channel, (org,)),
+            (room_channel, (org, "o")),
+            (room_channel, (org, "b")),
+            (user_channel, (org, "o")),
+            (user_channel, (org, "b")),
+        )
+    }
+    assert len(channels) == 5 * 5
+
+
+async def test_unordered_events_get_no_place() -> None:
+    log = Log()
+    log.publish()
+    assert log.publish(ordered=False).seq == 0
+    assert log.publish().seq == 2
+    assert [event.seq for event in log.delivered] == [1, None, 2]
+    assert await log.kept() == [1, 2]
+
+
+async def test_the_same_mid_is_one_event() -> None:
+    log = Log()
+    first = log.publish(mid="x")
+    log.publish(mid="y")
+    assert log.publish(mid="x") == first
+    assert log.publish("other", mid="x").epoch != first.epoch
+    assert len(log.delivered) == 3
+    assert await log.kept() == [1, 2]
+
+
+def test_a_mid_is_known_as_long_as_its_event() -> None:
+    log = Log(messages=2)
+    for mid in ("x", "y", "z"):
+        log.publish(mid=mid)
+    assert [log.publish(mid=mid).seq for mid in ("y", "z")] == [2, 3]
+    assert log.publish(mid="x").seq == 4
+
+
+async def test_history_is_bounded_in_messages() -> None:
+    log = Log(messages=3)
+    for _ in range(10):
+        log.publish()
+    assert await log.kept() == [8, 9, 10]
+
+
+async def test_history_is_bounded_in_bytes() -> None:
+    log = Log(bytes=3 * (OVERHEAD + 100))
+    for _ in range(10):
+        log.publish(size=100)
+    assert await log.kept() == [8, 9, 10]
+    log.publish(size=2 * OVERHEAD)
+    assert await log.kept() == [11]
+    log.publish(size=10_000)
+    assert await log.kept() == []
+    log.publish()
+    assert await log.kept() == [13]
+    assert log.publish(mid="a").seq == 14, "what was dropped is dropped from the sum too"
+    assert await log.kept() == [13, 14]
+
+
+async def test_nothing_is_kept_when_so_configured() -> None:
+    log = Log(messages=0)
+    assert [log.publish(mid="x").seq for _ in range(3)] == [1, 2, 3]
+    page = await log.broker.history("c", since=Since(log.publish().epoch, 3), limit=10)
+    assert (numbers(page), page.seq, page.complete) == ([], 4, False)
+
+
+async def test_history_is_bounded_in_age(clock: MockClock) -> None:
+    log = Log(age=60)
+    now = int(time.time() * 1000)
+    for seconds in (3600, 61, 30, 0):
+        log.publish(ts=now - seconds * 1000)
+    log.publish("quiet", ts=now - 3600 * 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.broker.run)
+        await trio.sleep(6)
+        assert await log.kept() == [3, 4]
+        assert await log.kept("quiet") == []
+        page = await log.broker.history("c", since=Since(log.delivered[0].epoch or "", 1), limit=10)
+        assert (numbers(page), page.complete) == ([3, 4], False)
+        assert log.publish("quiet").seq == 2, "the order outlives the events"
+        nursery.cancel_scope.cancel()
+
+
+async def test_rooms_without_a_member_are_bounded_the_longest_unused_first() -> None:
+    log = Log(rooms=3)
+    epochs = {channel: log.publish(channel).epoch for channel in ("a", "b", "c")}
+    log.publish("a")
+    await log.broker.history("b", since=None, limit=1)
+    epochs["d"] = log.publish("d").epoch  # now c has to go
+    for channel, seq in (("a", 3), ("b", 2), ("d", 2)):
+        place = log.publish(channel)
+        assert (place.epoch, place.seq) == (epochs[channel], seq)
+    fresh = log.publish("c")
+    assert fresh.seq == 1 and fresh.epoch != epochs["c"], "numbering that begins anew has another epoch"
+
+
+async def test_rooms_with_a_member_are_not_forgotten() -> None:
+    log = Log(rooms=2)
+    for channel in ("one", "two", "three"):
+        await log.broker.subscribe(channel)
+        log.publish(channel)
+    for number in range(20):
+        log.publish(f"other{number}")
+    assert [log.publish(channel).seq for channel in ("one", "two", "three")] == [2, 2, 2]
+    log.broker.unsubscribe("one")
+    log.broker.unsubscribe("never")
+    assert log.publish("one").seq == 3, "it is the last that was used"
+    for number in range(2):
+        log.publish(f"more{number}")
+    assert log.publish("one").seq == 1
+    assert [log.publish(channel).seq for channel in ("two", "three")] == [3, 3]
+    assert len(log.broker._streams) == 4
+
+
+async def test_asking_opens_no_more_rooms_than_allowed() -> None:
+    log = Log(rooms=10)
+    for number in range(1000):
+        await log.broker.history(f"room{number}", since=None, limit=1)
+        await log.broker.subscribe(f"visited{number}")
+        log.publish(f"visited{number}")
+        log.broker.unsubscribe(f"visited{number}")
+    assert len(log.broker._streams) == 10 and not log.broker._subscribed
+
+
+@given(
+    kept=st.integers(0, 12),
+    published=st.integers(0, 20),
+    after=st.integers(0, 25),
+    limit=st.integers(1, 10),
+    known=st.booleans(),
+)
+async def test_pages(kept: int, published: int, after: int, limit: int, known: bool) -> None:
+    """Against the definition: what is kept, behind ``after``, cut at ``limit``."""
+    log = Log(messages=kept)
+    for _ in range(published):
+        log.publish()
+    epoch = (await log.broker.history("c", since=None, limit=1)).epoch
+    held = list(range(max(1, published - kept + 1), published + 1))
+    page = await log.broker.history("c", since=Since(epoch if known else "other", after), limit=limit)
+    assert (page.epoch, page.seq) == (epoch, published)
+    if known and after <= published:
+        wanted = [seq for seq in held if seq > after]
+        complete = all(seq in held for seq in range(after + 1, published + 1))
+    else:
+        wanted, complete = held, False
+    assert numbers(page) == wanted[:limit]
+    assert page.more == (len(wanted) > limit)
+    assert page.complete == complete
+    newest = await log.broker.history("c", since=None, limit=limit)
+    assert (numbers(newest), newest.more, newest.complete) == (held[-limit:], False, True)
+
+
+# --- remember and recall ---------------------------------------------------------------------------------
+
+
+async def test_what_is_remembered_is_recalled_for_its_time(clock: MockClock) -> None:
+    broker = Log().broker
+    broker.remember("k", b"one", 10)
+    assert await broker.recall("k") == b"one"
+    assert await broker.recall("other") is None
+    broker.remember("k", b"two", 20)
+    await trio.sleep(15)
+    assert await broker.recall("k") == b"two"
+    await trio.sleep(6)
+    assert await broker.recall("k") is None
+
+
+async def test_what_is_remembered_is_swept(clock: MockClock) -> None:
+    broker = Log().broker
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broker.run)
+        for number in range(100):
+            broker.remember(f"k{number}", b"x" * 100, 10)
+        await trio.sleep(20)
+        assert not broker._memory and broker._memory_bytes == 0
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("bound", "value"), [("_MEMORIES", 10), ("_MEMORY_BYTES", 1000)])
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str, value: int) -> None:
+    monkeypatch.setattr(memory, bound, value)
+    broker = Log().broker
+    for number in range(50):
+        broker.remember(f"k{number}", b"x" * 100, 10)
+    assert [await broker.recall(f"k{number}") is not None for number in range(50)] == [False] * 40 + [
+        True
+    ] * 10
+    broker.remember("k45", b"y" * 100, 10)  # which is no further one
+    assert len(broker._memory) == 10 and broker._memory_bytes == 1000
