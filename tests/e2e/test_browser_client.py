@@ -16,12 +16,14 @@ from tests.support import start_gateway, until
 QUICK = {"base": 20, "maximum": 100, "tries": 1000}
 """Backoff in milliseconds for tests that wait for a reconnect."""
 
-COUNT_TO = """(n) => new Promise((done) => {
+COUNT_TO = """(n) => new Promise((done, fail) => {
+    setTimeout(() => fail(new Error(`${client.events.length} of ${n} events came in time`)), 15_000);
     const look = () => client.events.length >= n && done();
     client.on("*", look);
     look();
 })"""
-STATE = """(wanted) => new Promise((done) => {
+STATE = """(wanted) => new Promise((done, fail) => {
+    setTimeout(() => fail(new Error(`still ${client.getState()}, not ${wanted}`)), 15_000);
     const look = () => client.getState() === wanted && done();
     client.on("state", look);
     look();
@@ -224,8 +226,9 @@ async def test_fifty_clients_at_once(gateway: Gateway) -> None:
                 const { Trireme } = await import("/client.js");
                 const url = `ws://${location.host}/ws`;
                 window.clients = tokens.map((token) => new Trireme(url, { token }));
-                const all = clients.map((client) => new Promise((done) => {
+                const all = clients.map((client) => new Promise((done, fail) => {
                     const heard = [];
+                    setTimeout(() => fail(new Error(`heard ${heard.length}`)), 30_000);
                     client.on("hello", ({ seq, data }) => {
                         if (heard.push([seq, data]) === tokens.length) done(heard);
                     });
