@@ -212,3 +212,24 @@ async def test_history_of_an_unknown_room_is_empty(gateway: Gateway) -> None:
         reply = await alice.ask("history", room="never")
         assert reply.seq == 0 and reply.epoch
         assert reply.data == {"events": [], "more": False, "complete": True}
+
+
+async def test_nobody_can_guess_the_next_message_id(gateway: Gateway) -> None:
+    """Who could, might publish it first and have the other's event taken for a duplicate."""
+    async with connected(gateway) as alice:
+        mids = [(await alice.ask("publish", room="r", event="e")).mid or "" for _ in range(16)]
+        assert len({mid[:4] for mid in mids}) > 8 and len({mid[-4:] for mid in mids}) > 8
+
+
+async def test_a_page_of_excluded_events_is_passed_over(gateway: Gateway) -> None:
+    async with connected(gateway) as alice:
+        for exclude in (["bob"], ["alice"], ["alice"], ["alice"], [], ["alice"]):
+            position = await gateway.hub.publish("acme", "r", "e", exclude=frozenset(exclude))
+        seen = []
+        more, seq = True, 0
+        while more:
+            data = {"since": {"epoch": position.epoch, "seq": seq}, "limit": 1}
+            page = (await alice.ask("history", room="r", data=data)).data
+            seen += [event["seq"] for event in page["events"]]
+            more, seq = page["more"], seen[-1]
+        assert seen == [1, 5]
