@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -32,6 +32,8 @@ from gateway.wire.flusher import Flusher, Lane
 from gateway.wire.signal import Signal
 
 __all__ = ["Outbox"]
+
+Frame: TypeAlias = bytes | memoryview
 
 _MAX_SEND: Final = 256 * 1024
 """Bytes joined for one ``send``: more than a socket buffer takes is copied for nothing."""
@@ -74,12 +76,12 @@ class Outbox:
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
         self.lane: Lane = flusher.lane
-        self._send: Callable[[bytes], int] | None = None if sock is None else sock.send
+        self._send: Callable[[Frame], int] | None = None if sock is None else sock.send
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self._urgent = 0
         self.alone: bytes | None = None
-        self.queue: list[bytes] = []
+        self.queue: list[Frame] = []
         self.size = 0
         self.torn = False
         self.blocked = False
@@ -162,9 +164,7 @@ class Outbox:
         self.flush()
         if self.sealed:
             return False
-        if not self.queue:
-            self.lane.mark(self)
-        elif len(self.queue) >= messages or self.size > size:
+        if self.queue and (len(self.queue) >= messages or self.size > size):
             if self.on_full is not None:
                 self.on_full()
             return False
@@ -205,11 +205,12 @@ class Outbox:
             self.writer.set()
             return
         queue = self.queue
-        data = self.alone
+        data: Frame | None = self.alone
         if data is None:
-            data = queue[0] if len(queue) == 1 else b"".join(queue)
-            if len(data) > _MAX_SEND:
-                data = data[:_MAX_SEND]
+            if self.size > _MAX_SEND:
+                data = self._front()
+            else:
+                data = queue[0] if len(queue) == 1 else b"".join(queue)
         try:
             taken = send(data)
         except BlockingIOError:
@@ -234,6 +235,17 @@ class Outbox:
             self.size = self._urgent = 0
             self.torn = False
 
+    def _front(self) -> Frame:
+        """The first ``_MAX_SEND`` bytes."""
+        head = memoryview(self.queue[0])
+        if len(head) >= _MAX_SEND:
+            return head[:_MAX_SEND]
+        size = count = 0
+        while size < _MAX_SEND:
+            size += len(self.queue[count])
+            count += 1
+        return memoryview(b"".join(self.queue[:count]))[:_MAX_SEND]
+
     def _keep_rest(self, taken: int) -> None:
         self.size -= taken
         self.sent_bytes += taken
@@ -252,7 +264,9 @@ class Outbox:
         if taken:
             if not self.torn and self._urgent:
                 self._urgent -= 1
-            self.queue[0] = self.queue[0][taken:]
+            # A large frame goes out in many pieces, and must not be copied for each of them.
+            head = self.queue[0]
+            self.queue[0] = memoryview(head)[taken:] if len(head) > _MAX_SEND else head[taken:]
             self.torn = True
 
     async def write_socket(self, sock: socket.socket) -> None:
@@ -300,6 +314,8 @@ class Outbox:
                 await stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self.break_off()
+                return
+            if self.broken:
                 return
             self.torn = False
             del self.queue[0]
