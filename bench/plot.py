@@ -19,11 +19,13 @@ def draw(findings: Findings, path: Path) -> None:
     from matplotlib import pyplot
 
     question = findings.question
-    height = 1.2 + 0.38 * len(findings.cases)
-    figure, axes = pyplot.subplots(
-        1, len(question.metrics), figsize=(1.5 + 4.5 * len(question.metrics), height), squeeze=False
-    )
-    for axis, metric in zip(axes[0], question.metrics, strict=True):
+    columns = min(2, len(question.metrics))
+    lines = -(-len(question.metrics) // columns)
+    height = 0.6 + lines * (1.2 + 0.3 * len(findings.cases))
+    figure, axes = pyplot.subplots(lines, columns, figsize=(1.0 + 5 * columns, height), squeeze=False)
+    for axis in axes.flat[len(question.metrics) :]:
+        axis.set_visible(False)
+    for axis, metric in zip(axes.flat, question.metrics, strict=False):
         names = [case.name for case in findings.cases]
         for place, name in enumerate(names):
             value = spread(findings, name, metric.name)
