@@ -60,9 +60,11 @@ def _answer(name: str) -> Response:
     file = pages.get(name)
     if file is None:
         raise NotFound("there is no such file")
-    if file.etag in request.if_none_match:
-        return Response(status=304, headers={"ETag": f'"{file.etag}"'})
     response = Response(file.content, content_type=file.content_type)
+    if file.etag in request.if_none_match:
+        # Empty bytes: without any body Quart would iterate over nothing on an event loop that is not there.
+        response = Response(b"", status=304)
+        del response.headers["Content-Length"], response.headers["Content-Type"]  # they would be of the file
     response.set_etag(file.etag)
     # Files keep their names over releases, so browsers ask each time; the tag makes that cheap.
     response.headers["Cache-Control"] = "no-cache"

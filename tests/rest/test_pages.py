@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import trio
 
 from gateway.rest.pages import load_pages
 from tests.rest.api import Api, problem
+from tests.support import DEADLINE
 
 # Names of XML vocabularies look like addresses and are never fetched.
 NAMES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
@@ -40,6 +42,24 @@ async def test_files_come_with_their_type_and_security_headers(api: Api, path: s
     assert response.headers["Referrer-Policy"] == "no-referrer"
     again = await api.client.get(path, headers={"If-None-Match": response.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_an_unchanged_file_costs_neither_a_body_nor_the_connection(api: Api) -> None:
+    tag = (await api.client.get("/client.js")).headers["ETag"]
+    request = f"GET /client.js HTTP/1.1\r\nHost: test\r\nIf-None-Match: {tag}\r\n\r\n".encode()
+    stream = await trio.open_tcp_stream("127.0.0.1", api.gateway.port)
+    async with stream:
+        for _ in range(3):
+            await stream.send_all(request)
+            head = b""
+            with trio.fail_after(DEADLINE):
+                while not head.endswith(b"\r\n\r\n"):
+                    chunk = await stream.receive_some()
+                    assert chunk, "the connection goes on"
+                    head += chunk
+            assert head.startswith(b"HTTP/1.1 304 ")
+            assert b"\r\ncache-control: no-cache\r\n" in head.lower()
+            assert b"\r\ncontent-length:" not in head.lower()
 
 
 def test_no_file_names_another_host() -> None:
