@@ -297,9 +297,11 @@ test("connect() during an attempt joins it", async () => {
   const play = await connected();
   play.socket.drop();
   await advance(500);
-  const again = play.client.connect();
+  let welcomed = false;
+  const again = play.client.connect().then(() => (welcomed = true));
   await settle();
   assert.equal(play.sockets.length, 2);
+  assert.equal(welcomed, false);
   play.socket.welcome();
   await again;
 });
