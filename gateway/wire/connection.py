@@ -324,7 +324,9 @@ class WireConnection:
                     pass
             if isinstance(self._stream, trio.SSLStream):
                 with contextlib.suppress(trio.BrokenResourceError):
-                    await self._stream.unwrap()
+                    # Unwrapped, the TLS stream counts as closed, and its socket is ours to close.
+                    transport, _ = await self._stream.unwrap()
+                    await transport.aclose()
 
     async def _heartbeat(self) -> None:
         """Ping, find dead peers, and keep the handler's deadline and that of the closing handshake."""
