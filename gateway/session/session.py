@@ -326,7 +326,9 @@ class Session:
             if error.code in LOGIN_FAILURES:
                 self.services.guard.failed_login(self._client.ip, trio.current_time())
             self.refuse(error, envelope)
-            self.close(CloseCode.POLICY_VIOLATION, error.message)
+            for_now = error.retry_after is not None
+            code = CloseCode.TRY_AGAIN_LATER if for_now else CloseCode.POLICY_VIOLATION
+            self.close(code, error.message, retry_after=error.retry_after)
             return
         await self.admit(identity, id=envelope.id)
 
