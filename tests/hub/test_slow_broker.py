@@ -114,13 +114,13 @@ async def test_joining_again_at_a_position_keeps_the_order(clock: MockClock) -> 
         async with gateway.connect() as alice, gateway.connect(user="bob") as bob:
             epoch = (await alice.ask("join", room="r")).epoch
             for _ in range(20):
-                await bob.ask("publish", room="r", event="e")
+                before = (await bob.ask("publish", room="r", event="e")).seq or 0
                 await alice.send("join", id=77, room="r", data={"since": {"epoch": epoch, "seq": 0}})
                 for _ in range(5):
                     await trio.sleep(0.03)
                     await bob.ask("publish", room="r", event="e")
                 while (reply := await alice.receive()).id != 77:
-                    pass  # live ones, from before
+                    assert (reply.seq or 0) <= before, "what came during the join comes behind the reply"
                 expected = 0
                 last = (await bob.ask("publish", room="r", event="last")).seq or 0
                 while expected < last:

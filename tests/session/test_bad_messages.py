@@ -15,7 +15,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.json import JSON
 from tests.framing import BINARY, TEXT, client_frame
-from tests.support import Raw, connected
+from tests.support import Raw, connected, running_gateway
 
 VECTORS = Path(protocol.__file__).parent / "vectors"
 
@@ -122,6 +122,23 @@ async def test_a_message_that_is_too_large_closes_with_1009(gateway: Gateway, co
         await alice.send("ping", data="x" * limit)
         assert (await alice.closed()).code == 1009
         assert (await bob.ask("ping")).t == "pong"
+
+
+async def test_a_small_limit_is_kept_exactly(codec: Codec) -> None:
+    """Below 64 KiB it is the fast lane that has to look."""
+    async with running_gateway(limits={"message_bytes": 2048}) as gateway:
+        async with connected(gateway, codec=codec) as alice:
+            ping = codec.encode(Envelope("ping", data=""))
+            for size, kind in ((2048, "pong"), (2049, None)):
+                text = "x" * (size - len(ping) - (0 if codec is JSON else 2))
+                payload = codec.encode(Envelope("ping", data=text))
+                assert len(payload) == size
+                await alice.send_raw(payload if codec.binary else payload.decode())
+                if kind is None:
+                    close = await alice.closed()
+                    assert close.code == 1009 and "2048" in (close.reason or "")
+                else:
+                    assert (await alice.receive()).t == kind
 
 
 async def test_messages_behind_a_fatal_one_are_not_handled(gateway: Gateway) -> None:

@@ -158,3 +158,15 @@ async def test_a_token_in_the_address_needs_no_auth(clock: MockClock) -> None:
     async with memory_gateway(auth={"in_band": True}) as gateway, gateway.connect() as alice:
         await trio.sleep(30)
         assert (await alice.ask("ping")).t == "pong"
+
+
+async def test_who_is_refused_only_for_now_may_come_again(clock: MockClock) -> None:
+    async with (
+        memory_gateway(auth={"in_band": True}, limits={"connections_per_user": 1}) as gateway,
+        gateway.connect(),
+        gateway.connect(resource="/ws", greet=False) as client,
+    ):
+        error = await client.ask("auth", data={"token": gateway.auth.issue(org="acme", user="alice").token})
+        assert (error.code, error.data) == (E.TOO_MANY_CONNECTIONS, {"retry_after": 1.0})
+        assert (await client.closed()).code == 1013
+        assert client.events[-1].data == {"reconnect": True, "retry_after": 1.0}

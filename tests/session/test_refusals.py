@@ -197,4 +197,5 @@ async def test_refused_publishes_do_not_use_up_the_pending_ones() -> None:
     async with running_gateway(limits={"pending_commands": 3}) as gateway, connected(gateway) as alice:
         for _ in range(10):
             assert (await alice.ask("publish", room="r", event="")).code == E.BAD_EVENT
-        assert (await alice.ask("publish", room="r", event="e")).t == "reply"
+        for _ in range(10):
+            assert (await alice.ask("publish", room="r", event="e")).t == "reply"
