@@ -54,6 +54,7 @@ class WireServer:
         self.listener = Listener(
             websocket=self._serve, http=None, path=None, ssl_context=ssl_context, **options
         )
+        self._end = trio.Event()
         self._nursery: trio.Nursery
 
     @property
@@ -91,6 +92,8 @@ class WireServer:
         finally:
             self.connections.remove(wire)
             self.ended.append(wire)
+            self._end.set()
+            self._end = trio.Event()
 
     def in_memory(self, unread: bytes = b"") -> Peer:
         """A connection over a stream in memory, after the upgrade."""
@@ -105,7 +108,7 @@ class WireServer:
         """Wait until no connection is left."""
         with trio.fail_after(DEADLINE):
             while self.connections:
-                await trio.testing.wait_all_tasks_blocked(0.001)
+                await self._end.wait()
 
 
 @dataclass

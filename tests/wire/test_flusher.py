@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -55,7 +56,8 @@ def test_a_slice_ends_and_the_next_goes_on_where_it_ended() -> None:
     assert (sent, last) == (b"first123", b"first123")
 
 
-async def test_what_a_slice_leaves_is_flushed_by_itself_while_others_have_their_turns() -> None:
+@pytest.mark.parametrize("start", ["wake", "flush"])
+async def test_what_a_slice_leaves_is_flushed_by_itself_while_others_have_their_turns(start: str) -> None:
     wire = Wire(Flusher(slice_seconds=0))
     outboxes = wire.outboxes("", 10 * TURN)
     seen: list[int] = []
@@ -70,8 +72,8 @@ async def test_what_a_slice_leaves_is_flushed_by_itself_while_others_have_their_
         await trio.testing.wait_all_tasks_blocked()
         for outbox in outboxes:
             outbox.put(b"x")
-        wire.flusher.wake()
-        assert not wire.sent
+        getattr(wire.flusher, start)()
+        assert len(wire.sent) == (TURN if start == "flush" else 0)
         with trio.fail_after(5):
             await watch()
         nursery.cancel_scope.cancel()
