@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import selectors
 import subprocess
@@ -36,6 +37,8 @@ class Plan:
     deaf: int = 0
     publishers: int = 1
     ordered: bool = True
+    org: str = "bench"
+    """The organisation of all of them, for a subject that has such."""
 
     def text(self, port: int, tokens: Path) -> str:
         """The plan as the load generator reads it."""
@@ -50,13 +53,13 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
-def write_tokens(path: Path, count: int, secret: str) -> None:
-    """Write one HS256 token per connection, each for a user of its own."""
+def write_tokens(path: Path, count: int, secret: str, org: str) -> None:
+    """Write one HS256 token per connection, each for a user of its own in ``org``."""
     now = int(time.time())
     with path.open("w") as file:
         for number in range(count):
             claims = {
-                "org": "bench",
+                "org": org,
                 "sub": f"user-{number}",
                 "exp": now + TOKEN_LIFETIME,
                 "jti": f"bench-{number}",
@@ -65,13 +68,20 @@ def write_tokens(path: Path, count: int, secret: str) -> None:
 
 
 class Load:
-    """A running load generator on its own core. Leaving the context ends it."""
+    """A running load generator on its own core. Leaving the context ends it.
 
-    def __init__(self, plan: Plan, port: int, folder: Path, secret: str) -> None:
-        tokens = folder / "tokens"
-        write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret)
-        self._plan = folder / "plan"
+    One ``in_background`` gives way at once to another on the same core: what is measured there does
+    not wait for it.
+    """
+
+    def __init__(
+        self, plan: Plan, port: int, folder: Path, secret: str, *, in_background: bool = False
+    ) -> None:
+        tokens = folder / f"tokens-{plan.org}"
+        write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret, plan.org)
+        self._plan = folder / f"plan-{plan.org}"
         self._plan.write_text(plan.text(port, tokens))
+        self._in_background = in_background
 
     def __enter__(self) -> Load:
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -79,6 +89,8 @@ class Load:
             self._process = subprocess.Popen(
                 [str(build.load_generator()), str(self._plan)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
+        if self._in_background:
+            os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
         return self
 
     def __exit__(
@@ -98,12 +110,20 @@ class Load:
 
     def command(self, text: str, timeout: float) -> dict[str, Any]:
         """Run one command; raise BenchError when it reports a fault or takes longer than ``timeout`` (s)."""
+        self.start(text)
+        return self.finish(text, timeout)
+
+    def start(self, text: str) -> None:
+        """Begin a command; :meth:`finish` is to follow, and no other command before it."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{text}\n".encode())
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # what it said before it ended is read below
+            pass  # what it said before it ended is read by finish()
+
+    def finish(self, text: str, timeout: float) -> dict[str, Any]:
+        """Return the answer to what was started; raises as :meth:`command`."""
         answer: dict[str, Any] = json.loads(self._line(text, timeout))
         if "error" in answer:
             raise BenchError(answer["error"])

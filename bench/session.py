@@ -48,10 +48,14 @@ class Outcome:
 
 
 class Session:
-    """Runs commands of the load generator against a running server."""
+    """Runs commands of the load generator against a running server.
 
-    def __init__(self, server: Server, load: Load) -> None:
+    ``neighbour``: a second load on the same server and core, which gives way to the first.
+    """
+
+    def __init__(self, server: Server, load: Load, neighbour: Load | None = None) -> None:
         self.server = server
+        self.neighbour = neighbour
         self._load = load
 
     def run(self, command: str, *, timeout: float = SLACK) -> Outcome:
@@ -93,13 +97,19 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(subject: Subject, plan: Plan, **options: str) -> Iterator[Session]:
-    """Start ``subject`` and the load for ``plan``; ``options`` go to the subject's configuration."""
+def session(subject: Subject, plan: Plan, neighbour: Plan | None = None, **options: str) -> Iterator[Session]:
+    """Start ``subject`` and the load for ``plan``, perhaps with a ``neighbour`` of another organisation.
+
+    ``options`` go to the subject's configuration.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         port = free_port()
         setting = Setting(port, Path(folder), secrets.token_hex(32), options)
-        with (
-            Server(subject.command(setting), port, setting.folder) as server,
-            Load(plan, port, setting.folder, setting.secret) as load,
-        ):
-            yield Session(server, load)
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(Server(subject.command(setting), port, setting.folder))
+            load = stack.enter_context(Load(plan, port, setting.folder, setting.secret))
+            beside = None
+            if neighbour is not None:
+                beside = Load(neighbour, port, setting.folder, setting.secret, in_background=True)
+                stack.enter_context(beside)
+            yield Session(server, load, beside)

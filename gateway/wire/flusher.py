@@ -1,10 +1,11 @@
 """Emptying many outboxes, fairly between organisations and in slices of time.
 
 Every organisation has a *lane*. An outbox that gets its first frame stands in its lane's
-list of dirty ones; the flusher goes round the lanes that have any, and each turn empties a
-fixed number of outboxes of one lane (times the lane's weight), whatever waits in the others.
-So an organisation that publishes to ten thousand clients delays another one's events by one
-turn of 32 sends (about 0.3 ms), not by ten thousand.
+list of dirty ones. The turns of the lanes are short, and the next one always goes to the lane that
+has used the least time, for reading and writing together, since it last had nothing to do
+(start-time fair queueing). So an organisation that publishes to ten thousand clients delays
+another one's events by one turn (some 0.3 ms), not by ten thousand sends, and one that uses less
+than its share does not stand in line at all.
 
 A flush stops after a slice of time even when outboxes are left, because the loop has more to
 do than to write; what is left goes on in the next slice. Meanwhile more frames may be
@@ -13,8 +14,12 @@ queued behind: they leave together, in one ``send``, so being late makes it chea
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,21 +30,23 @@ if TYPE_CHECKING:
     from gateway.wire.outbox import Outbox
     from gateway.wire.pump import Reader
 
-__all__ = ["Flusher", "Lane"]
+__all__ = ["Flusher", "Lane", "Line"]
 
-_QUANTUM: Final = 32
-"""Outboxes emptied in one turn of a lane with weight 1."""
+_QUANTUM: Final = 16
+"""Outboxes emptied in one turn of a lane."""
 
 
 class Lane:
     """One organisation's place in the round: what it has to write, and (for the pump) to read."""
 
-    __slots__ = ("_flusher", "dirty", "ready", "weight")
+    __slots__ = ("_flusher", "dirty", "ready", "used", "weight")
 
     def __init__(self, flusher: Flusher, weight: int = 1) -> None:
-        """``weight`` is how many turns it gets where another lane gets one; at least 1."""
+        """``weight`` is how much time it gets where another lane gets a second; at least 1."""
         self._flusher = flusher
         self.weight = weight
+        self.used = 0.0
+        """Seconds it was served, by its weight; only differences between lanes mean anything."""
         self.dirty: deque[Outbox] = deque()
         self.ready: deque[Reader] = deque()
         """Connections that have something to read (``gateway/wire/pump.py``)."""
@@ -51,35 +58,88 @@ class Lane:
         self.dirty.append(outbox)
 
 
+class Line:
+    """Lanes that wait for a turn, each once: the one that has used the least goes first.
+
+    A lane that had nothing to do does not save up for later: it begins where the others are.
+    """
+
+    __slots__ = ("_flusher", "_heap", "_tickets")
+
+    def __init__(self, flusher: Flusher) -> None:
+        self._flusher = flusher
+        self._heap: list[tuple[float, int, Lane]] = []
+        self._tickets = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def append(self, lane: Lane) -> None:
+        """Stand in line; a lane that stands in it must not."""
+        lane.used = max(lane.used, self._flusher.served)
+        heapq.heappush(self._heap, (lane.used, next(self._tickets), lane))
+
+    def popleft(self) -> Lane:
+        """Take out the lane whose turn it is; the line must not be empty."""
+        used = self.least()
+        self._flusher.served = max(self._flusher.served, used)
+        return heapq.heappop(self._heap)[2]
+
+    def least(self) -> float:
+        """What the lane whose turn it is has used; the line must not be empty."""
+        heap = self._heap
+        while True:
+            used, _, lane = heap[0]
+            if used == lane.used:
+                return used
+            # It has been served from another line meanwhile.
+            heapq.heapreplace(heap, (lane.used, next(self._tickets), lane))
+
+
 class Flusher:
     """Empties dirty outboxes, lane by lane."""
 
-    def __init__(self, *, slice_seconds: float = 0.0005) -> None:
-        self.active: deque[Lane] = deque()
-        """Lanes with dirty outboxes, each once, in the order of their turns."""
+    def __init__(
+        self, *, slice_seconds: float = 0.0005, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.active = Line(self)
+        """Lanes with dirty outboxes."""
+        self.served = 0.0
+        """What the lane had used that was served last."""
         self.lane = Lane(self)
         """Where connections stand that belong to no organisation (yet)."""
         self._slice = slice_seconds
+        self._clock = clock
         self._signal = Signal()
 
     def flush(self) -> None:
         """Flush for one slice. What is left waits for the next call; :meth:`run` makes it if nobody does."""
+        self.serve()
+        self.wake()
+
+    def serve(self, limit: float = math.inf) -> None:
+        """Flush for one slice, as long as it is the turn of a lane that has used at most ``limit``.
+
+        For a caller that comes again by itself while anything is left.
+        """
         active = self.active
         if not active:
             return
-        deadline = time.perf_counter() + self._slice
-        while active:
+        clock = self._clock
+        begun = clock()
+        deadline = begun + self._slice
+        while active and active.least() <= limit:
             lane = active.popleft()
             dirty = lane.dirty
-            quantum = _QUANTUM * lane.weight
-            for _ in range(min(quantum, len(dirty))):
+            for _ in range(min(_QUANTUM, len(dirty))):
                 dirty.popleft().flush()
+            now = clock()
+            lane.used += (now - begun) / lane.weight
             if dirty:
                 active.append(lane)
-            if time.perf_counter() > deadline:
+            if now > deadline:
                 break
-        if active:
-            self._signal.set()
+            begun = now
 
     def wake(self) -> None:
         """Ask for a flush soon, from outside the read path."""

@@ -14,11 +14,12 @@ socket here and sleeps until there is something for which it is needed (a comman
 wait, a frame for the slow lane, the end). Errors of one connection are contained in its
 ``on_readable``.
 
-Fairness. What epoll reports is sorted into the lanes of the organisations. Each round gives
-every lane that has something a turn of ``_TURN`` seconds, then flushes for a slice, then asks
-epoll again. A connection that has sent a thousand commands in one chunk handles them for as
-long as its turn lasts and goes to the back of its lane. So whatever one organisation sends,
-another one's command waits for one turn and one slice.
+Fairness. What epoll reports is sorted into the lanes of the organisations. The lane that has used
+the least time is read, for a turn of ``_TURN`` seconds at most; then the flusher writes for a slice,
+but not for lanes that have used more than one that waits to be read; then epoll is asked again. A
+connection that has sent a thousand commands in one chunk handles them for as long as its turn lasts
+and goes to the back of its lane. So whatever one organisation sends, another one's command waits for
+one turn and one slice.
 
 Needs ``select.epoll`` (Linux). Elsewhere, and for streams that are not plain sockets, the
 reader task waits by itself: :meth:`Pump.create` then returns None.
@@ -26,17 +27,17 @@ reader task waits by itself: :meth:`Pump.create` then returns None.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Lane, Line
 
 __all__ = ["Pump", "Reader"]
 
@@ -72,7 +73,7 @@ class Pump:
         self._flusher = flusher
         self._epoll = select.epoll()
         self._readers: dict[int, Reader] = {}
-        self._lanes: deque[Lane] = deque()
+        self._lanes = Line(flusher)
 
     @classmethod
     def create(cls, flusher: Flusher) -> Pump | None:
@@ -121,32 +122,33 @@ class Pump:
         """Serve until nothing more is to be read."""
         poll = self._epoll.poll
         readers = self._readers
-        flush = self._flusher.flush
-        active = self._flusher.active
+        lanes = self._lanes
+        flusher = self._flusher
+        active = flusher.active
         clock = time.perf_counter
         started = clock()
         while True:
             for fd, _mask in poll(0, _BATCH):
                 self.queue(readers[fd])
-            if not self._lanes and not active:
+            if not lanes and not active:
                 return
-            for _ in range(len(self._lanes)):
-                self._read_lane(self._lanes.popleft(), clock)
-            flush()
+            if lanes:
+                self._read_lane(lanes.popleft(), clock)
+            flusher.serve(lanes.least() if lanes else math.inf)
             if clock() - started > _HOLD:
                 await trio.lowlevel.checkpoint()
                 started = clock()
 
     def _read_lane(self, lane: Lane, clock: Callable[[], float]) -> None:
         ready = lane.ready
-        stop = clock() + _TURN * lane.weight
-        while ready:
+        begun = now = clock()
+        while ready and now - begun < _TURN:
             reader = ready.popleft()
             reader.queued = False
             # Another one's message, or its own last one, may have ended it meanwhile.
             if reader.armed:
                 reader.on_readable()
-            if clock() > stop:
-                break
+            now = clock()
+        lane.used += (now - begun) / lane.weight
         if ready:
             self._lanes.append(lane)

@@ -6,19 +6,20 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Lane, Line
 from gateway.wire.outbox import Outbox
 
-TURN = 32
-"""Outboxes that a lane of weight 1 empties in one turn."""
+TURN = 16
+"""Outboxes that a lane empties in one turn."""
 
 
 class Wire:
     """What all outboxes of a test send, in the order in which they do."""
 
-    def __init__(self, flusher: Flusher) -> None:
-        self.flusher = flusher
+    def __init__(self, flusher: Flusher | None = None) -> None:
+        """A flusher of its own has a clock on which every send takes a second."""
         self.sent: list[tuple[str, bytes]] = []
+        self.flusher = flusher or Flusher(slice_seconds=1e6, clock=lambda: float(len(self.sent)))
 
     def outboxes(self, name: str, count: int, lane: Lane | None = None) -> list[Outbox]:
         return [self._outbox(f"{name}{number}", lane) for number in range(count)]
@@ -80,25 +81,67 @@ async def test_what_a_slice_leaves_is_flushed_by_itself_while_others_have_their_
     assert len(set(seen)) >= 5, "it held the loop for more than a slice"
 
 
+def names(outboxes: list[Outbox], wire: Wire) -> list[str]:
+    """Put something into each, flush, and return the order in which they sent."""
+    for outbox in outboxes:
+        outbox.put(b"x")
+    before = len(wire.sent)
+    wire.flusher.flush()
+    return wire.names[before:]
+
+
 def test_a_lane_with_much_to_write_delays_another_by_one_turn() -> None:
-    wire = Wire(Flusher(slice_seconds=60))
+    wire = Wire()
     loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
-    for outbox in wire.outboxes("loud", 1000, loud):
-        outbox.put(b"x")
-    for outbox in wire.outboxes("quiet", 1, quiet):
-        outbox.put(b"x")
-    wire.flusher.flush()
-    assert wire.names.index("quiet0") == TURN
-    assert len(wire.sent) == 1001
+    sent = names(wire.outboxes("loud", 1000, loud) + wire.outboxes("quiet", 1, quiet), wire)
+    assert sent.index("quiet0") == TURN
+    assert len(sent) == 1001
 
 
-def test_weights_are_turns() -> None:
-    wire = Wire(Flusher(slice_seconds=60))
+def test_a_lane_that_has_used_less_than_its_share_goes_first() -> None:
+    wire = Wire()
+    loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
+    # Reading counts as well: the time that it took is the loud lane's.
+    loud.used += 100
+    sent = names(wire.outboxes("loud", 200, loud) + wire.outboxes("quiet", 80, quiet), wire)
+    assert all(name.startswith("quiet") for name in sent[:80])
+
+
+def test_an_idle_lane_does_not_save_up_time() -> None:
+    wire = Wire()
+    first, second = Lane(wire.flusher), Lane(wire.flusher)
+    names(wire.outboxes("early", 1000, first), wire)
+    sent = names(wire.outboxes("first", 500, first) + wire.outboxes("second", 500, second), wire)
+    half = sum(name.startswith("second") for name in sent[: 20 * TURN])
+    assert 9 * TURN <= half <= 11 * TURN
+
+
+def test_a_lane_served_elsewhere_meanwhile_waits_for_its_turn() -> None:
+    wire = Wire()
+    reading = Line(wire.flusher)
+    loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
+    for lane in (loud, quiet):
+        reading.append(lane)
+    names(wire.outboxes("loud", 3, loud), wire)
+    assert reading.popleft() is quiet
+    assert (reading.least(), reading.popleft()) == (3.0, loud)
+
+
+def test_writing_stops_for_a_lane_that_has_used_less() -> None:
+    wire = Wire()
+    lane = Lane(wire.flusher)
+    for outbox in wire.outboxes("", 100, lane):
+        outbox.put(b"x")
+    wire.flusher.serve(limit=2 * TURN)
+    assert len(wire.sent) == 3 * TURN
+    wire.flusher.serve(limit=2 * TURN)
+    assert len(wire.sent) == 3 * TURN
+
+
+def test_weights_are_shares_of_the_time() -> None:
+    wire = Wire()
     heavy, light = Lane(wire.flusher, 3), Lane(wire.flusher)
-    for name, lane in (("heavy", heavy), ("light", light)):
-        for outbox in wire.outboxes(name, 500, lane):
-            outbox.put(b"x")
-    wire.flusher.flush()
-    first = wire.names[: 8 * TURN]
+    sent = names(wire.outboxes("heavy", 500, heavy) + wire.outboxes("light", 500, light), wire)
+    first = sent[: 8 * TURN]
     assert sum(name.startswith("heavy") for name in first) == 6 * TURN
-    assert len(wire.sent) == 1000
+    assert len(sent) == 1000
