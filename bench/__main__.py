@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 
-from bench import harness, instructions, micro, plot, report, selfcheck
+from bench import build, harness, instructions, micro, plot, report, selfcheck
 from bench.machine import BenchError
 from bench.question import Options
 from bench.questions import QUESTIONS
@@ -17,6 +18,7 @@ SCRIPTS = {
     "instructions": "Instructions per delivery and per command, against what they were (needs valgrind)",
 }
 """What has no rounds and no peers."""
+PLOTS = build.HERE.parent / "docs" / "plots"
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +34,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=0.0, help="wait so long (s) for a quiet machine, each time"
     )
-    parser.add_argument("--no-plot", action="store_true")
+    parser.add_argument("--docs", action="store_true", help="keep the plot in docs/plots as well")
     parser.add_argument("--update", action="store_true", help="instructions: keep the counts as the baseline")
     return parser.parse_args(arguments)
 
@@ -67,9 +69,13 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
     path = report.write(findings)
     print(report.text(findings))
     written = [str(path)]
-    if not chosen.no_plot:
-        plot.draw(findings, path.with_suffix(".png"))
-        written.append(str(path.with_suffix(".png")))
+    picture = path.with_suffix(".svg")
+    plot.draw(findings, picture)
+    written.append(str(picture))
+    if chosen.docs:
+        PLOTS.mkdir(exist_ok=True)
+        shutil.copy(picture, PLOTS / f"{name}.svg")
+        written.append(str(PLOTS / f"{name}.svg"))
     print(f"\n{findings.seconds:.0f} s; written: {', '.join(written)}")
     return not findings.failed
 
