@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.limits": {"gateway.settings", "gateway.auth.identity"},
     "gateway.hub": {
         *("gateway.settings", "gateway.auth.identity", "gateway.broker"),
-        *("gateway.wire.outbox", "gateway.wire.flusher"),
+        *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox"),
     },
     "gateway.metrics": {"gateway.hub"},
     "gateway.session": {

@@ -113,7 +113,7 @@ class Hub:
             user_agent=user_agent,
             client_id=client_id,
         )
-        connection.outbox.lane = organisation.lane
+        connection.outbox.move(organisation.lane)
         self.connections[connection.id] = connection
         organisation.connections[connection.id] = connection
         organisation.totals.connects += 1
@@ -150,7 +150,6 @@ class Hub:
             totals.messages_in += connection.messages_in
             totals.messages_out += connection.messages_out
             totals.bytes_in += connection.peer.received_bytes
-            totals.bytes_out += connection.outbox.sent_bytes
         if not organisation.connections:
             self._retire(organisation)
         self.counters.closes[code] += 1
@@ -169,6 +168,9 @@ class Hub:
     def _retire(self, organisation: Organisation) -> None:
         """Nobody is left: keep only the totals, of a bounded number of organisations."""
         del self.organisations[organisation.name]
+        sent = organisation.lane.sent_bytes
+        organisation.totals.bytes_out += sent
+        self.counters.bytes_out += sent
         self._retired[organisation.name] = organisation.totals
         if len(self._retired) > _RETIRED:
             del self._retired[next(iter(self._retired))]
@@ -525,11 +527,12 @@ class Hub:
     def totals(self, org: str | None = None) -> dict[str, int]:
         """Messages and bytes in and out since the start, of ended and of open connections."""
         if org is None:
-            return _sum_traffic(self.counters, self.connections.values())
+            lanes = [self._flusher.lane, *(each.lane for each in self.organisations.values())]
+            return _sum_traffic(self.counters, self.connections.values(), lanes)
         organisation = self.organisations.get(org)
         if organisation is None:
-            return _sum_traffic(self._retired.get(org) or OrganisationTotals(), ())
-        return _sum_traffic(organisation.totals, organisation.connections.values())
+            return _sum_traffic(self._retired.get(org) or OrganisationTotals(), (), ())
+        return _sum_traffic(organisation.totals, organisation.connections.values(), (organisation.lane,))
 
     def stats(self, org: str | None) -> dict[str, Any]:
         """Counts of one organisation, or with None of the whole node."""
@@ -565,13 +568,15 @@ class Hub:
         }
 
 
-def _sum_traffic(ended: Counters | OrganisationTotals, live: Iterable[Connection]) -> dict[str, int]:
+def _sum_traffic(
+    ended: Counters | OrganisationTotals, live: Iterable[Connection], lanes: Iterable[Lane]
+) -> dict[str, int]:
     sums = [ended.messages_in, ended.messages_out, ended.bytes_in, ended.bytes_out]
     for connection in live:
         sums[0] += connection.messages_in
         sums[1] += connection.messages_out
         sums[2] += connection.peer.received_bytes
-        sums[3] += connection.outbox.sent_bytes
+    sums[3] += sum(lane.sent_bytes for lane in lanes)
     return dict(zip(("messages_in", "messages_out", "bytes_in", "bytes_out"), sums, strict=True))
 
 

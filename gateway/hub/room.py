@@ -8,10 +8,11 @@ into its outbox. 500 members with one filter cost one match and one encode, not 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.broker.base import Event
 from gateway.hub.lag import Lag, Overflow
+from gateway.wire.broadcast import MANY, Broadcast
 from gateway.wire.outbox import Outbox
 from protocol.codec import Codec
 from protocol.frames import BINARY, TEXT, server_frame
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.hub.connection import Connection
 
 __all__ = ["Membership", "Room", "event_frame"]
+
+_BROADCASTS: Final = 8
+"""Of one organisation at the same time: each ``put`` into one of its outboxes looks at all of them."""
 
 GroupKey = tuple[Codec, EventFilter, EventFilter, bool]
 
@@ -79,7 +83,7 @@ class Membership:
 class Group:
     """Members that get the same events in the same bytes."""
 
-    __slots__ = ("codec", "events", "filter", "members", "patient")
+    __slots__ = ("broadcast", "codec", "events", "filter", "members", "patient")
 
     def __init__(
         self, codec: Codec, connection_filter: EventFilter, room_filter: EventFilter, patient: bool
@@ -90,6 +94,21 @@ class Group:
         self.events = room_filter
         self.patient = patient
         self.members: dict[Outbox, Membership] = {}
+        self.broadcast: Broadcast | None = None
+
+    def put(self, frame: bytes) -> int:
+        """Queue a frame for every member; returns for how many."""
+        members = self.members
+        lane = next(iter(members)).lane
+        # A full outbox may end a connection, but only its own task takes it out of the room.
+        if lane.broadcasts:
+            if len(members) < MANY or len(lane.broadcasts) >= _BROADCASTS:
+                return sum(outbox.put(frame) for outbox in members)
+        elif len(members) < MANY:
+            return sum(outbox.append(frame) for outbox in members)
+        if self.broadcast is None:
+            self.broadcast = Broadcast(lane, members)
+        return self.broadcast.put(frame)
 
 
 def event_frame(event: Event, codec: Codec) -> bytes:
@@ -150,13 +169,18 @@ class Room:
         if group is None:
             group = self._groups[key] = Group(*key)
         group.members[connection.outbox] = membership
+        if group.broadcast is not None:
+            group.broadcast.entered(connection.outbox)
         membership.group = group
 
     def _ungroup(self, membership: Membership) -> None:
         group = membership.group
         if group is None:
             return
-        del group.members[membership.connection.outbox]
+        outbox = membership.connection.outbox
+        if group.broadcast is not None:
+            group.broadcast.leaving(outbox)
+        del group.members[outbox]
         if not group.members:
             del self._groups[group.codec, group.filter, group.events, group.patient]
         membership.group = None
@@ -180,9 +204,7 @@ class Room:
             if event.critical or group.patient:
                 count += self._fan_out_carefully(group, event, frame)
             elif event.exclude is None and event.exclude_connection is None:
-                # A full outbox may end a connection, but only its own task takes it out of the room.
-                for outbox in group.members:
-                    count += outbox.put(frame)
+                count += group.put(frame)
             else:
                 for outbox, membership in group.members.items():
                     count += not membership.connection.excluded_from(event) and outbox.put(frame)

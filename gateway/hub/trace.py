@@ -75,6 +75,7 @@ class Tracer:
             return
         trace = self._traces[event.mid] = _Trace(event.channel.partition("\0")[0], event)
         for connection, place in room.members.items():
+            connection.outbox.settle()
             if len(trace.records) >= settings.recipients:
                 break
             if connection.excluded_from(event):

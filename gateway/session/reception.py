@@ -77,7 +77,7 @@ class Reception:
             with _refusing(self._services):
                 session.check_in(identity)
         wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
-        wire.outbox.sent_messages -= 1  # that is no message
+        wire.outbox.discount()
         self.sessions.add(session)
         guard.opened(accepted.peer)
         try:

@@ -227,8 +227,11 @@ class WireConnection:
                 self._work.close()
             if self._sock is not None:
                 self._sock.close()
-            if self._stream is not None:
-                await trio.aclose_forcefully(self._stream)
+            try:
+                if self._stream is not None:
+                    await trio.aclose_forcefully(self._stream)
+            finally:
+                self.outbox.end()
 
     async def _read(self) -> None:
         if self._pending:
@@ -308,7 +311,7 @@ class WireConnection:
 
         The writer and the heartbeat, which keeps the closing deadline, run meanwhile.
         """
-        self.outbox.sealed = True
+        self.outbox.shut()
         with trio.move_on_after(self.limits.close_timeout):
             await self.outbox.emptied()
             if self.outbox.broken:

@@ -18,6 +18,7 @@ import heapq
 import itertools
 import math
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -27,10 +28,11 @@ import trio
 from gateway.wire.signal import Signal
 
 if TYPE_CHECKING:
+    from gateway.wire.broadcast import Broadcast
     from gateway.wire.outbox import Outbox
     from gateway.wire.pump import Reader
 
-__all__ = ["Flusher", "Lane", "Line"]
+__all__ = ["Flusher", "Lane", "Line", "Tally"]
 
 _QUANTUM: Final = 16
 """Outboxes emptied in one turn of a lane."""
@@ -39,23 +41,100 @@ _QUANTUM: Final = 16
 class Lane:
     """One organisation's place in the round: what it has to write, and (for the pump) to read."""
 
-    __slots__ = ("_flusher", "dirty", "ready", "used", "weight")
+    __slots__ = (
+        "_flusher",
+        "_standing",
+        "broadcasts",
+        "dirty",
+        "ready",
+        "sent_bytes",
+        "slow",
+        "tally",
+        "used",
+        "weight",
+    )
 
     def __init__(self, flusher: Flusher, weight: int = 1) -> None:
         """``weight`` is how much time it gets where another lane gets a second; at least 1."""
         self._flusher = flusher
+        self._standing = False
+        self.tally = flusher.tally
         self.weight = weight
         self.used = 0.0
         """Seconds it was served, by its weight; only differences between lanes mean anything."""
         self.dirty: deque[Outbox] = deque()
+        """Outboxes that hold something and do not wait for their socket."""
+        self.broadcasts: deque[Broadcast] = deque()
+        """What waits to be sent to many outboxes (``gateway/wire/broadcast.py``)."""
+        self.slow: set[Outbox] = set()
+        """Outboxes into which a broadcast must not write by itself: blocked, sealed, or no plain socket."""
+        self.sent_bytes = 0
         self.ready: deque[Reader] = deque()
         """Connections that have something to read (``gateway/wire/pump.py``)."""
 
     def mark(self, outbox: Outbox) -> None:
         """``outbox`` was empty and is not any more."""
-        if not self.dirty:
-            self._flusher.active.append(self)
         self.dirty.append(outbox)
+        if not self._standing:
+            self.stand()
+
+    def stand(self) -> None:
+        """There is something to flush: stand in line with the other lanes."""
+        if not self._standing:
+            self._standing = True
+            self._flusher.active.append(self)
+
+    def catch_up(self, outbox: Outbox) -> None:
+        """Something is about to be queued for ``outbox``: what waits to be broadcast goes first."""
+        for broadcast in self.broadcasts:
+            if outbox in broadcast.outboxes:
+                broadcast.give(outbox)
+
+    def flush(self) -> bool:
+        """Take one turn; returns whether something is left."""
+        dirty = self.dirty
+        broadcasts = self.broadcasts
+        sends = min(_QUANTUM, len(dirty))
+        for _ in range(sends):
+            dirty.popleft().flush()
+        # A broadcast relies on it that no outbox is dirty.
+        while broadcasts and sends < _QUANTUM and not dirty:
+            broadcast = broadcasts[0]
+            sends += broadcast.flush(_QUANTUM - sends)
+            if broadcast.done:
+                broadcast.standing = False
+                broadcasts.popleft()
+            else:
+                broadcasts.rotate(-1)
+        self._standing = bool(dirty or broadcasts)
+        return self._standing
+
+
+class Tally:
+    """How many messages each outbox has sent: numbers side by side, one slot for each outbox.
+
+    An attribute would be an integer object of its own, which each delivery fetches from memory to replace it.
+    """
+
+    __slots__ = ("_free", "messages")
+
+    def __init__(self) -> None:
+        self.messages = array("q")
+        self._free: list[int] = []
+
+    def open(self) -> int:
+        """Take a slot; it begins at 0."""
+        if self._free:
+            return self._free.pop()
+        self.messages.append(0)
+        return len(self.messages) - 1
+
+    def close(self, slot: int) -> int:
+        """Give a slot back; returns what it counted."""
+        count = self.messages[slot]
+        self.messages[slot] = 0
+        self._free.append(slot)
+        return count
 
 
 class Line:
@@ -106,6 +185,7 @@ class Flusher:
         """Lanes with dirty outboxes."""
         self.served = 0.0
         """What the lane had used that was served last."""
+        self.tally = Tally()
         self.lane = Lane(self)
         """Where connections stand that belong to no organisation (yet)."""
         self._slice = slice_seconds
@@ -130,12 +210,10 @@ class Flusher:
         deadline = begun + self._slice
         while active and active.least() <= limit:
             lane = active.popleft()
-            dirty = lane.dirty
-            for _ in range(min(_QUANTUM, len(dirty))):
-                dirty.popleft().flush()
+            more = lane.flush()
             now = clock()
             lane.used += (now - begun) / lane.weight
-            if dirty:
+            if more:
                 active.append(lane)
             if now > deadline:
                 break

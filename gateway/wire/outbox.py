@@ -51,7 +51,9 @@ class Outbox:
     """Frames waiting for one connection, bounded in messages and bytes."""
 
     __slots__ = (
-        "_send",
+        "_final",
+        "_slot",
+        "_tally",
         "_urgent",
         "alone",
         "blocked",
@@ -64,8 +66,7 @@ class Outbox:
         "on_full",
         "queue",
         "sealed",
-        "sent_bytes",
-        "sent_messages",
+        "send",
         "size",
         "torn",
         "writer",
@@ -76,7 +77,12 @@ class Outbox:
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
         self.lane: Lane = flusher.lane
-        self._send: Callable[[Frame], int] | None = None if sock is None else sock.send
+        self.send: Callable[[Frame], int] | None = None if sock is None else sock.send
+        if sock is None:
+            self.lane.slow.add(self)
+        self._tally = flusher.tally
+        self._slot = self._tally.open()
+        self._final = 0
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self._urgent = 0
@@ -92,8 +98,27 @@ class Outbox:
         """Set, when somebody waits for it, each time that a blocked outbox has become empty."""
         self.emptying: Signal | None = None
         self.on_full: Callable[[], None] | None = None
-        self.sent_messages = 0
-        self.sent_bytes = 0
+
+    @property
+    def slot(self) -> int:
+        """Where this outbox's messages are counted; see :class:`~gateway.wire.flusher.Tally`."""
+        return self._slot
+
+    @property
+    def sent_messages(self) -> int:
+        """Frames that went out, also after the end."""
+        return self._final if self._slot < 0 else self._tally.messages[self._slot]
+
+    def discount(self) -> None:
+        """What was just put is no message (the answer to the upgrade request)."""
+        self._tally.messages[self._slot] -= 1
+
+    def move(self, lane: Lane) -> None:
+        """Stand in another lane from now on."""
+        if self in self.lane.slow:
+            self.lane.slow.discard(self)
+            lane.slow.add(self)
+        self.lane = lane
 
     @property
     def congested(self) -> bool:
@@ -108,6 +133,17 @@ class Outbox:
 
     def put(self, frame: bytes) -> bool:
         """Queue a frame; False when the outbox is sealed or full (then ``on_full`` was called)."""
+        if self.lane.broadcasts:
+            self.lane.catch_up(self)
+        return self.append(frame)
+
+    def settle(self) -> None:
+        """Take over what waits for this outbox in broadcasts."""
+        if self.lane.broadcasts:
+            self.lane.catch_up(self)
+
+    def append(self, frame: bytes) -> bool:
+        """As :meth:`put`, for a lane without broadcasts, and for a broadcast's own frames."""
         if self.sealed:
             return False
         if not self.size:
@@ -174,6 +210,8 @@ class Outbox:
         """Queue the last frame (a Close) and refuse all later ones; ``discard`` drops what still waits."""
         if self.sealed:
             return
+        if self.lane.broadcasts:
+            self.lane.catch_up(self)
         self._unfold()
         if discard:
             del self.queue[int(self.torn) :]
@@ -183,11 +221,25 @@ class Outbox:
             self.lane.mark(self)
         self.queue.append(last)
         self.size += len(last)
+        self.shut()
+
+    def shut(self) -> None:
+        """Take nothing more; what is queued still goes out."""
         self.sealed = True
+        self.lane.slow.add(self)
+
+    def end(self) -> None:
+        """The socket is closed."""
+        self.break_off()
+        self.lane.slow.discard(self)
+        if self._slot >= 0:
+            self._final = self._tally.close(self._slot)
+            self._slot = -1
 
     def break_off(self) -> None:
-        """The socket is gone: drop everything."""
-        self.sealed = self.broken = True
+        """The socket is of no more use: drop everything."""
+        self.broken = True
+        self.shut()
         self.alone = None
         self.queue.clear()
         self.size = self._urgent = 0
@@ -199,10 +251,9 @@ class Outbox:
         """Send what the kernel takes without waiting; wake the writer for the rest. Never raises."""
         if self.blocked or not self.size:
             return
-        send = self._send
+        send = self.send
         if send is None:
-            self.blocked = True
-            self.writer.set()
+            self._block()
             return
         queue = self.queue
         data: Frame | None = self.alone
@@ -221,19 +272,31 @@ class Outbox:
         if taken != self.size:
             self._unfold()
             self._keep_rest(taken)
-            self.blocked = True
-            self.writer.set()
+            self._block()
         elif self.alone is not None:
             self.alone = None
             self.size = 0
-            self.sent_messages += 1
-            self.sent_bytes += taken
+            self._tally.messages[self._slot] += 1
+            self.lane.sent_bytes += taken
         else:
-            self.sent_messages += len(queue)
-            self.sent_bytes += taken
+            self._tally.messages[self._slot] += len(queue)
+            self.lane.sent_bytes += taken
             queue.clear()
             self.size = self._urgent = 0
             self.torn = False
+
+    def keep(self, frames: list[bytes], taken: int) -> None:
+        """Queue ``frames`` in an empty outbox, of which the kernel took ``taken`` bytes and no more."""
+        self.queue += frames
+        self.size = sum(map(len, frames))
+        self._keep_rest(taken)
+        self._block()
+
+    def _block(self) -> None:
+        """The writer task has to go on."""
+        self.blocked = True
+        self.lane.slow.add(self)
+        self.writer.set()
 
     def _front(self) -> Frame:
         """The first ``_MAX_SEND`` bytes."""
@@ -248,7 +311,7 @@ class Outbox:
 
     def _keep_rest(self, taken: int) -> None:
         self.size -= taken
-        self.sent_bytes += taken
+        self.lane.sent_bytes += taken
         whole = 0
         for frame in self.queue:
             if taken < len(frame):
@@ -256,7 +319,7 @@ class Outbox:
             taken -= len(frame)
             whole += 1
         del self.queue[:whole]
-        self.sent_messages += whole
+        self._tally.messages[self._slot] += whole
         # A torn head is not one of the urgent frames counted behind it.
         self._urgent = max(0, self._urgent + (self.torn and whole > 0) - whole)
         if whole:
@@ -299,6 +362,8 @@ class Outbox:
             await trio.lowlevel.wait_writable(sock)
             self.blocked = False
             self.flush()
+        if not self.sealed:
+            self.lane.slow.discard(self)
         self._tell()
 
     async def _drain_stream(self, stream: trio.abc.SendStream) -> None:
@@ -320,7 +385,7 @@ class Outbox:
             self.torn = False
             del self.queue[0]
             self.size -= len(data)
-            self.sent_messages += count
-            self.sent_bytes += len(data)
+            self._tally.messages[self._slot] += count
+            self.lane.sent_bytes += len(data)
         self.blocked = False
         self._tell()

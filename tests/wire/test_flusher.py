@@ -32,7 +32,7 @@ class Wire:
 
         outbox = Outbox(self.flusher, Socket(), max_messages=100, max_bytes=10_000)  # type: ignore[arg-type]
         if lane is not None:
-            outbox.lane = lane
+            outbox.move(lane)
         return outbox
 
     @property

@@ -295,7 +295,7 @@ async def test_against_the_model(
             if not (trial.model.broken or trial.discarded):
                 assert sorted(trial.model.out) == sorted(b"".join(trial.accepted))
                 assert trial.box.sent_messages == len(trial.accepted)
-                assert trial.box.sent_bytes == len(trial.model.out)
+                assert trial.box.lane.sent_bytes == len(trial.model.out)
             nursery.cancel_scope.cancel()
 
 
