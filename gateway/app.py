@@ -21,13 +21,14 @@ from gateway.logs import configure
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.calls import CallHandler, Calls
+from gateway.session.drain import drain
 from gateway.session.reception import Reception
 from gateway.session.session import Services
 from gateway.settings import Settings, SettingsError, TlsSettings
-from gateway.wire.engine import Engine
+from gateway.wire.flusher import Flusher
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from protocol.errors import CloseCode
+from gateway.wire.pump import Pump
 
 __all__ = ["Gateway", "serve"]
 
@@ -45,8 +46,7 @@ class Gateway:
         self._stop = trio.Event()
         self.finished = trio.Event()
         """Set when :meth:`run` is over."""
-        self._engine = Engine()
-        self._flusher = self._engine.flusher
+        self._flusher = Flusher()
         self.auth = Authenticator(settings.auth)
         self.broker = MemoryBroker(settings.history)
         self.hub = Hub(
@@ -60,9 +60,11 @@ class Gateway:
         self._calls = Calls()
         services = Services(settings, self.hub, self.auth, self._calls)
         self.guard = services.guard
+        self._pump = Pump.create(self._flusher)
         self.reception = Reception(
             services,
-            engine=self._engine,
+            flusher=self._flusher,
+            pump=self._pump,
             is_draining=lambda: self.draining,
         )
         self._rest = RestServices(
@@ -77,7 +79,7 @@ class Gateway:
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(
-            websocket=self.reception.receive,
+            websocket=self.reception.serve,
             http=self.http.serve_stream,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
@@ -99,16 +101,20 @@ class Gateway:
         self._stop.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until :meth:`stop`, then until all clients were told and are gone, or ``shutdown_timeout``.
+        """Serve until :meth:`stop`, then until all clients have left (see ``gateway/session/drain.py``).
+
+        The last one is given ``shutdown_timeout``. What is still open then is cut off.
 
         ``task_status.started`` is called when connections are accepted. Raises OSError when the
         port is taken.
         """
         async with trio.open_nursery() as background:
             background.start_soon(self.broker.run)
-            background.start_soon(self._engine.run)
+            background.start_soon(self._flusher.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
+            if self._pump is not None:
+                background.start_soon(self._pump.run)
             await self.listener.bind(self.settings.host, self.settings.port)
             async with trio.open_nursery() as connections:
                 await connections.start(self.http.run)
@@ -118,14 +124,10 @@ class Gateway:
                 self.draining = True
                 log.info("shutting down", connections=len(self.hub.connections))
                 # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
+                # /readyz and /metrics are answered as long as there is somebody to leave.
+                await drain(self.reception.sessions, self.settings)
                 self.listener.stop_accepting()
                 self.http.stop()
-                self.reception.close_all(
-                    CloseCode.SERVICE_RESTART,
-                    "the gateway is shutting down",
-                    retry_after=self.settings.retry_after,
-                    flush_timeout=self.settings.shutdown_timeout,
-                )
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             background.cancel_scope.cancel()
         self.finished.set()

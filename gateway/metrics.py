@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -71,9 +71,10 @@ class LoopLag:
 class Metrics(Collector):
     """Everything that ``/metrics`` shows. One registry per gateway, none global."""
 
-    def __init__(self, hub: Hub, *, started_at: float) -> None:
+    def __init__(self, hub: Hub, *, started_at: float, is_draining: Callable[[], bool]) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
+        self._is_draining = is_draining
         self._started_at = started_at
         self.http = HttpCounters()
         self.lag = LoopLag()
@@ -104,7 +105,7 @@ class Metrics(Collector):
         yield _by(
             "disconnections", "Ended WebSocket connections by close code", "reason", dict(counters.closes)
         )
-        traffic = hub.statistics.totals()
+        traffic = hub.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
         yield _counter("messages_sent", "Messages to clients", traffic["messages_out"])
         yield _counter("bytes_received", "Bytes of frames from clients", traffic["bytes_in"])
@@ -115,6 +116,8 @@ class Metrics(Collector):
         yield _counter(
             "slow_consumers", "Connections closed because their queue was full", counters.slow_closed
         )
+        yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
+        yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
         yield from self._queues()
         yield from self._http()
         yield _gauge("loop_lag_seconds", "How late the event loop was at the last sample", self.lag.latest)

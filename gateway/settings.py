@@ -188,6 +188,17 @@ class ConnectionSettings(Group, frozen=True):
     """How long one command may wait for the broker or a handler."""
 
 
+class DrainSettings(Group, frozen=True):
+    """How clients leave after SIGTERM."""
+
+    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Seconds from ``/readyz`` turning 503 to the first client leaving, for load balancers to notice."""
+    pace: Rate = 500.0
+    """Clients asked to leave per second; 0 is all at once."""
+    timeout: Seconds = 15.0
+    """Seconds within which the last one is asked; more clients than ``pace`` allows then leave faster."""
+
+
 class HistorySettings(Group, frozen=True):
     """What the memory broker keeps of each room."""
 
@@ -229,9 +240,9 @@ class Settings(Group, frozen=True):
     allowed_origins: list[str] = []
     """Origins that browsers may connect from; empty allows every one."""
     shutdown_timeout: Seconds = 10.0
-    """How long flushing and closing may take after SIGTERM."""
+    """How long flushing and closing may take after the last client was asked to leave."""
     retry_after: Seconds = 1.0
-    """Hint to clients in ``closing`` at shutdown."""
+    """Clients that leave at shutdown are told to wait this long to twice as long, each another time."""
     auth: AuthSettings = AuthSettings()
     weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=100)]] = {}
     """Organisation → its share of reading and writing under load; 1 where none is given."""
@@ -241,6 +252,7 @@ class Settings(Group, frozen=True):
     suspicion: SuspicionSettings = SuspicionSettings()
     trace: TraceSettings = TraceSettings()
     connection: ConnectionSettings = ConnectionSettings()
+    drain: DrainSettings = DrainSettings()
     history: HistorySettings = HistorySettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()

@@ -57,10 +57,7 @@ class MemoryGateway(Gateway):
                 return
             head, found, unread = (head + chunk).partition(b"\r\n\r\n")
         try:
-            life = await self.reception.receive(
-                accepted, parse_upgrade(head + found, max_bytes=65536), unread
-            )
-            await life()
+            await self.reception.serve(accepted, parse_upgrade(head + found, max_bytes=65536), unread)
         except Refusal as refusal:
             await accepted.send(refusal_response(refusal))
         finally:

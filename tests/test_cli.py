@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import socket
 import stat
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -27,61 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from gateway import cli
 from gateway.arguments import UserError, parse_rooms, parse_seconds
 from gateway.client import connect
-
-COMMAND = str(Path(sys.executable).with_name("gateway"))
-SECRET = "a secret of the tests, 32 bytes or more"
-DEADLINE = 30.0
-"""Seconds; a start takes about one on an idle machine."""
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Where commands run; ``environ`` is all that they get beside PATH."""
-
-    path: Path
-    environ: dict[str, str]
-
-    def options(self, **environ: str) -> dict[str, Any]:
-        clean = {"PATH": os.environ["PATH"], **self.environ, **environ}
-        return {"cwd": self.path, "env": clean}
-
-    async def run(self, *arguments: str, **environ: str) -> Result:
-        with trio.fail_after(DEADLINE):
-            done = await trio.run_process(
-                [COMMAND, *arguments],
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-                **self.options(**environ),
-            )
-        result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-        assert "Traceback" not in result.err + result.out
-        return result
-
-    async def refused(self, *arguments: str, code: int = 2, **environ: str) -> str:
-        """The one line on standard error of a command that fails."""
-        result = await self.run(*arguments, **environ)
-        assert (result.code, result.out) == (code, "")
-        (line,) = result.err.splitlines()
-        assert line.startswith("gateway: ")
-        return line
-
-    async def token(self, *arguments: str, **environ: str) -> dict[str, Any]:
-        """The claims of the token that ``gateway token`` prints."""
-        result = await self.run("token", *arguments, **environ)
-        assert (result.code, result.err) == (0, "")
-        secret = (
-            self.environ.get("GATEWAY_AUTH_SECRET") or (self.path / "data" / "dev-secret").read_text().strip()
-        )
-        claims: dict[str, Any] = jwt.decode(result.out.strip(), secret, ["HS256"])
-        return claims
+from tests.processes import DEADLINE, SECRET, Folder, process, serving
 
 
 @pytest.fixture
@@ -93,68 +34,6 @@ def folder(tmp_path: Path) -> Folder:
 def keyed(tmp_path: Path) -> Folder:
     """A folder whose environment holds a signing key."""
     return Folder(tmp_path, {"GATEWAY_AUTH_SECRET": SECRET})
-
-
-class Served:
-    """A running ``gateway serve``."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self.port = 0
-        self._ready = trio.Event()
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
-
-    async def read(self) -> None:
-        """Keep the pipe empty, and note where the gateway listens."""
-        assert self.process.stderr is not None
-        async for line in lines_of(self.process.stderr):
-            self.lines.append(line)
-            if '"listening"' in line:
-                self.port = json.loads(line)["port"]
-                self._ready.set()
-        self._ready.set()
-
-    async def ready(self) -> None:
-        with trio.fail_after(DEADLINE):
-            await self._ready.wait()
-        assert self.port, self.lines
-
-
-async def lines_of(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
-    buffer = b""
-    async for chunk in stream:
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode()
-
-
-@asynccontextmanager
-async def process(folder: Folder, *arguments: str, **streams: Any) -> AsyncIterator[trio.Process]:
-    """A command in the background; ended at the end of the block if it still runs."""
-    running = await trio.lowlevel.open_process([COMMAND, *arguments], **streams, **folder.options())
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            running.kill()
-        with trio.CancelScope(shield=True):
-            await running.wait()
-
-
-@asynccontextmanager
-async def serving(folder: Folder, *arguments: str) -> AsyncIterator[Served]:
-    command = ("serve", "--port", "0", *arguments)
-    async with process(folder, *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
-        served = Served(running)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.read)
-            await served.ready()
-            yield served
-            nursery.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ class Counters:
         "connects",
         "deliveries",
         "disconnects",
+        "drained",
         "dropped",
         "errors",
         "messages_in",
@@ -38,6 +39,8 @@ class Counters:
         self.deliveries = 0
         self.slow_closed = 0
         self.refused = 0
+        self.drained = 0
+        """Connections asked to leave because the node is stopping."""
         self.dropped = 0
         """Events given up by an overflow policy."""
         self.replayed = 0

@@ -39,7 +39,7 @@ class Services:
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.hub, started_at=self.started_at)
+        self.metrics = Metrics(self.hub, started_at=self.started_at, is_draining=self.is_draining)
 
 
 def services() -> Services:

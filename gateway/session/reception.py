@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from gateway.auth.identity import Identity
 from gateway.problems import STATUS
 from gateway.session.session import LOGIN_FAILURES, Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
-from gateway.wire.engine import Engine
-from gateway.wire.listener import Accepted, Life
+from gateway.wire.flusher import Flusher
+from gateway.wire.listener import Accepted
+from gateway.wire.pump import Pump
 from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
@@ -28,10 +28,13 @@ _MAX_NOTE = 200
 class Reception:
     """Serves upgrade requests; one for all connections of a node."""
 
-    def __init__(self, services: Services, *, engine: Engine, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, services: Services, *, flusher: Flusher, pump: Pump | None, is_draining: Callable[[], bool]
+    ) -> None:
         settings = services.settings
         self._services = services
-        self._engine = engine
+        self._flusher = flusher
+        self._pump = pump
         self._is_draining = is_draining
         self._origins = frozenset(settings.allowed_origins)
         self.sessions: set[Session] = set()
@@ -43,8 +46,8 @@ class Reception:
             close_timeout=settings.connection.close_timeout,
         )
 
-    async def receive(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> Life:
-        """Let one connection in, and return what serves it; raises ``Refusal`` instead of upgrading it."""
+    async def serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
+        """Serve one connection until it has ended; raises ``Refusal`` instead of upgrading it."""
         self._refuse_when_draining()
         origin = request.headers.get("origin")
         if self._origins and origin is not None and origin not in self._origins:
@@ -58,28 +61,25 @@ class Reception:
             guard.knock(accepted.peer, trio.current_time())
             identity = await self._authenticate(request, accepted.peer)
         self._refuse_when_draining()  # that may have taken a while
-        client = Client(
-            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
-        )
-        if identity is not None:
-            with _refusing(self._services):
-                self._services.check_in(identity, client.ip)
         wire = WireConnection(
-            engine=self._engine,
+            flusher=self._flusher,
+            pump=self._pump,
             limits=self._limits,
             sock=accepted.sock,
             stream=accepted.stream,
             unread=unread,
         )
+        client = Client(
+            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
+        )
         session = Session(self._services, wire, codec, client)
+        if identity is not None:
+            with _refusing(self._services):
+                session.check_in(identity)
         wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()
-        return functools.partial(self._serve, session, identity)
-
-    async def _serve(self, session: Session, identity: Identity | None) -> None:
-        wire, guard, peer = session.wire, self._services.guard, session.client.ip
         self.sessions.add(session)
-        guard.opened(peer)
+        guard.opened(accepted.peer)
         try:
             if identity is None:
                 session.require_auth()
@@ -89,13 +89,8 @@ class Reception:
             await wire.run(session)
         finally:
             self.sessions.discard(session)
-            guard.closed(peer)
+            guard.closed(accepted.peer)
             session.ended()
-
-    def close_all(self, code: int, reason: str, *, retry_after: float, flush_timeout: float) -> None:
-        """Tell every client and close; what is queued has ``flush_timeout`` seconds to go out."""
-        for session in list(self.sessions):
-            session.close(code, reason, retry_after=retry_after, flush_timeout=flush_timeout)
 
     def _refuse_when_draining(self) -> None:
         if self._is_draining():

@@ -137,7 +137,7 @@ async def test_inactivity_closes(clock: MockClock, codec: Codec) -> None:
                 assert (await alice.ask("ping")).t == "pong"
             # Bob only answered the heartbeat and heard events, which is no activity of his.
             code, closing = await end(bob)
-            assert (code, closing.code, closing.data) == (4002, 4002, {"reconnect": True})
+            assert (code, closing.code, closing.data["reconnect"]) == (4002, 4002, True)
             assert "10 seconds" in (closing.message or "")
             code, _ = await end(alice)
             assert code == 4002
