@@ -75,7 +75,7 @@ class Gateway:
             node=self.node,
             is_draining=lambda: self.draining,
             started_at=time.time(),
-            overload=self.guard.overload,
+            guard=self.guard,
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(

@@ -118,6 +118,9 @@ class Metrics(Collector):
         )
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
+        if hub.tracer is not None:
+            yield _gauge("traced_messages", "Messages remembered for traces", len(hub.tracer))
+            yield _gauge("trace_records", "Connections recorded in traces", hub.tracer.records)
         yield from self._queues()
         yield from self._http()
         yield _gauge("loop_lag_seconds", "How late the event loop was at the last sample", self.lag.latest)

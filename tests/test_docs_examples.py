@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ import trio
 
 from gateway.app import Gateway
 from tests.rest.api import SERVICE
-from tests.support import connected
+from tests.support import connected, start_gateway
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/quickstart.md", "docs/rest.md"]
@@ -21,6 +22,12 @@ FENCE = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 # An HTTP error is a failure of the example, and a curl that hangs one of the test.
 PRELUDE = 'set -euo pipefail\ncurl() { command curl --fail-with-body --max-time 20 "$@"; echo; }\n'
+
+
+@pytest.fixture
+async def gateway(nursery: trio.Nursery) -> AsyncIterator[Gateway]:
+    """A gateway with everything on that an example shows."""
+    yield await start_gateway(nursery, trace={"messages": 100})
 
 
 def examples() -> list[object]:

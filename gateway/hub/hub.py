@@ -436,7 +436,7 @@ class Hub:
         connection = self._find(org, connection_id)
         mid = mid or self.new_mid()
         direct = Event(
-            channel="",
+            channel=f"{org}\0c\0{connection_id}",
             event=event,
             mid=mid,
             ts=time.time_ns() // 1_000_000,
@@ -447,6 +447,8 @@ class Hub:
         queued = connection.filter.allows(event) and connection.outbox.put(
             event_frame(direct, connection.codec)
         )
+        if self.tracer is not None:
+            self.tracer.sent_to(connection, direct)
         self._flusher.wake()
         return Sent(mid, int(queued))
 
@@ -474,8 +476,10 @@ class Hub:
             for tap in room.taps:
                 tap.append(event)
             self.counters.deliveries += room.fan_out(event)
-            if self.tracer is not None:
-                self.tracer.fanned_out(room, event)
+        # Nobody asks about typing: its message id is not told.
+        if self.tracer is not None and event.exclude_connection is None:
+            members = () if room is None else room.members.items()
+            self.tracer.delivered(event.channel.partition("\0")[0], event, members)
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -497,6 +501,14 @@ class Hub:
                     return page._replace(events=seen, complete=complete)
                 # An empty page would have no last event from which to go on.
                 since = Since(page.epoch, page.events[-1].seq or 0)
+
+    def trace(self, org: str, mid: str, *, user: str | None = None) -> dict[str, Any] | None:
+        """What became of a message on this node, for one user or for all; None when it was not traced."""
+        if self.tracer is None:
+            return None
+        organisation = self.organisations.get(org)
+        present = () if organisation is None else organisation.connections.values()
+        return self.tracer.find(org, mid, user, present)
 
     def rooms(self, org: str) -> list[dict[str, Any]]:
         """The organisation's rooms that have members on this node."""

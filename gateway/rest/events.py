@@ -41,6 +41,10 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Publish
         raise ProtocolError(
             ErrorCode.FORBIDDEN, "without a room this goes to everyone, which needs the role service or admin"
         )
+    if wanted.critical and not identity.is_service:
+        raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
+    if not wanted.critical:
+        services().guard.overload.refuse_publish()
     data = check_value(wanted.data)
     position = await services().hub.publish(
         org,
@@ -50,6 +54,7 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Publish
         sender=identity.user,
         mid=wanted.mid,
         exclude=frozenset(wanted.exclude) or None,
+        critical=wanted.critical,
         size=len(_encoder.encode(data)),
     )
     return Published(mid=position.mid, seq=position.seq, epoch=position.epoch)
@@ -61,7 +66,7 @@ async def broadcast() -> Response:
     """Publish an event to a room, or without `room` to the whole organisation.
 
     The answer means that the event has its place in the order. Members need the permission `publish` in
-    the room; the whole organisation is for the roles service and admin.
+    the room; the whole organisation, and `critical`, are for the roles service and admin.
     """
     identity = await caller()
     wanted = await read_body(Broadcast)

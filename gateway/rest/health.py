@@ -32,11 +32,11 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.SHUTTING_DOWN, "this node is shutting down", retry_after=found.settings.retry_after
         )
-    if found.overload is not None and found.overload.reason is not None:
+    if found.guard.overload.reason is not None:
         raise ProtocolError(
             ErrorCode.OVERLOADED,
-            f"shedding load: {found.overload.reason}",
-            retry_after=found.overload.retry_after,
+            f"shedding load: {found.guard.overload.reason}",
+            retry_after=found.guard.overload.retry_after,
         )
     reason = found.broker.ready()
     if reason is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.hub.trace import Outcome
 from protocol.envelope import MAX_EVENT_BYTES, MAX_MID_BYTES, MAX_ROOM_BYTES
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "Published",
     "Readiness",
+    "Recipient",
     "Refresh",
     "Revoke",
     "RoomInfo",
@@ -43,6 +45,8 @@ __all__ = [
     "Ticket",
     "Token",
     "TokenRequest",
+    "Trace",
+    "TraceQuery",
 ]
 
 Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
@@ -296,6 +300,14 @@ class Presence(msgspec.Struct):
 # --- events ---------------------------------------------------------------------------------------
 
 
+Critical = Annotated[
+    bool,
+    msgspec.Meta(
+        description="Overtakes what waits for slow clients, also under load (role service or admin)."
+    ),
+]
+
+
 class Broadcast(msgspec.Struct):
     """An event for a room, or without `room` for the whole organisation."""
 
@@ -306,6 +318,7 @@ class Broadcast(msgspec.Struct):
         list[str], msgspec.Meta(description="Users who do not get it.", max_length=10_000)
     ] = []
     mid: MessageId | None = None
+    critical: Critical = False
     org: Org | None = None
 
 
@@ -385,6 +398,61 @@ class BatchResults(msgspec.Struct):
     """One result for each operation, in order."""
 
     results: list[OperationResult]
+
+
+# --- traces ---------------------------------------------------------------------------------------
+
+
+class TraceQuery(msgspec.Struct):
+    org: Org | None = None
+    user: Annotated[str, msgspec.Meta(description="Only connections of this user.")] | None = None
+
+
+class Recipient(msgspec.Struct, omit_defaults=True):
+    """What became of the message for one connection; without `connection`, for one user."""
+
+    outcome: Annotated[
+        Outcome,
+        msgspec.Meta(
+            description=(
+                "`queued`: waits for a slow socket; `sent`: handed to the network; `replayed`: likewise, "
+                "later than for the others; `lagging`: kept, or to be read from history, when the socket has "
+                "drained; `dropped` for the `reason` given; `closed` before it could be sent; `filtered` by "
+                "the connection's filters; `excluded` by the publisher; `not_joined`: connected, but not in "
+                "the room; `not_connected`; `unknown`: beyond `trace.recipients`."
+            )
+        ),
+    ]
+    connection: str | None = None
+    user: str | None = None
+    matched: Annotated[bool, msgspec.Meta(description="The message was for this connection.")] | None = None
+    reason: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description=(
+                    "The overflow policy that keeps or dropped it; `history` when it was gone before it "
+                    "could be replayed; `left` when the room was left before."
+                )
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Trace(msgspec.Struct, omit_defaults=True):
+    """What became of one message on one node."""
+
+    node: str
+    mid: str
+    event: str
+    ts: Milliseconds
+    complete: Annotated[bool, msgspec.Meta(description="No recipient is beyond `trace.recipients`.")]
+    recipients: list[Recipient]
+    room: str | None = None
+    seq: int | None = None
+    epoch: str | None = None
+    sender: str | None = None
 
 
 class Readiness(msgspec.Struct):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
     from gateway.broker.base import Broker
     from gateway.hub.hub import Hub
-    from gateway.limits.overload import Overload
+    from gateway.limits.guard import Guard
     from gateway.settings import Settings
 
 __all__ = ["EXTENSION", "Services", "services"]
@@ -34,8 +34,7 @@ class Services:
     is_draining: Callable[[], bool]
     started_at: float
     """Seconds since 1970 UTC."""
-    overload: Overload | None = None
-    """Load shedding, where it is watched."""
+    guard: Guard
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,15 @@ from tests.rest.api import Api, problem, success
 from tests.support import SECRET, connected, running_gateway
 
 JSON = {"Content-Type": "application/json"}
-GETS = ["/stats", "/connections", "/connections/c", "/rooms", "/rooms/r/history", "/rooms/r/presence"]
+GETS = [
+    "/stats",
+    "/connections",
+    "/connections/c",
+    "/rooms",
+    "/rooms/r/history",
+    "/rooms/r/presence",
+    "/messages/m/trace",
+]
 POSTS = [
     "/auth/token",
     "/auth/refresh",

@@ -72,6 +72,31 @@ async def test_members_publish_where_they_may_and_not_to_everyone(api: Api, gate
         assert (event.room, event.sender) == ("chat:1", "bob")
 
 
+async def test_only_services_broadcast_critical_events(api: Api, gateway: Gateway) -> None:
+    body = {"room": "r", "event": "e", "critical": True}
+    async with connected(gateway) as alice:
+        await alice.ask("join", room="r")
+        problem(await api.post("/broadcast", body, claims={"user": "bob"}), 403, 202)
+        success(await api.post("/broadcast", {**body, "critical": False}, claims={"user": "bob"}))
+        success(await api.post("/broadcast", body))
+        results = success(await api.post("/batch", {"operations": [{"op": "broadcast", **body}]}))["results"]
+        assert results[0]["status"] == 200
+        assert [event.critical for event in await alice.settled()] == [None, True, True]
+
+
+async def test_under_load_only_critical_broadcasts_are_taken(api: Api, gateway: Gateway) -> None:
+    overload = gateway.guard.overload
+    overload.sample(lag=1000.0, memory=0)
+    refused = await api.post("/broadcast", {"event": "e"})
+    problem(refused, 503, 301)
+    assert refused.headers["Retry-After"] == "5"
+    success(await api.post("/broadcast", {"event": "e", "critical": True}))
+    success(await api.get("/stats"))
+    for _ in range(4):
+        overload.sample(lag=0.0, memory=0)
+    success(await api.post("/broadcast", {"event": "e"}))
+
+
 @pytest.mark.parametrize("place", ["body", "query"])
 async def test_only_an_admin_broadcasts_to_another_organisation(
     api: Api, gateway: Gateway, place: str
