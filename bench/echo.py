@@ -7,15 +7,15 @@ conformance suites.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import signal
 
 import trio
 
 from gateway.wire.connection import WireConnection, WireLimits
-from gateway.wire.flusher import Flusher
-from gateway.wire.listener import Accepted, Listener
-from gateway.wire.pump import Pump
+from gateway.wire.engine import Engine
+from gateway.wire.listener import Accepted, Life, Listener
 from gateway.wire.upgrade import UpgradeRequest, accept_response
 from protocol.frames import BINARY, TEXT, server_frame
 
@@ -39,30 +39,26 @@ class Echo:
 
 async def serve(host: str, port: int) -> None:
     """Serve until cancelled."""
-    flusher = Flusher()
-    pump = Pump.create(flusher)
+    engine = Engine()
     limits = WireLimits(
         message_bytes=_MAX_MESSAGE, queue_messages=100_000, queue_bytes=4 * _MAX_MESSAGE, heartbeat=60.0
     )
 
-    async def echo(accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
+    async def echo(accepted: Accepted, request: UpgradeRequest, unread: bytes) -> Life:
         await accepted.send(accept_response(request, None))
         wire = WireConnection(
-            flusher=flusher,
-            pump=pump,
+            engine=engine,
             limits=limits,
             sock=accepted.sock,
             stream=accepted.stream,
             unread=unread,
         )
-        await wire.run(Echo(wire))
+        return functools.partial(wire.run, Echo(wire))
 
     listener = Listener(websocket=echo, http=None, path=None)
     await listener.bind(host, port)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(flusher.run)
-        if pump is not None:
-            nursery.start_soon(pump.run)
+        nursery.start_soon(engine.run)
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         print(f"echo on ws://{host}:{listener.port}/", flush=True)
         await listener.run()

@@ -25,10 +25,9 @@ from gateway.session.drain import drain
 from gateway.session.reception import Reception
 from gateway.session.session import Services
 from gateway.settings import Settings, SettingsError, TlsSettings
-from gateway.wire.flusher import Flusher
+from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from gateway.wire.pump import Pump
 
 __all__ = ["Gateway", "serve"]
 
@@ -46,7 +45,8 @@ class Gateway:
         self._stop = trio.Event()
         self.finished = trio.Event()
         """Set when :meth:`run` is over."""
-        self._flusher = Flusher()
+        self._engine = Engine()
+        self._flusher = self._engine.flusher
         self.auth = Authenticator(settings.auth)
         self.broker = MemoryBroker(settings.history)
         self.hub = Hub(
@@ -60,11 +60,9 @@ class Gateway:
         self._calls = Calls()
         services = Services(settings, self.hub, self.auth, self._calls)
         self.guard = services.guard
-        self._pump = Pump.create(self._flusher)
         self.reception = Reception(
             services,
-            flusher=self._flusher,
-            pump=self._pump,
+            engine=self._engine,
             is_draining=lambda: self.draining,
         )
         self._rest = RestServices(
@@ -79,7 +77,7 @@ class Gateway:
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(
-            websocket=self.reception.serve,
+            websocket=self.reception.receive,
             http=self.http.serve_stream,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
@@ -110,11 +108,9 @@ class Gateway:
         """
         async with trio.open_nursery() as background:
             background.start_soon(self.broker.run)
-            background.start_soon(self._flusher.run)
+            background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
-            if self._pump is not None:
-                background.start_soon(self._pump.run)
             await self.listener.bind(self.settings.host, self.settings.port)
             async with trio.open_nursery() as connections:
                 await connections.start(self.http.run)

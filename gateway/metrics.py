@@ -105,7 +105,7 @@ class Metrics(Collector):
         yield _by(
             "disconnections", "Ended WebSocket connections by close code", "reason", dict(counters.closes)
         )
-        traffic = hub.totals()
+        traffic = hub.statistics.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
         yield _counter("messages_sent", "Messages to clients", traffic["messages_out"])
         yield _counter("bytes_received", "Bytes of frames from clients", traffic["bytes_in"])

@@ -57,7 +57,10 @@ class MemoryGateway(Gateway):
                 return
             head, found, unread = (head + chunk).partition(b"\r\n\r\n")
         try:
-            await self.reception.serve(accepted, parse_upgrade(head + found, max_bytes=65536), unread)
+            life = await self.reception.receive(
+                accepted, parse_upgrade(head + found, max_bytes=65536), unread
+            )
+            await life()
         except Refusal as refusal:
             await accepted.send(refusal_response(refusal))
         finally:

@@ -29,7 +29,7 @@ async def list_rooms() -> Response:
     """
     identity = await caller()
     query = read_query(RoomQuery)
-    rooms = services().hub.rooms(organisation(identity, query.org))
+    rooms = services().hub.statistics.rooms(organisation(identity, query.org))
     allows = identity.grants.allows
     found, cursor = page(
         [room for room in rooms if identity.is_service or allows(room["room"], Permission.PRESENCE)],
@@ -89,7 +89,7 @@ async def get_presence(room: str) -> Response:
     return reply(
         {
             "room": room,
-            "members": hub.presence(org, room),
+            "members": hub.statistics.presence(org, room),
             "connections": 0 if place is None else len(place.members),
         }
     )

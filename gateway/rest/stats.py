@@ -26,7 +26,7 @@ async def get_stats() -> Response:
     identity = await caller()
     named = read_query(OrganisationQuery).org
     org = None if identity.is_admin and named is None else organisation(identity, named)
-    counts = services().hub.stats(org)
+    counts = services().hub.statistics.of(org)
     if not identity.is_service:
         allows = identity.grants.allows
         counts["rooms"] = {

@@ -242,7 +242,7 @@ def _presence(session: Session, connection: Connection, envelope: Envelope, size
         envelope,
         room=room,
         data={
-            "members": session.services.hub.presence(connection.org, room),
+            "members": session.services.hub.statistics.presence(connection.org, room),
             "connections": 0 if local is None else len(local.members),
         },
     )
@@ -253,7 +253,7 @@ def _info(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    counts = session.services.hub.stats(connection.org)
+    counts = session.services.hub.statistics.of(connection.org)
     allows = connection.identity.grants.allows
     counts["rooms"] = {
         room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)

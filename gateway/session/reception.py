@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +13,8 @@ from gateway.auth.identity import Identity
 from gateway.problems import STATUS
 from gateway.session.session import LOGIN_FAILURES, Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
-from gateway.wire.flusher import Flusher
-from gateway.wire.listener import Accepted
-from gateway.wire.pump import Pump
+from gateway.wire.engine import Engine
+from gateway.wire.listener import Accepted, Life
 from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
@@ -28,13 +28,10 @@ _MAX_NOTE = 200
 class Reception:
     """Serves upgrade requests; one for all connections of a node."""
 
-    def __init__(
-        self, services: Services, *, flusher: Flusher, pump: Pump | None, is_draining: Callable[[], bool]
-    ) -> None:
+    def __init__(self, services: Services, *, engine: Engine, is_draining: Callable[[], bool]) -> None:
         settings = services.settings
         self._services = services
-        self._flusher = flusher
-        self._pump = pump
+        self._engine = engine
         self._is_draining = is_draining
         self._origins = frozenset(settings.allowed_origins)
         self.sessions: set[Session] = set()
@@ -46,8 +43,8 @@ class Reception:
             close_timeout=settings.connection.close_timeout,
         )
 
-    async def serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
-        """Serve one connection until it has ended; raises ``Refusal`` instead of upgrading it."""
+    async def receive(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> Life:
+        """Let one connection in, and return what serves it; raises ``Refusal`` instead of upgrading it."""
         self._refuse_when_draining()
         origin = request.headers.get("origin")
         if self._origins and origin is not None and origin not in self._origins:
@@ -61,25 +58,28 @@ class Reception:
             guard.knock(accepted.peer, trio.current_time())
             identity = await self._authenticate(request, accepted.peer)
         self._refuse_when_draining()  # that may have taken a while
+        client = Client(
+            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
+        )
+        if identity is not None:
+            with _refusing(self._services):
+                self._services.check_in(identity, client.ip)
         wire = WireConnection(
-            flusher=self._flusher,
-            pump=self._pump,
+            engine=self._engine,
             limits=self._limits,
             sock=accepted.sock,
             stream=accepted.stream,
             unread=unread,
         )
-        client = Client(
-            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
-        )
         session = Session(self._services, wire, codec, client)
-        if identity is not None:
-            with _refusing(self._services):
-                session.check_in(identity)
         wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()
+        return functools.partial(self._serve, session, identity)
+
+    async def _serve(self, session: Session, identity: Identity | None) -> None:
+        wire, guard, peer = session.wire, self._services.guard, session.client.ip
         self.sessions.add(session)
-        guard.opened(accepted.peer)
+        guard.opened(peer)
         try:
             if identity is None:
                 session.require_auth()
@@ -89,7 +89,7 @@ class Reception:
             await wire.run(session)
         finally:
             self.sessions.discard(session)
-            guard.closed(accepted.peer)
+            guard.closed(peer)
             session.ended()
 
     def _refuse_when_draining(self) -> None:

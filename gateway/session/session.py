@@ -63,6 +63,18 @@ class Services:
     def __post_init__(self) -> None:
         self.guard = Guard(self.settings)
 
+    def check_in(self, identity: Identity, ip: str) -> None:
+        """Raise 300 or 402 when the user or the organisation has too many connections."""
+        organisation = self.hub.organisations.get(identity.org)
+        user = None if organisation is None else organisation.users.get(identity.user or "")
+        self.guard.identify(
+            identity,
+            ip,
+            trio.current_time(),
+            of_user=0 if user is None else len(user.members),
+            of_org=0 if organisation is None else len(organisation.connections),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -77,7 +89,6 @@ class Session:
     """The handler of one connection's messages (``wire.connection.Handler``) and the hub's ``Peer``."""
 
     __slots__ = (
-        "_client",
         "_expires",
         "_inactive",
         "_last_command",
@@ -86,6 +97,7 @@ class Session:
         "_notice",
         "_opcode",
         "catching_up",
+        "client",
         "codec",
         "connection",
         "deadline",
@@ -110,7 +122,7 @@ class Session:
         """Room → Trio time at which its typing stops by itself."""
         self.catching_up = CatchUp(self)
         self.resume_token = ""
-        self._client = client
+        self.client = client
         self._opcode = BINARY if codec.binary else TEXT
         self._must_auth = math.inf
         self._expires = math.inf
@@ -130,15 +142,15 @@ class Session:
                 identity=identity,
                 codec=self.codec,
                 peer=self,
-                ip=self._client.ip,
-                user_agent=self._client.user_agent,
-                client_id=self._client.client_id,
+                ip=self.client.ip,
+                user_agent=self.client.user_agent,
+                client_id=self.client.client_id,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
             return
         self.connection = connection
-        self._limiter = self.services.guard.limiters.limiter(identity, self._client.ip)
+        self._limiter = self.services.guard.limiters.limiter(identity, self.client.ip)
         self.resume_token = secrets.token_urlsafe(18)
         greeting: dict[str, Any] = {
             "connection": connection.id,
@@ -162,18 +174,6 @@ class Session:
             self._last_command = trio.current_time()
             self._inactive = self._last_command + settings.connection.inactivity
         self.set_expiry(identity)
-
-    def check_in(self, identity: Identity) -> None:
-        """Raise 300 or 402 when the user or the organisation has too many connections."""
-        organisation = self.services.hub.organisations.get(identity.org)
-        user = None if organisation is None else organisation.users.get(identity.user or "")
-        self.services.guard.identify(
-            identity,
-            self._client.ip,
-            trio.current_time(),
-            of_user=0 if user is None else len(user.members),
-            of_org=0 if organisation is None else len(organisation.connections),
-        )
 
     def require_auth(self) -> None:
         """No token came with the upgrade: the first message must bring one, in time."""
@@ -325,10 +325,10 @@ class Session:
     async def _authenticate(self, envelope: Envelope) -> None:
         try:
             identity = await self.services.auth.verify(read(envelope.data, TokenData).token)
-            self.check_in(identity)
+            self.services.check_in(identity, self.client.ip)
         except ProtocolError as error:
             if error.code in LOGIN_FAILURES:
-                self.services.guard.failed_login(self._client.ip, trio.current_time())
+                self.services.guard.failed_login(self.client.ip, trio.current_time())
             self.refuse(error, envelope)
             for_now = error.retry_after is not None
             code = CloseCode.TRY_AGAIN_LATER if for_now else CloseCode.POLICY_VIOLATION

@@ -21,10 +21,11 @@ from typing import Final, Protocol
 
 import trio
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.alarms import Alarm
+from gateway.wire.engine import Engine
+from gateway.wire.flusher import Lane
 from gateway.wire.handover import run_slow_lane
 from gateway.wire.outbox import Outbox
-from gateway.wire.pump import Pump
 from gateway.wire.signal import Signal
 from protocol.errors import CloseCode
 from protocol.frames import (
@@ -121,20 +122,21 @@ class WireConnection:
     def __init__(
         self,
         *,
-        flusher: Flusher,
-        pump: Pump | None,
+        engine: Engine,
         limits: WireLimits,
         sock: socket.socket | None = None,
         stream: trio.abc.Stream | None = None,
         unread: bytes = b"",
     ) -> None:
         """``unread`` is what came behind the upgrade request in the same chunk."""
-        self._flusher = flusher
+        self._flusher = engine.flusher
         self._sock = sock
         self._stream = stream
-        self._pump = pump if sock is not None else None
+        self._pump = engine.pump if sock is not None else None
         self.limits = limits
-        self.outbox = Outbox(flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes)
+        self.outbox = Outbox(
+            engine.flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes
+        )
         self.outbox.on_full = self._too_slow
         self.handler: Handler
         self._pending = unread
@@ -149,7 +151,7 @@ class WireConnection:
         self._heard = True
         self._parted = False
         self._attention = Signal()
-        self._tick = Signal()
+        self._tick = Alarm(engine.alarms)
         self._nursery: trio.Nursery | None = None
         self.close_code: int = 1006
         self.close_deadline = math.inf
@@ -221,6 +223,7 @@ class WireConnection:
                 nursery.cancel_scope.cancel()
         finally:
             self._disarm()
+            self._tick.at(math.inf)
             self.outbox.break_off()
             self._nursery = None
             if isinstance(self._work, Coroutine):
@@ -338,8 +341,8 @@ class WireConnection:
         awaiting = False
         while True:
             open_until = min(next_ping, self.handler.deadline)
-            with trio.move_on_at(self.close_deadline if self.closing else open_until):
-                await self._tick.wait()
+            self._tick.at(self.close_deadline if self.closing else open_until)
+            await self._tick.wait()
             now = trio.current_time()
             if self.closing:
                 if now >= self.close_deadline:
@@ -395,7 +398,7 @@ class WireConnection:
             chunk = self._pending + chunk
         frames, consumed, self._foreign = cut_frames(chunk)
         if frames:
-            self._pending = chunk[consumed:]
+            self._pending = b"" if consumed == len(chunk) else chunk[consumed:]
             self._pieces = 0
             self._handle(frames)
             return
@@ -421,7 +424,11 @@ class WireConnection:
         for opcode, payload in frames:
             done += 1
             try:
-                self._work = self._handle_frame(opcode, payload)
+                # Most of what comes is a message, and each call counts.
+                if opcode <= BINARY:
+                    self._work = self._deliver(payload, opcode == TEXT)
+                else:
+                    self._handle_control(opcode, payload)
             except Exception:
                 # No more messages are handled, but the peer's Close may be among these frames.
                 self._handler_failed()
@@ -446,14 +453,11 @@ class WireConnection:
         log.exception("a handler failed; its connection is closed")
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
-    def _handle_frame(self, opcode: int, payload: bytes) -> Awaitable[None] | None:
-        if opcode <= BINARY:
-            return self._deliver(payload, opcode == TEXT)
+    def _handle_control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
             self.outbox.put_urgent(server_frame(PONG, payload))
         elif opcode == CLOSE:
             self.peer_closed((parse_close(payload) or (1002, ""))[0])
-        return None
 
     def _deliver(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         """Give one whole message to the handler, or close with 1009 if it is too large."""

@@ -36,6 +36,8 @@ __all__ = ["Flusher", "Lane", "Line", "Tally"]
 
 _QUANTUM: Final = 16
 """Outboxes emptied in one turn of a lane."""
+_QUANTUM_ALONE: Final = 48
+"""The same when no other lane has anything; nothing new can come before the slice is over."""
 
 
 class Lane:
@@ -82,7 +84,7 @@ class Lane:
         """There is something to flush: stand in line with the other lanes."""
         if not self._standing:
             self._standing = True
-            self._flusher.active.append(self)
+            self._flusher.active.join(self)
 
     def catch_up(self, outbox: Outbox) -> None:
         """Something is about to be queued for ``outbox``: what waits to be broadcast goes first."""
@@ -90,17 +92,17 @@ class Lane:
             if outbox in broadcast.outboxes:
                 broadcast.give(outbox)
 
-    def flush(self) -> bool:
-        """Take one turn; returns whether something is left."""
+    def flush(self, quantum: int) -> bool:
+        """Take one turn of ``quantum`` sends; returns whether something is left."""
         dirty = self.dirty
         broadcasts = self.broadcasts
-        sends = min(_QUANTUM, len(dirty))
+        sends = min(quantum, len(dirty))
         for _ in range(sends):
             dirty.popleft().flush()
         # A broadcast relies on it that no outbox is dirty.
-        while broadcasts and sends < _QUANTUM and not dirty:
+        while broadcasts and sends < quantum and not dirty:
             broadcast = broadcasts[0]
-            sends += broadcast.flush(_QUANTUM - sends)
+            sends += broadcast.flush(quantum - sends)
             if broadcast.done:
                 broadcast.standing = False
                 broadcasts.popleft()
@@ -137,42 +139,39 @@ class Tally:
         return count
 
 
-class Line:
-    """Lanes that wait for a turn, each once: the one that has used the least goes first.
+class Line(list[tuple[float, int, Lane]]):
+    """Lanes that wait for a turn, each once, as a heap: the one that has used the least goes first.
 
     A lane that had nothing to do does not save up for later: it begins where the others are.
     """
 
-    __slots__ = ("_flusher", "_heap", "_tickets")
+    __slots__ = ("_flusher", "_tickets")
 
     def __init__(self, flusher: Flusher) -> None:
         self._flusher = flusher
-        self._heap: list[tuple[float, int, Lane]] = []
         self._tickets = itertools.count()
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def append(self, lane: Lane) -> None:
+    def join(self, lane: Lane) -> None:
         """Stand in line; a lane that stands in it must not."""
-        lane.used = max(lane.used, self._flusher.served)
-        heapq.heappush(self._heap, (lane.used, next(self._tickets), lane))
+        used = lane.used
+        if used < self._flusher.served:
+            used = lane.used = self._flusher.served
+        heapq.heappush(self, (used, next(self._tickets), lane))
 
-    def popleft(self) -> Lane:
+    def next(self) -> Lane:
         """Take out the lane whose turn it is; the line must not be empty."""
         used = self.least()
         self._flusher.served = max(self._flusher.served, used)
-        return heapq.heappop(self._heap)[2]
+        return heapq.heappop(self)[2]
 
     def least(self) -> float:
         """What the lane whose turn it is has used; the line must not be empty."""
-        heap = self._heap
         while True:
-            used, _, lane = heap[0]
+            used, _, lane = self[0]
             if used == lane.used:
                 return used
             # It has been served from another line meanwhile.
-            heapq.heapreplace(heap, (lane.used, next(self._tickets), lane))
+            heapq.heapreplace(self, (lane.used, next(self._tickets), lane))
 
 
 class Flusher:
@@ -209,15 +208,19 @@ class Flusher:
         begun = clock()
         deadline = begun + self._slice
         while active and active.least() <= limit:
-            lane = active.popleft()
-            more = lane.flush()
-            now = clock()
-            lane.used += (now - begun) / lane.weight
+            lane = active.next()
+            while True:
+                more = lane.flush(_QUANTUM if active else _QUANTUM_ALONE)
+                now = clock()
+                lane.used += (now - begun) / lane.weight
+                begun = now
+                if not more or active or now > deadline or lane.used > limit:
+                    break
+                self.served = lane.used
             if more:
-                active.append(lane)
-            if now > deadline:
+                active.join(lane)
+            if begun > deadline:
                 break
-            begun = now
 
     def wake(self) -> None:
         """Ask for a flush soon, from outside the read path."""

@@ -21,7 +21,7 @@ import trio
 
 from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
 
-__all__ = ["Accepted", "HttpHandler", "Listener", "WebSocketHandler"]
+__all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,10 @@ class Accepted:
             await trio.aclose_forcefully(self.stream)
 
 
-WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[None]]
-"""Serves one upgrade request, given what came behind its head; may raise Refusal before answering."""
+Life = Callable[[], Awaitable[None]]
+"""Serves an upgraded connection until it has ended; to be called at once."""
+WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[Life]]
+"""Takes in one upgrade request, given what came behind its head; raises Refusal, or returns what goes on."""
 HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
 """Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
@@ -169,7 +171,9 @@ class Listener:
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         connection = Accepted(peer, sock)
         try:
-            await self._serve_contained(connection)
+            life = await self._receive(connection)
+            if life is not None:
+                await life()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             pass  # the peer went away
         except* Exception:
@@ -178,7 +182,11 @@ class Listener:
             self.open -= 1
             await connection.close()
 
-    async def _serve_contained(self, connection: Accepted) -> None:
+    async def _receive(self, connection: Accepted) -> Life | None:
+        """Answer requests until one is upgraded; returns the rest of that one's life.
+
+        What is only of use until then (the request, its deadline) goes before that begins.
+        """
         with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
             if self._ssl_context is not None:
                 await self._start_tls(connection, self._ssl_context)
@@ -189,14 +197,14 @@ class Listener:
                     scope.deadline = math.inf
                     upgrade = await self._http(connection.as_stream(), head + unread)
                     if upgrade is None:
-                        return
+                        return None
                     scope.deadline = trio.current_time() + self._head_timeout
                     head, unread = await self._read_head(connection, upgrade)
                 if self.open > self._max_connections:
                     raise Refusal(503, "this node is full", code=402, headers={"Retry-After": "1"})
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
                 scope.deadline = math.inf
-                await self._websocket(connection, request, unread)
+                return await self._websocket(connection, request, unread)
             except Refusal as refusal:
                 self.refused += 1
                 scope.deadline = trio.current_time() + self._head_timeout
@@ -206,6 +214,7 @@ class Listener:
             self.refused += 1
             with trio.move_on_after(1):
                 await connection.send(refusal_response(Refusal(408, "the request head took too long")))
+        return None
 
     async def _start_tls(self, connection: Accepted, context: ssl.SSLContext) -> None:
         assert connection.sock is not None

@@ -105,7 +105,7 @@ class Pump:
             reader.queued = True
             lane = reader.lane
             if not lane.ready:
-                self._lanes.append(lane)
+                self._lanes.join(lane)
             lane.ready.append(reader)
 
     async def run(self) -> None:
@@ -129,11 +129,13 @@ class Pump:
         started = clock()
         while True:
             for fd, _mask in poll(0, _BATCH):
-                self.queue(readers[fd])
+                reader = readers[fd]
+                if not reader.queued:
+                    self.queue(reader)
             if not lanes and not active:
                 return
             if lanes:
-                self._read_lane(lanes.popleft(), clock)
+                self._read_lane(lanes.next(), clock)
             flusher.serve(lanes.least() if lanes else math.inf)
             if clock() - started > _HOLD:
                 await trio.lowlevel.checkpoint()
@@ -151,4 +153,4 @@ class Pump:
             now = clock()
         lane.used += (now - begun) / lane.weight
         if ready:
-            self._lanes.append(lane)
+            self._lanes.join(lane)

@@ -372,7 +372,7 @@ async def test_leaving_the_block_leaves_the_gateway(gateway: Gateway) -> None:
         await client.join("room")
         assert len(gateway.hub.connections) == 1
     await until(lambda: not gateway.hub.connections)
-    assert gateway.hub.stats("acme")["connections"] == 0
+    assert gateway.hub.statistics.of("acme")["connections"] == 0
 
 
 async def test_a_cancelled_block_leaves_the_gateway_too(gateway: Gateway) -> None:

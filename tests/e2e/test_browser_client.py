@@ -278,7 +278,7 @@ async def test_readme_example(gateway: Gateway, nursery: trio.Nursery) -> None:
     def work(context: BrowserContext) -> None:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/hello.html?token={token}")
-        trio.from_thread.run(until, lambda: len(gateway.hub.rooms("acme")) == 1)
+        trio.from_thread.run(until, lambda: len(gateway.hub.statistics.rooms("acme")) == 1)
         page.click("#say")
         expect(page.locator("#messages li")).to_have_text("1 alice: hello")
 

@@ -136,7 +136,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
             for room in ("shared", "own"):
                 await alice.ask("join", room=room)
             await alice.ask("typing", room="own")
-            assert hub.stats(None)["rooms"] == 3
+            assert hub.statistics.of(None)["rooms"] == 3
             stream = alice.socket._stream
             match ending:
                 case "close":
@@ -155,15 +155,15 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
         assert set(hub.organisations) == {"acme"}
         assert set(hub._channels) == {room.channel for room in rooms_of(gateway, "acme")}
         assert len(gateway.reception.sessions) == 1
-        assert hub.stats("other") | {"uptime": 0} == {
-            **hub.stats("nobody"),
+        assert hub.statistics.of("other") | {"uptime": 0} == {
+            **hub.statistics.of("nobody"),
             "org": "other",
             "uptime": 0,
             "connections_total": 1,
             "disconnections_total": 1,
-            **hub.totals("other"),
+            **hub.statistics.totals("other"),
         }
-        assert hub.totals("other")["messages_in"] >= 3
+        assert hub.statistics.totals("other")["messages_in"] >= 3
     await until(lambda: not hub.connections)
     assert not hub.organisations and not hub._channels and not gateway.broker._subscribed
 

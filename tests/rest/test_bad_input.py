@@ -194,7 +194,7 @@ async def test_a_crash_is_a_problem_without_a_traceback(
         raise RuntimeError("the inside of the gateway")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gateway.hub, "stats", crash)
+        patch.setattr(gateway.hub.statistics, "of", crash)
         response = await api.get("/stats")
     problem(response, 500, 500)
     assert "inside" not in response.text

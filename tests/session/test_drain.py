@@ -123,7 +123,8 @@ async def test_the_last_events_come_before_the_closing(clock: MockClock) -> None
 
             for number in range(3):
                 nursery.start_soon(client, number)
-            await until(lambda: gateway.hub.rooms("acme") and gateway.hub.rooms("acme")[0]["members"] == 3)
+            rooms = gateway.hub.statistics.rooms
+            await until(lambda: rooms("acme") and rooms("acme")[0]["members"] == 3)
             gateway.stop()
             await trio.sleep(0.5)
             await gateway.hub.publish("acme", "r", "one")

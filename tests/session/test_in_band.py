@@ -149,7 +149,7 @@ async def test_nothing_is_heard_before_auth(clock: MockClock) -> None:
     async with stranger() as (gateway, client), gateway.connect(user="bob") as bob:
         await gateway.hub.publish("acme", None, "to:all")
         assert len(await bob.settled()) == 1
-        assert gateway.hub.stats("acme")["connections"] == 1
+        assert gateway.hub.statistics.of("acme")["connections"] == 1
         answer = await client.ask("auth", data={"token": gateway.auth.issue(org="acme").token})
         assert answer.t == "connected" and client.events == []
 

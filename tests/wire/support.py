@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,9 +15,8 @@ import trio.testing
 
 from bench.echo import Echo
 from gateway.wire.connection import Handler, WireConnection, WireLimits
-from gateway.wire.flusher import Flusher
-from gateway.wire.listener import Accepted, Listener
-from gateway.wire.pump import Pump
+from gateway.wire.engine import Engine
+from gateway.wire.listener import Accepted, Life, Listener
 from gateway.wire.upgrade import UpgradeRequest, accept_response
 from tests.framing import BINARY, CLOSE, CONTINUATION, PONG, TEXT, Frame, client_frame, take_frame
 from tests.support import DEADLINE
@@ -45,8 +45,8 @@ class WireServer:
     ) -> None:
         """``options`` are the listener's."""
         self.handler = handler
-        self.flusher = Flusher()
-        self.pump = Pump.create(self.flusher) if pump else None
+        self.engine = Engine(pump=pump)
+        self.flusher, self.pump = self.engine.flusher, self.engine.pump
         self.limits = limits or WireLimits()
         self.connections: list[WireConnection] = []
         """The living ones, oldest first."""
@@ -66,24 +66,20 @@ class WireServer:
         await self.listener.bind("127.0.0.1", 0)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self.flusher.run)
-            if self.pump is not None:
-                nursery.start_soon(self.pump.run)
+            nursery.start_soon(self.engine.run)
             nursery.start_soon(self.listener.run)
             task_status.started()
 
-    async def _serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> None:
+    async def _serve(self, accepted: Accepted, request: UpgradeRequest, unread: bytes) -> Life:
         await accepted.send(accept_response(request, None))
-        await self._live(
-            WireConnection(
-                flusher=self.flusher,
-                pump=self.pump,
-                limits=self.limits,
-                sock=accepted.sock,
-                stream=accepted.stream,
-                unread=unread,
-            )
+        wire = WireConnection(
+            engine=self.engine,
+            limits=self.limits,
+            sock=accepted.sock,
+            stream=accepted.stream,
+            unread=unread,
         )
+        return functools.partial(self._live, wire)
 
     async def _live(self, wire: WireConnection) -> None:
         self.connections.append(wire)
@@ -98,9 +94,7 @@ class WireServer:
     def in_memory(self, unread: bytes = b"") -> Peer:
         """A connection over a stream in memory, after the upgrade."""
         ours, theirs = trio.testing.memory_stream_pair()
-        wire = WireConnection(
-            flusher=self.flusher, pump=None, limits=self.limits, stream=theirs, unread=unread
-        )
+        wire = WireConnection(engine=self.engine, limits=self.limits, stream=theirs, unread=unread)
         self._nursery.start_soon(self._live, wire)
         return Peer(ours)
 

@@ -89,38 +89,38 @@ class Scene:
 
 
 def test_frames_that_wait_together_leave_in_one_send() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     for number in range(10):
         scene.say(b"<%d>" % number)
     assert not any(member.sock.sends for member in scene.all)
     scene.flush_all()
-    assert [member.sock.got for member in scene.all] == [scene.all[0].expected] * 40
+    assert [member.sock.got for member in scene.all] == [scene.all[0].expected] * 80
     assert {member.sock.sends for member in scene.all} == {1}
     assert {member.outbox.sent_messages for member in scene.all} == {10}
-    assert scene.flusher.lane.sent_bytes == 40 * len(scene.all[0].expected)
+    assert scene.flusher.lane.sent_bytes == 80 * len(scene.all[0].expected)
 
 
 def test_a_pass_is_made_in_slices() -> None:
     scene = Scene(100)
     scene.say(b"x")
     scene.flusher.flush()
-    assert sum(member.sock.sends for member in scene.all) == 16
+    assert sum(member.sock.sends for member in scene.all) == 48
 
 
 def test_what_is_put_later_comes_behind() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.say(b"<first>")
-    scene.all[39].put(b"<own>")
+    scene.all[79].put(b"<own>")
     scene.flusher.flush()
     scene.say(b"<second>")
-    scene.all[38].put(b"<own>")
+    scene.all[78].put(b"<own>")
     scene.flush_all()
-    assert scene.all[39].sock.got == b"<first><own><second>"
-    assert scene.all[38].sock.got == b"<first><second><own>"
+    assert scene.all[79].sock.got == b"<first><own><second>"
+    assert scene.all[78].sock.got == b"<first><second><own>"
 
 
 def test_who_comes_gets_only_what_comes_after() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.say(b"<before>")
     late = scene.enter()
     scene.say(b"<after>")
@@ -130,20 +130,20 @@ def test_who_comes_gets_only_what_comes_after() -> None:
 
 
 def test_who_leaves_gets_what_was_said_before() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.say(b"<before>")
     scene.flusher.flush()
-    for member in (scene.all[0], scene.all[35]):  # one has had it, one has not
+    for member in (scene.all[0], scene.all[75]):  # one has had it, one has not
         scene.leave(member)
         member.put(b"<left>")
     scene.say(b"<after>")
     scene.flush_all()
-    assert scene.all[0].sock.got == scene.all[35].sock.got == b"<before><left>"
-    assert scene.all[36].sock.got == b"<before><after>"
+    assert scene.all[0].sock.got == scene.all[75].sock.got == b"<before><left>"
+    assert scene.all[76].sock.got == b"<before><after>"
 
 
 def test_a_close_frame_comes_behind_and_nothing_after_it() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.say(b"<event>")
     scene.all[20].outbox.seal(b"<close>")
     scene.say(b"<late>")
@@ -152,22 +152,22 @@ def test_a_close_frame_comes_behind_and_nothing_after_it() -> None:
 
 
 def test_a_dead_socket_harms_nobody_else() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.all[3].sock.dead = True
     scene.say(b"x")
     scene.flush_all()
     assert scene.all[3].outbox.broken
-    assert [member.sock.got for member in scene.all].count(b"x") == 39
+    assert [member.sock.got for member in scene.all].count(b"x") == 79
 
 
 def test_an_outbox_that_was_broken_off_is_not_written_to() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     scene.say(b"x")
     scene.flusher.flush()
-    scene.all[39].outbox.break_off()
+    scene.all[79].outbox.break_off()
     scene.flush_all()
-    assert scene.all[39].sock.got == b""
-    scene.all[39].outbox.end()
+    assert scene.all[79].sock.got == b""
+    scene.all[79].outbox.end()
     assert not scene.flusher.lane.slow
 
 
@@ -182,11 +182,11 @@ def test_a_slot_begins_at_zero_for_the_next_one() -> None:
 
 
 def test_too_much_is_sent_before_more_is_taken() -> None:
-    scene = Scene(40)
+    scene = Scene(80)
     for number in range(1024):
         scene.say(b"<%d>" % number)
     assert scene.broadcast.done
-    assert scene.all[39].sock.got == scene.all[39].expected
+    assert scene.all[79].sock.got == scene.all[79].expected
 
 
 async def test_members_that_are_no_plain_sockets_get_it_from_their_writers() -> None:

@@ -174,7 +174,7 @@ async def test_nothing_remains_of_a_thousand_connections_that_ended_in_ten_ways(
 
             await rounds(1)  # whatever is made once is made now
             gc.collect()
-            hub, pump = gateway.hub, gateway._pump
+            hub, pump = gateway.hub, gateway._engine.pump
             tasks, sockets = count_tasks(), count_sockets()
             await rounds(PLACES)
             gc.collect()
