@@ -7,7 +7,6 @@ conformance suites.
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import signal
 
@@ -53,7 +52,7 @@ async def serve(host: str, port: int) -> None:
             stream=accepted.stream,
             unread=unread,
         )
-        return functools.partial(wire.run, Echo(wire))
+        return wire.run(Echo(wire))
 
     listener = Listener(websocket=echo, http=None, path=None)
     await listener.bind(host, port)

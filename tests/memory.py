@@ -60,7 +60,7 @@ class MemoryGateway(Gateway):
             life = await self.reception.receive(
                 accepted, parse_upgrade(head + found, max_bytes=65536), unread
             )
-            await life()
+            await life
         except Refusal as refusal:
             await accepted.send(refusal_response(refusal))
         finally:

@@ -251,10 +251,14 @@ class Attendance:
         key: str = "key",
         page: HistoryPage | None = None,
     ) -> Membership:
-        if page is not None and not room.members:
+        if page is not None and room.empty:
             room.seq, room.epoch = page.seq, page.epoch
         self._channels[room.channel] = room
-        place = room.add(connection, events, overflow, key)
+        place = None if room.name is None else connection.memberships.get(room.name)
+        if place is None:
+            place = room.add(connection, events, overflow, key)
+        else:
+            room.change(place, events, overflow, key)
         if page is not None and page.seq > room.seq:
             place.fall_behind(page.seq, by_replay=True).aligned = True
         return place
@@ -272,11 +276,11 @@ class Attendance:
             self._discard_if_empty(room, organisation)
 
     def _exit(self, place: Membership) -> None:
-        place.room.remove(place.connection)
+        place.room.remove(place)
         self._discard_if_empty(place.room, place.connection.organisation)
 
     def _discard_if_empty(self, room: Room, organisation: Organisation) -> None:
-        if not room.members and not room.taps:
+        if room.empty and not room.taps:
             self._channels.pop(room.channel, None)
             self.broker.unsubscribe(room.channel)
             organisation.discard(room)

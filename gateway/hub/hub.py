@@ -173,7 +173,9 @@ class Hub(Attendance):
             _ignore,
         )
         self.flusher.wake()
-        wanting = 0 if local is None else sum(member.filter.allows(event) for member in local.members)
+        wanting = (
+            0 if local is None else sum(place.connection.filter.allows(event) for place in local.members())
+        )
         return Sent(mid, wanting)
 
     def send_to_connection(
@@ -233,7 +235,7 @@ class Hub(Attendance):
             self.counters.deliveries += room.fan_out(event)
         # Nobody asks about typing: its message id is not told.
         if self.tracer is not None and event.exclude_connection is None:
-            members = () if room is None else room.members.items()
+            members = () if room is None else room.members()
             self.tracer.delivered(event.channel.partition("\0")[0], event, members)
 
     async def history(

@@ -8,6 +8,7 @@ into its outbox. 500 members with one filter cost one match and one encode, not 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from gateway.broker.base import Event
@@ -119,7 +120,7 @@ def event_frame(event: Event, codec: Codec) -> bytes:
 class Room:
     """One channel's members on this node: a room, a whole organisation, or one user's connections."""
 
-    __slots__ = ("_groups", "channel", "epoch", "members", "name", "seq", "taps")
+    __slots__ = ("_groups", "channel", "epoch", "name", "seq", "taps")
 
     def __init__(self, channel: str, name: str | None) -> None:
         self.channel = channel
@@ -127,10 +128,24 @@ class Room:
         self.seq = 0
         self.epoch = ""
         """Where the channel stood when this node last heard of it."""
-        self.members: dict[Connection, Membership] = {}
         self.taps: tuple[deque[Event], ...] = ()
         """One for each member to be that still waits for the broker: the events that came meanwhile."""
         self._groups: dict[GroupKey, Group] = {}
+
+    @property
+    def size(self) -> int:
+        """How many connections are members."""
+        return sum(len(group.members) for group in self._groups.values())
+
+    @property
+    def empty(self) -> bool:
+        """There is no member."""
+        return not self._groups
+
+    def members(self) -> Iterator[Membership]:
+        """All members, in no order; nobody may come or go meanwhile."""
+        for group in self._groups.values():
+            yield from group.members.values()
 
     def add(
         self,
@@ -139,27 +154,27 @@ class Room:
         overflow: Overflow = "disconnect",
         key: str = "key",
     ) -> Membership:
-        """Add a member, or give a present one another filter and another overflow policy."""
-        membership = self.members.get(connection)
-        if membership is None:
-            membership = self.members[connection] = Membership(self, connection, events, overflow, key)
-        else:
-            self._ungroup(membership)
-            membership.events, membership.overflow, membership.key = events, overflow, key
-            membership.lag = None
+        """Add a connection that is no member yet."""
+        membership = Membership(self, connection, events, overflow, key)
         self._group(membership)
         return membership
 
-    def remove(self, connection: Connection) -> None:
+    def change(self, membership: Membership, events: EventFilter, overflow: Overflow, key: str) -> None:
+        """Give a member another filter and another overflow policy; it does not lag any more."""
+        self._ungroup(membership)
+        membership.events, membership.overflow, membership.key = events, overflow, key
+        membership.lag = None
+        self._group(membership)
+
+    def remove(self, membership: Membership) -> None:
         """Remove a member, if it is one."""
-        membership = self.members.pop(connection, None)
-        if membership is not None:
-            self._ungroup(membership)
+        self._ungroup(membership)
 
     def regroup(self, membership: Membership) -> None:
-        """The member's connection has another filter now."""
-        self._ungroup(membership)
-        self._group(membership)
+        """The member's connection has another filter now; nothing happens if it has left."""
+        if membership.group is not None:
+            self._ungroup(membership)
+            self._group(membership)
 
     def _group(self, membership: Membership) -> None:
         connection = membership.connection

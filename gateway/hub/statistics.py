@@ -31,8 +31,8 @@ class Statistics:
         return [
             {
                 "room": name,
-                "members": len(room.members),
-                "users": len({member.user for member in room.members if member.user is not None}),
+                "members": room.size,
+                "users": len({place.connection.user for place in room.members()} - {None}),
                 "seq": room.seq,
                 "epoch": room.epoch,
             }
@@ -44,9 +44,10 @@ class Statistics:
         organisation = self._hub.organisations.get(org)
         local = None if organisation is None else organisation.rooms.get(room)
         counts: dict[str, int] = {}
-        for member in () if local is None else local.members:
-            if member.user is not None:
-                counts[member.user] = counts.get(member.user, 0) + 1
+        for place in () if local is None else local.members():
+            user = place.connection.user
+            if user is not None:
+                counts[user] = counts.get(user, 0) + 1
         return [{"user": user, "connections": number} for user, number in sorted(counts.items())]
 
     def totals(self, org: str | None = None) -> dict[str, int]:
@@ -90,7 +91,7 @@ class Statistics:
             "connections_total": organisation.totals.connects,
             "disconnections_total": organisation.totals.disconnects,
             "users": len(organisation.users),
-            "rooms": {name: len(organisation.rooms[name].members) for name in sorted(organisation.rooms)},
+            "rooms": {name: organisation.rooms[name].size for name in sorted(organisation.rooms)},
             **self.totals(org),
         }
 

@@ -109,12 +109,13 @@ class Tracer:
     def __len__(self) -> int:
         return len(self._traces)
 
-    def delivered(self, org: str, event: Event, members: Iterable[tuple[Connection, Membership]]) -> None:
+    def delivered(self, org: str, event: Event, members: Iterable[Membership]) -> None:
         """``event`` has just been queued for those of ``members`` that it is for."""
         trace = self._begin(org, event)
         if trace is None:
             return
-        for connection, place in members:
+        for place in members:
+            connection = place.connection
             if len(trace.records) >= self._settings.recipients:
                 trace.complete = False
                 break

@@ -90,6 +90,6 @@ async def get_presence(room: str) -> Response:
         {
             "room": room,
             "members": hub.statistics.presence(org, room),
-            "connections": 0 if place is None else len(place.members),
+            "connections": 0 if place is None else place.size,
         }
     )

@@ -243,7 +243,7 @@ def _presence(session: Session, connection: Connection, envelope: Envelope, size
         room=room,
         data={
             "members": session.services.hub.statistics.presence(connection.org, room),
-            "connections": 0 if local is None else len(local.members),
+            "connections": 0 if local is None else local.size,
         },
     )
 

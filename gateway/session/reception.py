@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ class Reception:
         session = Session(self._services, wire, codec, client)
         wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()
-        return functools.partial(self._serve, session, identity)
+        return self._serve(session, identity)
 
     async def _serve(self, session: Session, identity: Identity | None) -> None:
         wire, guard, peer = session.wire, self._services.guard, session.client.ip

@@ -71,7 +71,7 @@ class Services:
             identity,
             ip,
             trio.current_time(),
-            of_user=0 if user is None else len(user.members),
+            of_user=0 if user is None else user.size,
             of_org=0 if organisation is None else len(organisation.connections),
         )
 

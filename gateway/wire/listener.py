@@ -87,8 +87,8 @@ class Accepted:
             await trio.aclose_forcefully(self.stream)
 
 
-Life = Callable[[], Awaitable[None]]
-"""Serves an upgraded connection until it has ended; to be called at once."""
+Life = Awaitable[None]
+"""Serves an upgraded connection until it has ended; to be awaited at once."""
 WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[Life]]
 """Takes in one upgrade request, given what came behind its head; raises Refusal, or returns what goes on."""
 HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
@@ -173,7 +173,7 @@ class Listener:
         try:
             life = await self._receive(connection)
             if life is not None:
-                await life()
+                await life
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             pass  # the peer went away
         except* Exception:

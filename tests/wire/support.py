@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,7 +78,7 @@ class WireServer:
             stream=accepted.stream,
             unread=unread,
         )
-        return functools.partial(self._live, wire)
+        return self._live(wire)
 
     async def _live(self, wire: WireConnection) -> None:
         self.connections.append(wire)
