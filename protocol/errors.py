@@ -78,6 +78,7 @@ class CloseCode(IntEnum):
     INACTIVE = 4002
     DISCONNECTED = 4500  # by an administrator
     ABUSE = 4501
+    TAKEN_OVER = 4502  # another connection has shown this one's resume token
 
 
 _RECONNECT_STANDARD = frozenset({1001, 1006, 1011, 1012, 1013, 1014})

@@ -160,6 +160,16 @@ class Attendance:
         """Close one connection of ``org``; raises NOT_FOUND."""
         self._find(org, connection_id).peer.close(code, reason)
 
+    def take_over(self, connection: Connection, token: str) -> bytes:
+        """Close the other open connection of the user that has this resume ``token``; returns what it had.
+
+        Empty when there is none.
+        """
+        old = self.connections.get(token.rpartition(".")[0])
+        if old is None or old is connection or (old.org, old.user) != (connection.org, connection.user):
+            return b""
+        return old.peer.give_way(token)
+
     def close_matching(self, predicate: Callable[[Connection], bool], code: int, message: str) -> int:
         """Close every connection for which ``predicate`` holds; returns how many."""
         matching = [connection for connection in self.connections.values() if predicate(connection)]

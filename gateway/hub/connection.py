@@ -26,6 +26,9 @@ class Peer(Protocol):
     def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
         """Tell the client, then close."""
 
+    def give_way(self, token: str) -> bytes:
+        """If ``token`` is its resume token: close it with 4502, and return what that stands for."""
+
     def catch_up(self) -> None:
         """Some of its rooms lag: send what they missed as soon as the socket has drained."""
 

@@ -5,11 +5,14 @@ its own filter. The gateway keeps that for a while after the connection has ende
 token that ``connected`` and ``info`` gave. Where the client stood in each room only the client
 knows for sure (what was sent may have died in a socket), so it may say so; for rooms where it
 does not, the position it acknowledged counts, and failing that where it joined.
+
+A connection that is lost for its client may still look open from here. Who shows its token takes it
+over: the old one is closed with 4502, and what it had goes to the new one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import trio
@@ -17,7 +20,7 @@ import trio
 from gateway.auth.identity import Permission
 from gateway.broker.base import Event, HistoryPage, Since
 from gateway.hub.connection import Connection
-from gateway.hub.lag import Overflow
+from gateway.hub.lag import Lag, Overflow
 from gateway.hub.room import Membership
 from gateway.session.checks import check_filter, permit, read
 from protocol.envelope import Envelope
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
     from gateway.session.session import Session
 
 __all__ = ["SinceData", "join", "leave", "read_since", "remember"]
+
+
+_FAR_AHEAD: Final = 2**64
+"""No sequence number is that large."""
 
 
 class SinceData(msgspec.Struct):
@@ -111,6 +118,7 @@ class _Entered:
         self.page = page
         self.since = since
         self.missed: list[Event] = [event for event in page.events if place.wants(event)]
+        self._held: Lag
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -123,6 +131,27 @@ class _Entered:
         """Send what was missed; goes behind the reply."""
         if self.since is not None:
             session.catching_up.replay(self.place, self.missed, self.page, self.since)
+
+    def hold(self) -> None:
+        """Queue nothing live until :meth:`release`: other rooms are still to be entered before the reply."""
+        self._held = self.place.lag or self.place.fall_behind(self.page.seq, by_replay=True)
+        # Ahead of any number: no event makes it live, and no catch-up reads for it.
+        self._held.aligned, self._held.position = True, _FAR_AHEAD
+
+    def release(self, session: Session) -> None:
+        """Send what was missed, and whatever came meanwhile; goes behind the reply."""
+        held = self._held
+        held.aligned, held.position = False, self.page.seq
+        self.replay(session)
+        room = self.place.room
+        if self.place.lag is not held:
+            return  # too much for the socket: what is left follows as it drains
+        if room.seq > held.position or room.epoch != self.page.epoch:
+            session.catching_up.start()
+        elif room.seq < held.position:
+            held.aligned = True
+        else:
+            self.place.caught_up()
 
 
 async def _enter(
@@ -155,20 +184,23 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
     hub = session.services.hub
     hub.set_filter(connection, EventFilter(saved.events, saved.excepted, subscribed=saved.subscribed))
     outcomes: dict[str, Any] = {}
-    entered_rooms = []
-    for saved_room in saved.rooms:
-        room = saved_room.room
-        events = EventFilter.ALL if saved_room.events is None else EventFilter.of(saved_room.events)
-        since = positions.get(room) or Since(saved_room.epoch, saved_room.seq)
-        try:
-            entered = await _enter(
-                session, connection, room, events, since, saved_room.overflow, saved_room.key
-            )
-        except ProtocolError as error:  # the token of today may permit less
-            outcomes[room] = {"code": int(error.code), "message": error.message}
-            continue
-        entered_rooms.append(entered)
-        outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq, **entered.outcome}
+    entered_rooms: list[_Entered] = []
+    try:
+        for saved_room in saved.rooms:
+            room = saved_room.room
+            since = positions.get(room) or Since(saved_room.epoch, saved_room.seq)
+            try:
+                entered = await _reenter(session, connection, saved_room, since)
+            except ProtocolError as error:  # the token of today may permit less
+                outcomes[room] = {"code": int(error.code), "message": error.message}
+                continue
+            entered.hold()
+            entered_rooms.append(entered)
+            outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq, **entered.outcome}
+    except BaseException:
+        for entered in entered_rooms:  # it took too long: all or nothing
+            hub.leave(connection, entered.place.room.name or "")
+        raise
     session.reply(
         envelope,
         data={
@@ -178,11 +210,17 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
         },
     )
     for entered in entered_rooms:
-        entered.replay(session)
+        entered.release(session)
+
+
+async def _reenter(session: Session, connection: Connection, saved: _SavedRoom, since: Since) -> _Entered:
+    events = EventFilter.ALL if saved.events is None else EventFilter.of(saved.events)
+    return await _enter(session, connection, saved.room, events, since, saved.overflow, saved.key)
 
 
 async def _recall(session: Session, connection: Connection, token: str) -> _Saved:
-    value = await session.services.hub.broker.recall(f"resume:{token}")
+    hub = session.services.hub
+    value = hub.take_over(connection, token) or await hub.broker.recall(f"resume:{token}")
     saved = None if value is None else msgspec.json.decode(value, type=_Saved)
     if saved is None or saved.org != connection.org or saved.user != connection.user:
         # One answer for all: whether somebody else's token exists is nobody's business.
@@ -190,10 +228,8 @@ async def _recall(session: Session, connection: Connection, token: str) -> _Save
     return saved
 
 
-def remember(session: Session, connection: Connection) -> None:
-    """Keep what the connection's resume token stands for, for ``connection.resume_ttl`` seconds."""
-    if not connection.memberships and connection.filter is EventFilter.ALL:
-        return
+def remember(session: Session, connection: Connection) -> bytes:
+    """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
     rooms = []
     for name, place in connection.memberships.items():
         events = None if place.events is EventFilter.ALL else list(place.events.events)
@@ -207,5 +243,8 @@ def remember(session: Session, connection: Connection) -> None:
         connection.filter.subscribed,
         rooms,
     )
-    ttl = session.services.settings.connection.resume_ttl
-    session.services.hub.broker.remember(f"resume:{session.resume_token}", msgspec.json.encode(saved), ttl)
+    value = msgspec.json.encode(saved)
+    if rooms or connection.filter is not EventFilter.ALL:
+        ttl = session.services.settings.connection.resume_ttl
+        session.services.hub.broker.remember(f"resume:{session.resume_token}", value, ttl)
+    return value

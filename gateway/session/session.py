@@ -151,7 +151,8 @@ class Session:
             return
         self.connection = connection
         self._limiter = self.services.guard.limiters.limiter(identity, self.client.ip)
-        self.resume_token = secrets.token_urlsafe(18)
+        # The id finds the connection while it is open (see give_way); nobody can guess the rest.
+        self.resume_token = f"{connection.id}.{secrets.token_urlsafe(18)}"
         greeting: dict[str, Any] = {
             "connection": connection.id,
             "org": identity.org,
@@ -216,6 +217,14 @@ class Session:
         for room in list(self.typing or ()):
             self.stop_typing(room)
         self.services.hub.disconnected(self.connection, self.wire.close_code)
+
+    def give_way(self, token: str) -> bytes:
+        """See ``hub.connection.Peer``."""
+        if self.connection is None or not secrets.compare_digest(token.encode(), self.resume_token.encode()):
+            return b""
+        saved = remember(self, self.connection)
+        self.close(CloseCode.TAKEN_OVER, "another connection has taken this one's place")
+        return saved
 
     def catch_up(self) -> None:
         """Some rooms lag: send what they missed as soon as the socket has drained."""

@@ -11,7 +11,7 @@ from gateway.broker.base import HistoryPage, Since
 from gateway.broker.memory import MemoryBroker
 from protocol.errors import ErrorCode as E
 from tests.memory import MemoryGateway, memory_gateway
-from tests.support import DEADLINE
+from tests.support import DEADLINE, until
 
 
 class SlowBroker(MemoryBroker):
@@ -128,6 +128,60 @@ async def test_joining_again_at_a_position_keeps_the_order(clock: MockClock) -> 
                     assert (event.t, event.seq) == ("event", expected + 1)
                     expected += 1
                 assert reply.data["recovered"] is True
+
+
+async def test_resuming_many_rooms_keeps_the_order_of_each(clock: MockClock) -> None:
+    """The first room is live long before the last one is entered; nothing of it may pass its own replay."""
+    rooms = [f"r{number}" for number in range(8)]
+    async with memory_gateway() as gateway:
+        slow_down(gateway)
+        async with gateway.connect() as alice:
+            for room in rooms:
+                await alice.ask("join", room=room)
+            token = alice.greeting.data["resume"]
+        await until(lambda: not gateway.hub.connections)
+        for room in rooms:
+            await gateway.hub.publish("acme", room, "missed")
+        async with trio.open_nursery() as nursery:
+
+            async def publisher() -> None:
+                while True:
+                    for room in rooms:
+                        await gateway.hub.publish("acme", room, "e", critical=room == "r7")
+                    await trio.sleep(0.03)
+
+            nursery.start_soon(publisher)
+            async with gateway.connect() as alice:
+                await alice.ask("join", room="early")
+                reply = await alice.ask("join", data={"resume": token})
+                assert {event.room for event in alice.events} <= {"r7"}, "only critical events pass the reply"
+                await trio.sleep(1)
+                seen: dict[str | None, list[int]] = {}
+                for event in await alice.settled():
+                    assert event.t == "event", event
+                    seen.setdefault(event.room, []).append(event.seq or 0)
+            nursery.cancel_scope.cancel()
+        assert set(seen) == set(reply.data["rooms"]) == set(rooms)
+        for room in rooms[:-1]:
+            assert seen[room] == list(range(1, len(seen[room]) + 1)) and len(seen[room]) > 20
+        assert sorted(seen["r7"]) == list(range(1, len(seen["r7"]) + 1))
+
+
+async def test_a_resume_that_takes_too_long_leaves_nothing_half_done(clock: MockClock) -> None:
+    async with memory_gateway(connection={"command_timeout": 4.0}) as gateway:
+        broker = slow_down(gateway)
+        async with gateway.connect() as alice:
+            for number in range(40):
+                await alice.ask("join", room=f"r{number}")
+            token = alice.greeting.data["resume"]
+        await until(lambda: not gateway.hub.connections)
+        async with gateway.connect() as alice:
+            refused = await alice.ask("join", data={"resume": token})  # 40 rooms of 0.2 s each
+            assert (refused.t, refused.code) == ("error", E.TIMEOUT)
+            assert (await alice.ask("info")).data["rooms"] == []
+            await trio.sleep(1)
+            assert not gateway.hub.organisations["acme"].rooms
+            assert broker._subscribed == {"acme\0o", "acme\0u\0alice"}
 
 
 async def test_the_greeting_comes_first(clock: MockClock) -> None:

@@ -10,8 +10,10 @@ from trio.testing import MockClock
 from gateway.app import Gateway
 from protocol.codec import Codec
 from protocol.errors import ErrorCode as E
+from tests.framing import TEXT, client_frame
 from tests.memory import memory_gateway
 from tests.support import Raw, connected, until
+from tests.upgrade import request_head
 
 
 async def leave_behind(
@@ -110,11 +112,90 @@ async def test_rooms_that_are_no_longer_permitted_stay_out(gateway: Gateway, cod
         assert [room["room"] for room in (await alice.ask("info")).data["rooms"]] == ["one"]
 
 
-async def test_a_token_of_an_open_connection_is_not_known_yet(gateway: Gateway) -> None:
+async def test_an_open_connection_is_taken_over(gateway: Gateway, codec: Codec) -> None:
+    """Somebody publishes all the time: what the old one got and what the new one gets is everything, once."""
+    async with (
+        connected(gateway, codec=codec) as old,
+        connected(gateway, codec=codec) as new,
+        connected(gateway, user="bob") as bob,
+    ):
+        epoch = (await old.ask("join", room="r", data={"overflow": "replay"})).epoch or ""
+        await old.ask("join", room="silent", data={"events": ["yes"]})
+        await old.ask("subscribe", data={"events": ["e", "yes"]})
+        for _ in range(10):
+            await bob.ask("publish", room="r", event="e")
+        seen = [
+            (await old.event()).seq or 0 for _ in range(5)
+        ]  # the others never reach the client, as it sees it
+        positions = {"r": {"epoch": epoch, "seq": seen[-1]}}
+        async with trio.open_nursery() as nursery:
+
+            async def publish() -> None:
+                for _ in range(30):
+                    await bob.ask("publish", room="r", event="e")
+
+            nursery.start_soon(publish)
+            reply = await new.ask(
+                "join", data={"resume": old.greeting.data["resume"], "positions": positions}
+            )
+        assert set(reply.data["rooms"]) == {"r", "silent"}
+        assert reply.data["rooms"]["r"]["recovered"] is True
+        assert reply.data["events"] == ["e", "yes"]
+        assert (await old.closed()).code == 4502
+        closing = old.events[-1]
+        assert (closing.t, closing.code, closing.data) == ("closing", 4502, {"reconnect": False})
+        seen += [event.seq or 0 for event in await new.settled()]
+        assert seen == list(range(1, 41))
+        rooms = {room["room"]: room["events"] for room in (await new.ask("info")).data["rooms"]}
+        assert rooms == {"r": ["*"], "silent": ["yes"]}
+        # The reply may be lost in its turn, so the token is still good.
+        async with connected(gateway, codec=codec) as third:
+            again = await third.ask("join", data={"resume": old.greeting.data["resume"]})
+            assert set(again.data["rooms"]) == {"r", "silent"}
+
+
+async def test_a_peer_that_says_nothing_any_more_is_taken_over(clock: MockClock) -> None:
+    """It neither reads nor answers the Close; what it acknowledged is where the new one goes on."""
+    async with memory_gateway(connection={"heartbeat": 30.0, "close_timeout": 2.0}) as gateway:
+        stream = gateway.open()
+        await stream.send_all(request_head(f"/ws?token={gateway.auth.issue(org='acme', user='alice').token}"))
+        await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"join","room":"r"}'))
+        await until(lambda: gateway.hub.statistics.rooms("acme"))
+        for _ in range(3):
+            await gateway.hub.publish("acme", "r", "e")
+        await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"ack","room":"r","seq":2}'))
+        (session,) = gateway.reception.sessions
+        await until(lambda: session.connection.memberships["r"].acked == 2)
+        async with gateway.connect() as new:
+            reply = await new.ask("join", data={"resume": session.resume_token})
+            assert reply.data["rooms"]["r"]["replayed"] == 1
+            await trio.sleep(1.9)
+            assert len(gateway.hub.connections) == 2
+            await trio.sleep(0.2)
+            assert list(gateway.hub.connections) == [new.greeting.data["connection"]]
+            await gateway.hub.publish("acme", "r", "e")
+            assert [event.seq for event in await new.settled()] == [3, 4]
+
+
+async def test_only_the_same_user_takes_over(gateway: Gateway) -> None:
     async with connected(gateway) as alice, connected(gateway) as alice2:
         await alice.ask("join", room="r")
-        token = alice.greeting.data["resume"]
-        assert (await alice2.ask("join", data={"resume": token})).code == E.NOT_FOUND
+        token: str = alice.greeting.data["resume"]
+        for org, user in (("acme", "bob"), ("acme", None), ("other", "alice")):
+            async with connected(gateway, org=org, user=user) as stranger:
+                assert (await stranger.ask("join", data={"resume": token})).code == E.NOT_FOUND
+        connection = alice.greeting.data["connection"]
+        for wrong in (connection, f"{connection}.", f"{connection}.{'x' * 24}", token[:-1], ".", ""):
+            assert (await alice2.ask("join", data={"resume": wrong})).code == E.NOT_FOUND
+        assert (await alice.ask("join", data={"resume": token})).code == E.NOT_FOUND, "its own"
+        assert (await alice.ask("info")).data["rooms"][0]["room"] == "r"
+
+
+async def test_an_open_connection_without_anything_is_taken_over_too(gateway: Gateway) -> None:
+    async with connected(gateway) as old, connected(gateway) as new:
+        reply = await new.ask("join", data={"resume": old.greeting.data["resume"]})
+        assert reply.data == {"rooms": {}, "events": ["*"], "except": []}
+        assert (await old.closed()).code == 4502
 
 
 async def test_a_token_is_good_for_its_time(clock: MockClock) -> None:
