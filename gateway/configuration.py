@@ -18,6 +18,9 @@ import msgspec
 from msgspec import structs
 
 from gateway.settings import Group, Settings, SettingsError, hide_password
+from protocol.envelope import MAX_ROOM_BYTES
+from protocol.errors import ProtocolError
+from protocol.names import check_pattern
 
 __all__ = ["DEFAULT_FILE", "SQLITE", "load_settings"]
 
@@ -189,6 +192,14 @@ def _check_together(settings: Settings) -> None:
     if bool(tls.certificate) != bool(tls.key):
         missing = "tls.key" if tls.certificate else "tls.certificate"
         raise SettingsError(f"{missing} is missing: set both tls.certificate and tls.key, or none of them")
+    for pattern, kept in settings.history.patterns.items():
+        field = f"history.patterns.{pattern!r}"
+        try:
+            check_pattern(pattern, field=field, max_bytes=MAX_ROOM_BYTES)
+        except ProtocolError as error:
+            raise SettingsError(error.message) from None
+        if kept.age is not None and not math.isfinite(kept.age):
+            raise SettingsError(f"{field}: age: expected a finite number")
     if settings.auth.token_ttl > settings.auth.max_token_ttl:
         raise SettingsError("auth.token_ttl must not be longer than auth.max_token_ttl")
 

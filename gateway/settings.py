@@ -18,6 +18,7 @@ _PASSWORD = re.compile(r"(://[^/:@]*:)\S*@|([?&]password=)[^&\s]*")
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
+HistoryMessages = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
 
 
@@ -199,14 +200,27 @@ class DrainSettings(Group, frozen=True):
     """Seconds within which the last one is asked; more clients than ``pace`` allows then leave faster."""
 
 
-class HistorySettings(Group, frozen=True):
-    """What the memory broker keeps of each room."""
+class RoomHistory(Group, frozen=True, omit_defaults=True):
+    """What is kept of the rooms of one pattern; what is absent is as in ``history``."""
 
-    messages: Annotated[int, msgspec.Meta(ge=0)] = 256
+    messages: HistoryMessages | None = None
+    bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    age: Seconds | None = None
+
+
+class HistorySettings(Group, frozen=True):
+    """What is kept of each room; the oldest event goes when one of the three bounds is passed."""
+
+    messages: HistoryMessages = 256
     bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**20
     age: Seconds = 300.0
+    patterns: dict[str, RoomHistory] = {}
+    """Room pattern → other bounds for its rooms; the first pattern that fits counts."""
+    total_bytes: Bytes = 512 * 2**20
+    """Of all rooms together (memory broker). Rooms without a member go first, then the oldest events of
+    whichever room is published in."""
     rooms: Count = 100_000
-    """Rooms kept without a member; the longest unused goes first."""
+    """Rooms kept without a member (memory broker); the longest unused goes first."""
     page: Count = 256
     """Events in one page of ``history``."""
 

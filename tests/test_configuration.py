@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.configuration import load_settings
-from gateway.settings import Group, Settings, SettingsError, hide_password
+from gateway.settings import Group, RoomHistory, Settings, SettingsError, hide_password
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,7 @@ def _another(path: str, default: Any) -> Any:
         "database": "postgresql+psycopg://me@localhost/db",
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
+        "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
         "log.level": "debug",
         "log.format": "json",
         "allowed_origins": ["https://a.example", "https://b.example"],
@@ -104,6 +105,7 @@ def _another(path: str, default: Any) -> Any:
 
 
 def _toml(value: Any) -> str:
+    value = msgspec.to_builtins(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
     return msgspec.json.encode(value).decode()
@@ -160,6 +162,8 @@ def test_files_that_cannot_be_read() -> None:
         ("[connection]\nheartbeat = nan", "connection.heartbeat: expected a"),
         ("[history]\nage = inf", "history.age: expected a finite number"),
         ("[auth]\nalgorithm = 'none'", "expected one of HS256, RS256, ES256, EdDSA"),
+        ("[history.patterns.'chat:*']\nmesages = 3", "contains unknown field mesages"),
+        ("[history.patterns.'chat:*']\nage = -1", "history.patterns"),
         ("[auth.default_rooms]\nx = ['dance']", "expected lists of join, publish, presence, history"),
         ("[auth.default_rooms]\nx = 'join'", "auth.default_rooms: expected a list"),
         ("[log]\nlevel = 'loud'", "log.level: expected one of debug, info"),
@@ -170,6 +174,23 @@ def test_a_wrong_file_is_refused_by_key(toml: str, words: str) -> None:
     message = refusal(toml)
     assert message.startswith("test.toml: ")
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('[history.patterns."chat:\\t*"]\nage = 1', "must not hold control characters"),
+        ("[history.patterns.'']\nage = 1", "history.patterns.'': must not be empty"),
+        (f"[history.patterns.'{'x' * 201}']\nage = 1", "must not be longer than 200 bytes"),
+        (
+            "[history.patterns.'chat:*']\nage = inf",
+            "history.patterns.'chat:*': age: expected a finite number",
+        ),
+    ],
+)
+def test_a_wrong_pattern_of_rooms_is_refused(toml: str, words: str) -> None:
+    message = refusal(toml)
+    assert message.startswith("history.patterns.") and words in message
 
 
 @pytest.mark.parametrize(

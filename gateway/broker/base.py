@@ -190,3 +190,6 @@ class Broker(Protocol):
 
     def ready(self) -> str | None:
         """None when events can be published now, else the reason why not."""
+
+    def measures(self) -> dict[str, tuple[str, float]]:
+        """Gauges for the metrics: name → what it is, and its value now."""

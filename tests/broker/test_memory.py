@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -20,8 +21,9 @@ from gateway.broker.base import (
     room_channel,
     user_channel,
 )
+from gateway.broker.bounds import Bounds, HistoryBounds
 from gateway.broker.memory import MemoryBroker
-from gateway.settings import HistorySettings
+from gateway.settings import HistorySettings, RoomHistory
 from protocol.errors import ProtocolError
 
 OVERHEAD = memory._EVENT_OVERHEAD
@@ -30,8 +32,8 @@ OVERHEAD = memory._EVENT_OVERHEAD
 class Log:
     """A broker with a notebook: what it delivered, and the places that it gave."""
 
-    def __init__(self, **settings: float) -> None:
-        self.broker = MemoryBroker(HistorySettings(**settings))  # type: ignore[arg-type]
+    def __init__(self, **settings: Any) -> None:
+        self.broker = MemoryBroker(HistorySettings(**settings))
         self.delivered: list[Event] = []
         self.broker.deliver = self.delivered.append
         self._number = 0
@@ -202,14 +204,146 @@ async def test_rooms_with_a_member_are_not_forgotten() -> None:
     assert len(log.broker._streams) == 4
 
 
-async def test_asking_opens_no_more_rooms_than_allowed() -> None:
+async def test_asking_and_visiting_leave_nothing_behind() -> None:
     log = Log(rooms=10)
+    first = log.publish("first")
     for number in range(1000):
         await log.broker.history(f"room{number}", since=None, limit=1)
         await log.broker.subscribe(f"visited{number}")
-        log.publish(f"visited{number}")
+        log.broker.unsubscribe(f"visited{number}")
+    assert list(log.broker._streams) == ["first"] and not log.broker._subscribed
+    assert log.publish("first") == first._replace(seq=2, mid="m2")
+
+
+async def test_publishing_opens_no_more_rooms_than_allowed() -> None:
+    log = Log(rooms=10)
+    for number in range(1000):
+        await log.broker.subscribe(f"visited{number}")
+        log.publish(f"visited{number}", size=100)
         log.broker.unsubscribe(f"visited{number}")
     assert len(log.broker._streams) == 10 and not log.broker._subscribed
+    assert log.broker.bytes == 10 * (OVERHEAD + 100)
+
+
+async def test_an_empty_room_is_the_same_before_and_after_somebody_looked() -> None:
+    log = Log()
+    asked = await log.broker.history("c", since=None, limit=1)
+    assert (asked.events, asked.seq, asked.more, asked.complete) == ([], 0, False, True)
+    await log.broker.subscribe("c")
+    joined = await log.broker.history("c", since=Since(asked.epoch, 0), limit=10)
+    assert joined == asked
+    log.broker.unsubscribe("c")
+    assert log.publish("c") == Position(1, asked.epoch, "m1")
+    page = await log.broker.history("c", since=Since(asked.epoch, 0), limit=10)
+    assert (numbers(page), page.complete) == ([1], True)
+    for since in (Since("other", 0), Since(asked.epoch, 1)):
+        assert not (await log.broker.history("d", since=since, limit=1)).complete
+
+
+async def test_what_is_too_old_is_not_shown_before_it_is_swept_either() -> None:
+    log = Log(age=60)
+    now = int(time.time() * 1000)
+    for seconds in (61, 59, 0):
+        log.publish(ts=now - seconds * 1000, mid=f"ago{seconds}")
+    assert await log.kept() == [2, 3]
+    assert log.publish(mid="ago59").seq == 2
+    assert log.publish(mid="ago61").seq == 4
+
+
+# --- bounds by pattern -----------------------------------------------------------------------------------
+
+
+CHAT = room_channel("acme", "chat:1")
+NEWS = room_channel("acme", "news")
+TICKS = room_channel("acme", "chat:ticks")
+
+
+def test_the_first_pattern_that_fits_counts_and_the_rest_is_the_default() -> None:
+    settings = HistorySettings(
+        messages=5,
+        age=60,
+        patterns={
+            "chat:ticks": RoomHistory(messages=0),
+            "chat:*": RoomHistory(messages=50, bytes=1000),
+            "all": RoomHistory(age=3600),
+        },
+    )
+    bounds = HistoryBounds(settings)
+    for _ in range(2):  # found, then remembered
+        assert bounds.of(TICKS) == Bounds(0, 2**20, 60)
+        assert bounds.of(CHAT) == bounds.of(room_channel("globex", "chat:2")) == Bounds(50, 1000, 60)
+        assert bounds.of(NEWS) == Bounds(5, 2**20, 3600)
+        # Patterns are of rooms, and no organisation or user can be named like one.
+        for channel in (organisation_channel("chat:1"), user_channel("acme", "chat:1")):
+            assert bounds.of(channel) == bounds.default == Bounds(5, 2**20, 60)
+
+
+def test_the_remembered_bounds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.broker.bounds._CACHED", 10)
+    bounds = HistoryBounds(HistorySettings(patterns={"a*": RoomHistory(messages=1)}))
+    for number in range(100):
+        assert bounds.of(room_channel("acme", f"a{number}")).messages == 1
+    assert len(bounds._cache) <= 10
+
+
+async def test_each_room_is_kept_as_its_pattern_says() -> None:
+    log = Log(
+        messages=3,
+        patterns={
+            "chat:ticks": RoomHistory(messages=0),
+            "chat:*": RoomHistory(messages=8, bytes=6 * (OVERHEAD + 10)),
+            "news": RoomHistory(age=30),
+        },
+    )
+    now = int(time.time() * 1000)
+    for number in range(10):
+        log.publish(CHAT, size=10)
+        log.publish(TICKS)
+        log.publish(NEWS, ts=now - (20 if number > 8 else 40) * 1000)
+        log.publish("c")
+    assert await log.kept(CHAT) == [5, 6, 7, 8, 9, 10]
+    assert await log.kept(TICKS) == []
+    assert await log.kept(NEWS) == [10]
+    assert await log.kept() == [8, 9, 10]
+
+
+async def test_all_rooms_together_are_bounded() -> None:
+    each = OVERHEAD + 100
+    log = Log(total_bytes=10 * each, messages=100)
+    await log.broker.subscribe("live")
+    for channel in ("old", "new"):
+        for _ in range(3):
+            log.publish(channel, size=100)
+    for _ in range(5):
+        log.publish("live", size=100)
+    assert log.broker.bytes == 8 * each, "the room that nobody was in for longest is gone as a whole"
+    assert await log.kept("old") == []
+    assert await log.kept("new") == [1, 2, 3]
+    for _ in range(20):
+        log.publish("live", size=100)
+        assert log.broker.bytes <= 10 * each
+    assert await log.kept("new") == []
+    assert await log.kept("live") == list(range(16, 26)), "then its own oldest go"
+    await log.broker.subscribe("late")
+    log.publish("late", size=100)
+    assert await log.kept("late") == [], "there is nothing that could make room for it"
+    log.broker.unsubscribe("live")
+    log.publish("late", size=100)
+    assert await log.kept("late") == [2]
+    assert log.broker.bytes == each
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 500), st.booleans()), max_size=60))
+async def test_the_sum_is_always_that_of_what_is_kept(steps: list[tuple[str, int, bool]]) -> None:
+    log = Log(total_bytes=3000, bytes=2000, messages=4, rooms=2)
+    for channel, size, member in steps:
+        log.publish(channel, size=size)
+        if member:
+            await log.broker.subscribe(channel)
+        else:
+            log.broker.unsubscribe(channel)
+        kept = [event.size + OVERHEAD for stream in log.broker._streams.values() for event in stream.events]
+        assert log.broker.bytes == sum(kept) <= 3000
 
 
 @given(

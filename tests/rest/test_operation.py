@@ -100,3 +100,11 @@ async def test_the_build_and_the_loop_are_described(api: Api) -> None:
     assert found["trireme_loop_lag_seconds"] >= 0
     assert found["trireme_start_time_seconds"] > 1.7e9
     assert found["process_resident_memory_bytes"] > 0
+
+
+async def test_kept_history_is_shown(api: Api) -> None:
+    assert (await metrics(api))["trireme_history_bytes"] == 0
+    success(await api.post("/broadcast", {"room": "r", "event": "e", "data": "x" * 5000}))
+    found = await metrics(api)
+    assert found["trireme_history_channels"] == 1
+    assert 5000 < found["trireme_history_bytes"] < 6000

@@ -1,0 +1,62 @@
+"""How much of which room is kept: the one place that reads the patterns in ``[history]``."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from gateway.settings import HistorySettings
+from protocol.patterns import compile_pattern
+
+__all__ = ["Bounds", "HistoryBounds"]
+
+_CACHED: Final = 10_000
+"""Channels whose bounds are remembered; then all are looked up again."""
+
+
+class Bounds(NamedTuple):
+    """What is kept of one channel; whatever is passed first lets the oldest go."""
+
+    messages: int
+    bytes: int
+    age: float
+    """Seconds."""
+
+
+class HistoryBounds:
+    """The bounds of every channel. Pure; the same for all brokers."""
+
+    def __init__(self, settings: HistorySettings) -> None:
+        default = Bounds(settings.messages, settings.bytes, settings.age)
+        self.default = default
+        """Of rooms that no pattern names, and of channels that are no rooms."""
+        self._patterns = [
+            (
+                compile_pattern(pattern),
+                Bounds(
+                    default.messages if given.messages is None else given.messages,
+                    default.bytes if given.bytes is None else given.bytes,
+                    default.age if given.age is None else given.age,
+                ),
+            )
+            for pattern, given in settings.patterns.items()
+        ]
+        self._cache: dict[str, Bounds] = {}
+
+    def of(self, channel: str) -> Bounds:
+        """The bounds of a channel: for a room those of the first pattern, as they are written, that fits."""
+        if not self._patterns:
+            return self.default
+        bounds = self._cache.get(channel)
+        if bounds is None:
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            bounds = self._cache[channel] = self._find(channel)
+        return bounds
+
+    def _find(self, channel: str) -> Bounds:
+        _, is_room, room = channel.partition("\0r\0")
+        if is_room:
+            for matches, bounds in self._patterns:
+                if matches(room):
+                    return bounds
+        return self.default
