@@ -21,6 +21,7 @@ from gateway.hub.connection import Connection, Peer
 from gateway.hub.counters import Counters
 from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
+from gateway.hub.presence import Presence
 from gateway.hub.room import Membership, Room
 from gateway.wire.flusher import Flusher, Lane
 from protocol.codec import Codec
@@ -46,6 +47,7 @@ class Attendance:
         node: str,
         command_timeout: float = 10.0,
         weights: Mapping[str, int] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         """``command_timeout`` bounds every wait for the broker, in seconds."""
         self.node = node
@@ -53,8 +55,10 @@ class Attendance:
         self.broker = broker
         self.flusher = flusher
         self.counters = Counters()
+        self.presence = presence or Presence()
         self.connections: dict[str, Connection] = {}
         self.organisations: dict[str, Organisation] = {}
+        self.presence.organisations = self.organisations
         self.retired: dict[str, OrganisationTotals] = {}
         """What organisations that have no connection any more did."""
         self._channels: dict[str, Room] = {}
@@ -267,6 +271,7 @@ class Attendance:
         place = None if room.name is None else connection.memberships.get(room.name)
         if place is None:
             place = room.add(connection, events, overflow, key)
+            self.presence.entered(room, connection)
         else:
             room.change(place, events, overflow, key)
         if page is not None and page.seq > room.seq:
@@ -287,6 +292,7 @@ class Attendance:
 
     def _exit(self, place: Membership) -> None:
         place.room.remove(place)
+        self.presence.left(place.room, place.connection)
         self._discard_if_empty(place.room, place.connection.organisation)
 
     def _discard_if_empty(self, room: Room, organisation: Organisation) -> None:

@@ -27,6 +27,7 @@ from gateway.broker.base import (
 )
 from gateway.hub.attendance import Attendance, deadline
 from gateway.hub.connection import Connection
+from gateway.hub.presence import Presence
 from gateway.hub.room import event_frame
 from gateway.hub.statistics import Statistics
 from gateway.hub.trace import Tracer
@@ -55,10 +56,13 @@ class Hub(Attendance):
         node: str,
         command_timeout: float = 10.0,
         weights: Mapping[str, int] | None = None,
+        presence: Presence | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         """``command_timeout`` bounds every wait for the broker, in seconds."""
-        super().__init__(broker, flusher, node=node, command_timeout=command_timeout, weights=weights)
+        super().__init__(
+            broker, flusher, node=node, command_timeout=command_timeout, weights=weights, presence=presence
+        )
         self.statistics = Statistics(self)
         self.tracer = tracer
         broker.deliver = self._deliver

@@ -39,17 +39,6 @@ class Statistics:
             for name, room in sorted(organisation.rooms.items())
         ]
 
-    def presence(self, org: str, room: str) -> list[dict[str, Any]]:
-        """The users in a room, each with its number of connections; those without a user are left out."""
-        organisation = self._hub.organisations.get(org)
-        local = None if organisation is None else organisation.rooms.get(room)
-        counts: dict[str, int] = {}
-        for place in () if local is None else local.members():
-            user = place.connection.user
-            if user is not None:
-                counts[user] = counts.get(user, 0) + 1
-        return [{"user": user, "connections": number} for user, number in sorted(counts.items())]
-
     def totals(self, org: str | None = None) -> dict[str, int]:
         """Messages and bytes in and out since the start, of ended and of open connections."""
         if org is None:

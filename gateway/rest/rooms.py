@@ -8,6 +8,7 @@ from quart import Blueprint, Response
 
 from gateway.auth.identity import Permission
 from gateway.broker.base import Since
+from gateway.hub.presence import describe_members
 from gateway.rest.http import caller, organisation, page, read_query, reply, require_permission
 from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
 from gateway.rest.openapi import operation
@@ -83,13 +84,5 @@ async def get_presence(room: str) -> Response:
     org = organisation(identity, read_query(OrganisationQuery).org)
     check_room(room)
     require_permission(identity, room, Permission.PRESENCE)
-    hub = services().hub
-    local = hub.organisations.get(org)
-    place = None if local is None else local.rooms.get(room)
-    return reply(
-        {
-            "room": room,
-            "members": hub.statistics.presence(org, room),
-            "connections": 0 if place is None else place.size,
-        }
-    )
+    members = await services().hub.presence.members(org, room)
+    return reply({"room": room, **describe_members(members)})

@@ -17,6 +17,7 @@ import structlog
 from gateway.auth.identity import Permission
 from gateway.broker.base import Position
 from gateway.hub.connection import Connection
+from gateway.hub.presence import describe_members
 from gateway.session.checks import TokenData, check_filter, permit, read
 from gateway.session.joining import SinceData, join, leave, read_since
 from protocol.envelope import Envelope
@@ -75,10 +76,14 @@ async def _refresh(session: Session, connection: Connection, envelope: Envelope,
         raise ProtocolError(ErrorCode.BAD_FIELD, "data.token: expires before the present token")
     connection.identity = identity
     session.set_expiry(identity)
+    hub = session.services.hub
     left = [room for room in connection.memberships if not identity.grants.allows(room, Permission.JOIN)]
     for room in left:
         session.stop_typing(room)
-        session.services.hub.leave(connection, room)
+        hub.leave(connection, room)
+    for room, place in connection.memberships.items():
+        if not identity.grants.allows(room, Permission.PRESENCE):
+            hub.presence.unwatch(place.room.channel, connection)
     data: dict[str, Any] = {"left": left} if left else {}
     if identity.expires is not None:
         data["expires"] = int(identity.expires * 1000)
@@ -234,18 +239,11 @@ async def _history(session: Session, connection: Connection, envelope: Envelope,
     )
 
 
-def _presence(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+async def _presence(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
     room = check_room(envelope.room)
     permit(connection, room, Permission.PRESENCE, "see who is in this room")
-    local = connection.organisation.rooms.get(room)
-    session.reply(
-        envelope,
-        room=room,
-        data={
-            "members": session.services.hub.statistics.presence(connection.org, room),
-            "connections": 0 if local is None else local.size,
-        },
-    )
+    members = await session.services.hub.presence.members(connection.org, room)
+    session.reply(envelope, room=room, data=describe_members(members))
 
 
 def _info(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:

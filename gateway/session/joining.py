@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from gateway.auth.identity import Permission
-from gateway.broker.base import Event, HistoryPage, Since
+from gateway.broker.base import Event, HistoryPage, Since, room_channel
 from gateway.hub.connection import Connection
 from gateway.hub.lag import Lag, Overflow
 from gateway.hub.room import Membership
@@ -50,6 +50,7 @@ class _Join(msgspec.Struct):
     events: list[str] | None = None
     overflow: Overflow = "disconnect"
     key: Annotated[str, msgspec.Meta(max_length=100)] = "key"
+    presence: bool = False
     resume: str | None = None
     positions: dict[str, SinceData] | None = None
 
@@ -61,6 +62,7 @@ class _SavedRoom(msgspec.Struct, array_like=True):
     key: str
     epoch: str
     seq: int
+    presence: bool = False
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -94,10 +96,11 @@ async def join(session: Session, connection: Connection, envelope: Envelope, siz
         EventFilter.ALL if wanted.events is None else EventFilter.of(check_filter(session, wanted.events))
     )
     since = read_since(wanted.since)
-    entered = await _enter(session, connection, room, events, since, wanted.overflow, wanted.key)
-    session.reply(
-        envelope, room=room, epoch=entered.page.epoch, seq=entered.page.seq, data=entered.outcome or None
+    entered = await _enter(
+        session, connection, room, events, since, wanted.overflow, wanted.key, presence=wanted.presence
     )
+    outcome = entered.outcome(session) or None
+    session.reply(envelope, room=room, epoch=entered.page.epoch, seq=entered.page.seq, data=outcome)
     entered.replay(session)
 
 
@@ -113,19 +116,26 @@ def leave(session: Session, connection: Connection, envelope: Envelope, size: in
 class _Entered:
     """A room just entered, and what was missed there."""
 
-    def __init__(self, place: Membership, page: HistoryPage, since: Since | None) -> None:
+    def __init__(self, place: Membership, page: HistoryPage, since: Since | None, presence: bool) -> None:
         self.place = place
+        self.presence = presence
         self.page = page
         self.since = since
         self.missed: list[Event] = [event for event in page.events if place.wants(event)]
         self._held: Lag
 
-    @property
-    def outcome(self) -> dict[str, Any]:
-        """What the reply says of the recovery, when one was asked for."""
-        if self.since is None:
-            return {}
-        return {"recovered": self.page.complete, "replayed": len(self.missed)}
+    def outcome(self, session: Session) -> dict[str, Any]:
+        """What the reply says of the recovery and of those present, as far as that was asked for.
+
+        The reply must follow without a pause: who comes and goes later is told behind it.
+        """
+        outcome: dict[str, Any] = {}
+        if self.since is not None:
+            outcome = {"recovered": self.page.complete, "replayed": len(self.missed)}
+        if self.presence:
+            place = self.place
+            outcome["users"] = session.services.hub.presence.begin(place.room.channel, place.connection)
+        return outcome
 
     def replay(self, session: Session) -> None:
         """Send what was missed; goes behind the reply."""
@@ -162,6 +172,8 @@ async def _enter(
     since: Since | None,
     overflow: Overflow,
     key: str,
+    *,
+    presence: bool,
 ) -> _Entered:
     if not connection.identity.grants.allows(room, Permission.JOIN):
         session.services.guard.suspicion.note("refused_joins", connection.ip, trio.current_time())
@@ -169,10 +181,21 @@ async def _enter(
     limit = session.services.settings.limits.rooms_per_connection
     if room not in connection.memberships and len(connection.memberships) >= limit:
         raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, f"a connection is limited to {limit} rooms")
-    place, page = await session.services.hub.join(
-        connection, room, events=events, since=since, overflow=overflow, key=key
-    )
-    return _Entered(place, page, since)
+    if presence:
+        permit(connection, room, Permission.PRESENCE, "see who is in this room")
+    hub = session.services.hub
+    channel = room_channel(connection.org, room)
+    try:
+        if presence:
+            await hub.presence.watch(connection, room)
+        place, page = await hub.join(connection, room, events=events, since=since, overflow=overflow, key=key)
+    except BaseException:
+        if not hub.presence.watches(channel, connection):
+            hub.presence.unwatch(channel, connection)
+        raise
+    if not presence:
+        hub.presence.unwatch(channel, connection)
+    return _Entered(place, page, since, presence)
 
 
 async def _resume(session: Session, connection: Connection, envelope: Envelope, wanted: _Join) -> None:
@@ -196,11 +219,13 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
                 continue
             entered.hold()
             entered_rooms.append(entered)
-            outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq, **entered.outcome}
+            outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq}
     except BaseException:
         for entered in entered_rooms:  # it took too long: all or nothing
             hub.leave(connection, entered.place.room.name or "")
         raise
+    for entered in entered_rooms:
+        outcomes[entered.place.room.name or ""] |= entered.outcome(session)
     session.reply(
         envelope,
         data={
@@ -215,7 +240,9 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
 
 async def _reenter(session: Session, connection: Connection, saved: _SavedRoom, since: Since) -> _Entered:
     events = EventFilter.ALL if saved.events is None else EventFilter.of(saved.events)
-    return await _enter(session, connection, saved.room, events, since, saved.overflow, saved.key)
+    return await _enter(
+        session, connection, saved.room, events, since, saved.overflow, saved.key, presence=saved.presence
+    )
 
 
 async def _recall(session: Session, connection: Connection, token: str) -> _Saved:
@@ -234,7 +261,8 @@ def remember(session: Session, connection: Connection) -> bytes:
     for name, place in connection.memberships.items():
         events = None if place.events is EventFilter.ALL else list(place.events.events)
         seq = place.joined_at if place.acked is None else place.acked
-        rooms.append(_SavedRoom(name, events, place.overflow, place.key, place.room.epoch, seq))
+        watches = session.services.hub.presence.watches(place.room.channel, connection)
+        rooms.append(_SavedRoom(name, events, place.overflow, place.key, place.room.epoch, seq, watches))
     saved = _Saved(
         connection.org,
         connection.user,

@@ -1,0 +1,145 @@
+"""Who is in which room, and who is told when that changes.
+
+A user is in a room from the entry of the first of its connections to the exit of the last one; these two
+moments are told to the *watchers*, the members that joined with ``presence``. This class knows one node,
+and that is the whole truth where there is only one; ``gateway/cluster/presence.py`` widens it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from gateway.broker.base import room_channel
+from gateway.hub.connection import Connection
+from gateway.hub.room import Room
+from protocol.codec import Codec
+from protocol.envelope import Envelope
+from protocol.frames import BINARY, TEXT, server_frame
+
+if TYPE_CHECKING:
+    from gateway.hub.organisation import Organisation
+
+__all__ = ["NOBODY", "Presence", "describe_members"]
+
+NOBODY: Final = ""
+"""Stands for the connections without a user: they are counted, but neither listed nor announced."""
+
+
+class Presence:
+    """The users in the rooms of this node. Those of a room are counted only while somebody watches it."""
+
+    def __init__(self) -> None:
+        self.organisations: Mapping[str, Organisation] = {}
+        """Those of the hub, which sets this."""
+        self._here: dict[str, dict[str, int]] = {}
+        """Counted channel → user → connections."""
+        self._watchers: dict[str, dict[Connection, bool]] = {}
+        """Channel → connections that want to be told, and whether they have begun to listen."""
+
+    # --- what happens on this node ----------------------------------------------------------------
+
+    def entered(self, room: Room, connection: Connection) -> None:
+        """A connection has become a member."""
+        here = self._here.get(room.channel)
+        if here is not None:
+            user = connection.user or NOBODY
+            here[user] = count = here.get(user, 0) + 1
+            self._changed(room.channel, user, count, begun=count == 1)
+
+    def left(self, room: Room, connection: Connection) -> None:
+        """A connection is no longer a member."""
+        here = self._here.get(room.channel)
+        if here is not None:
+            self.unwatch(room.channel, connection)
+            user = connection.user or NOBODY
+            here[user] = count = here[user] - 1
+            if not count:
+                del here[user]
+            self._changed(room.channel, user, count, begun=False)
+
+    def _changed(self, channel: str, user: str, count: int, *, begun: bool) -> None:
+        """``user`` has ``count`` connections in a counted channel on this node now; ``begun``: the first."""
+        if begun or not count:
+            self.tell(channel, "join" if count else "leave", user)
+
+    async def members(self, org: str, name: str) -> Mapping[str, int]:
+        """The users in a room, wherever they are connected, and with how many connections.
+
+        Connections without a user are under ``NOBODY``. Raises 3xx when other nodes' cannot be known.
+        """
+        return self._count(org, name)
+
+    def _count(self, org: str, name: str) -> dict[str, int]:
+        organisation = self.organisations.get(org)
+        room = None if organisation is None else organisation.rooms.get(name)
+        return dict(Counter(place.connection.user or NOBODY for place in (room.members() if room else ())))
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    async def watch(self, connection: Connection, name: str) -> None:
+        """``connection`` is going to enter the room ``name`` and to watch it. Raises 3xx."""
+        channel = room_channel(connection.org, name)
+        self._watchers.setdefault(channel, {}).setdefault(connection, False)
+        if channel not in self._here:
+            self._here[channel] = self._count(connection.org, name)
+
+    def begin(self, channel: str, connection: Connection) -> list[str]:
+        """From now on ``connection`` is told; returns who is there at this moment."""
+        watchers = self._watchers.get(channel, {})
+        if connection in watchers:  # it may have ended meanwhile
+            watchers[connection] = True
+        return sorted(user for user in {*self._known(channel), connection.user or NOBODY} if user)
+
+    def unwatch(self, channel: str, connection: Connection) -> None:
+        """``connection`` is told no more."""
+        watchers = self._watchers.get(channel)
+        if watchers is not None and watchers.pop(connection, None) is not None and not watchers:
+            del self._watchers[channel]
+            self._released(channel)
+
+    def _released(self, channel: str) -> None:
+        """Nobody watches any more."""
+        del self._here[channel]
+
+    def watches(self, channel: str, connection: Connection) -> bool:
+        """Whether ``connection`` is told."""
+        return self._watchers.get(channel, {}).get(connection, False)
+
+    def _known(self, channel: str) -> Collection[str]:
+        """The users in a watched channel, as far as its watchers were told."""
+        return self._here.get(channel, {})
+
+    def tell(self, channel: str, event: Literal["join", "leave"], user: str) -> None:
+        """Tell the watchers, but not the user's own."""
+        watchers = self._watchers.get(channel)
+        if not watchers or user == NOBODY:
+            return
+        envelope = Envelope(
+            "presence",
+            room=channel.rpartition("\0")[2],
+            event=event,
+            ts=time.time_ns() // 1_000_000,
+            data={"user": user},
+        )
+        frames: dict[Codec, bytes] = {}
+        for connection, listens in list(watchers.items()):
+            if listens and connection.user != user:
+                codec = connection.codec
+                frame = frames.get(codec)
+                if frame is None:
+                    opcode = BINARY if codec.binary else TEXT
+                    frame = frames[codec] = server_frame(opcode, codec.encode(envelope))
+                connection.outbox.put(frame)
+
+
+def describe_members(members: Mapping[str, int]) -> dict[str, Any]:
+    """What the reply to ``presence`` says."""
+    return {
+        "members": [
+            {"user": user, "connections": number} for user, number in sorted(members.items()) if user
+        ],
+        "connections": sum(members.values()),
+    }
