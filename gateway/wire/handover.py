@@ -58,6 +58,8 @@ class _LaneStream(trio.abc.Stream):
         self._slice = 4096
         self._since = math.inf
         self.websocket: WebSocketConnection | None = None
+        self.handling = trio.Lock()
+        """Held while a message is handled."""
         self.ended = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -98,13 +100,17 @@ class _LaneStream(trio.abc.Stream):
         if frame[0] & 15 == PONG:
             self._wire.outbox.put_urgent(frame)
         elif frame[0] & 15 == CLOSE:
-            code = int.from_bytes(frame[2:4], "big") if len(frame) >= 4 else 1005
-            if code == CloseCode.TOO_LARGE:
-                # Of the library's own accord: there was no Close from the peer (or one that says the same).
-                self._wire.refuse_size()
-            else:
-                self._wire.peer_closed(code)
+            async with self.handling:  # what was asked before the Close is answered before it
+                self._close(frame)
         self._wire.outbox.flush()
+
+    def _close(self, frame: bytes) -> None:
+        code = int.from_bytes(frame[2:4], "big") if len(frame) >= 4 else 1005
+        if code == CloseCode.TOO_LARGE:
+            # Of the library's own accord: there was no Close from the peer (or one that says the same).
+            self._wire.refuse_size()
+        else:
+            self._wire.peer_closed(code)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -133,7 +139,8 @@ async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
                     break
                 text = isinstance(message, str)
                 payload = message.encode() if isinstance(message, str) else bytes(message)
-                await wire.take(payload, text)
+                async with stream.handling:
+                    await wire.take(payload, text)
                 stream.gave_way()
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, wsproto.utilities.ProtocolError):

@@ -14,8 +14,8 @@ What this adds to them, each with a test:
 * The end of an answer is shielded. In hypercorn the application's task group is cancelled while
   its last send still has to close the connection or restart the keep-alive clock, so that
   at random neither happens and the connection stays for ever.
-* A reader that waits for its turn is ended when the connection is closed, and the keep-alive clock
-  with the reader; hypercorn lets both hold on to a connection that is gone.
+* A reader that waits for its turn is ended when the connection is closed or its peer takes nothing, and the
+  keep-alive clock with the reader; hypercorn lets both hold on to a connection that is gone.
 * Closing while the request is still coming in is announced and lingers, so that a 413 or 408 arrives.
 * Requests that are no HTTP get a problem document too, and exceptions stay in here.
 """
@@ -237,6 +237,9 @@ class _Connection(TCPServer):
         # The end of an answer that nobody takes any more must not start the keep-alive clock.
         if not (self._over and isinstance(event, Updated)):
             await super().protocol_send(event)
+        if self._replay.unheard:
+            # It may wait for its turn to handle a next request, which does not come any more.
+            self._reader.cancel()
 
     async def _close(self) -> None:
         await super()._close()

@@ -30,6 +30,8 @@ class ReplayStream(trio.abc.HalfCloseableStream):
         self._ended = False
         self._reading: trio.CancelScope | None = None
         self._sending: trio.CancelScope | None = None
+        self.unheard = False
+        """The peer did not take, or could not get, what was sent."""
         self.linger = False
         """Set when the peer may still be sending: closing at once would reset the connection,
         and the reset may overtake our answer (RFC 9112, section 9.6)."""
@@ -66,10 +68,13 @@ class ReplayStream(trio.abc.HalfCloseableStream):
                 self._sending = scope
                 try:
                     await self._stream.send_all(view[start : start + _PIECE])
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self.unheard = True
+                    raise
                 finally:
                     self._sending = None
             if scope.cancelled_caught:
-                self._closed = True
+                self._closed = self.unheard = True
                 await trio.aclose_forcefully(self._stream)
                 raise trio.BrokenResourceError("the peer did not take the answer in time")
 

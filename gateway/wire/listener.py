@@ -166,10 +166,10 @@ class Listener:
                     break
                 accepted.setblocking(False)
                 self.open += 1
-                connections.start_soon(self._serve, accepted, str(address[0]))
+                connections.start_soon(self.serve, Accepted(str(address[0]), accepted))
 
-    async def _serve(self, sock: socket.socket, peer: str) -> None:
-        connection = Accepted(peer, sock)
+    async def serve(self, connection: Accepted) -> None:
+        """Serve one connection, which is counted in ``open``, until it has ended, and close it."""
         try:
             life = await self._receive(connection)
             if life is not None:

@@ -138,12 +138,13 @@ async def test_an_early_answer_arrives_and_the_connection_closes(size: int) -> N
         await all_gone(server, 5)
 
 
-async def test_a_peer_that_does_not_take_its_answer_is_given_up() -> None:
+@pytest.mark.parametrize("requests", [1, 3], ids=["one request", "others in line"])
+async def test_a_peer_that_does_not_take_its_answer_is_given_up(requests: int) -> None:
     async def big(scope: Any, receive: Any, send: Any) -> None:
         await (lifespan(receive, send) if scope["type"] == "lifespan" else respond(send, b"x" * 30_000_000))
 
     async with http_server(big, send_timeout=0.2) as server, http_peer(server.port) as peer:
-        await peer.send(GET)
+        await peer.send(GET * requests)
         await all_gone(server, 1)
 
 

@@ -92,6 +92,19 @@ async def test_awaited_work_keeps_the_order_in_both_lanes() -> None:
         assert done == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("lane", ["fast", "slow"])
+async def test_a_close_behind_awaited_work_waits_for_its_answer(lane: str) -> None:
+    async def work(wire: WireConnection) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        wire.outbox.put(b"\x82\x04done")
+
+    async with serving(recording(lambda wire, _: work(wire))) as server, peer_of(server.port) as peer:
+        message = client_frame(TEXT, b"work") if lane == "fast" else fragments(TEXT, b"wo", b"rk")
+        await peer.send(message, client_frame(CLOSE, close_payload(1000)))
+        heard = await peer.hear()
+        assert (heard.messages, heard.code) == ([(BINARY, b"done")], 1000)
+
+
 @pytest.mark.parametrize("pump", [True, False], ids=["pump", "no pump"])
 async def test_what_is_left_of_a_chunk_behind_awaited_work_is_handled(pump: bool) -> None:
     """Also when handling it takes longer than one turn and the socket brings nothing new."""
