@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 
 from protocol.envelope import KEYS, VERSION, Envelope
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.values import MAX_INT, find_problem, text_problem
+from protocol.values import MAX_EVENT_DEPTH, MAX_INT, check_value, find_problem, text_problem
 
 __all__ = ["Codec", "examine"]
 
@@ -101,6 +101,12 @@ def examine(
         problem = text_problem(value) if name in _TEXTS else problems[name]
         if problem is not None:
             refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")
+    if kinds[kind] == "publish":
+        # Not on the fast paths, which take seven levels at most.
+        try:
+            check_value(fields.get("data"), max_depth=MAX_EVENT_DEPTH)
+        except ProtocolError as error:
+            refuse(error.code, error.message)
     if unknown_problem is not None:
         refuse(ErrorCode.BAD_FIELD, f"an unknown key: {unknown_problem}")
     rest = {name: value for name, value in fields.items() if name not in ("v", "t")}

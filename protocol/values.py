@@ -19,6 +19,7 @@ from protocol.errors import ErrorCode, ProtocolError, malformed
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_EVENT_DEPTH",
     "MAX_INT",
     "MIN_INT",
     "Unsigned",
@@ -30,6 +31,8 @@ __all__ = [
 
 MAX_DEPTH: Final = 16
 """Containers inside each other, the envelope's own map being the first."""
+MAX_EVENT_DEPTH: Final = 12
+"""Containers inside each other in what is published: a page of history wraps it in four more."""
 MIN_INT: Final = -(2**63)
 MAX_INT: Final = 2**63 - 1
 _MAX_FLOAT: Final = 1.7976931348623157e308
@@ -48,17 +51,19 @@ else:
         Value = bool | _Int | _Float | str | list[Value] | dict[str, Value] | None
 
 
-def check_value(value: object, field: str = "data") -> Value:
+def check_value(value: object, field: str = "data", *, max_depth: int | None = None) -> Value:
     """Return ``value`` when it is of the value model; tuples pass for arrays.
 
     For values that did not come through a codec: handlers' results, REST bodies. Raises
-    ``ProtocolError`` BAD_FIELD that names ``field`` otherwise, also when it is too deep to be
-    the ``data`` of an envelope.
+    ``ProtocolError`` BAD_FIELD that names ``field`` otherwise, also when its containers nest
+    deeper than ``max_depth``; by default, than the ``data`` of an envelope may.
     """
     try:
-        problem = find_problem(value)
+        problem = find_problem(value, 2 if max_depth is None else MAX_DEPTH + 1 - max_depth)
     except ProtocolError as error:
         problem = error.message
+        if max_depth is not None and problem.startswith("nested"):
+            problem = f"nested deeper than {max_depth}"
     if problem is not None:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}: {problem}")
     return value

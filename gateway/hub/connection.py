@@ -35,6 +35,9 @@ class Peer(Protocol):
     def dropped(self, event: Event, policy: str) -> None:
         """An overflow policy gave ``event`` up."""
 
+    def is_typing(self, room: str) -> bool:
+        """Tell whether the client types in ``room``."""
+
     @property
     def received_messages(self) -> int:
         """Messages that came in."""

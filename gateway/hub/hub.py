@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import trio
 
 from gateway.broker.base import (
@@ -36,6 +37,8 @@ from protocol.errors import ProtocolError
 from protocol.names import check_event, check_mid, check_room
 
 __all__ = ["Hub", "Sent"]
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Sent(NamedTuple):
@@ -84,9 +87,13 @@ class Hub(Attendance):
         mid: str | None = None,
         exclude: frozenset[str] | None = None,
         critical: bool = False,
-        size: int = 0,
+        size: int,
     ) -> None:
-        """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error."""
+        """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error.
+
+        ``size`` is roughly what ``data`` takes in memory, in bytes: the bounds of history and of what waits
+        for slow clients count with it. ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
+        """
         self.counters.publishes += 1
         self.broker.submit(
             Event(
@@ -115,9 +122,12 @@ class Hub(Attendance):
         mid: str | None = None,
         exclude: frozenset[str] | None = None,
         critical: bool = False,
-        size: int = 0,
+        size: int | None = None,
     ) -> Position:
-        """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors."""
+        """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors.
+
+        ``size`` is measured when it is not given. ``data`` must be of the value model.
+        """
         if room is not None:
             check_room(room)
         check_event(event)
@@ -140,7 +150,7 @@ class Hub(Attendance):
             mid=mid,
             exclude=exclude or None,
             critical=critical,
-            size=size,
+            size=len(_encode(data)) if size is None else size,
         )
         self.flusher.wake()
         with deadline(self._timeout):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity, Permission
@@ -24,13 +23,11 @@ from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_room
-from protocol.values import check_value
+from protocol.values import MAX_EVENT_DEPTH, check_value
 
 __all__ = ["blueprint"]
 
 blueprint = Blueprint("events", __name__)
-
-_encoder = msgspec.json.Encoder()
 
 
 async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Published:
@@ -45,7 +42,7 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Publish
         raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
     if not wanted.critical:
         services().guard.overload.refuse_publish()
-    data = check_value(wanted.data)
+    data = check_value(wanted.data, max_depth=MAX_EVENT_DEPTH)
     position = await services().hub.publish(
         org,
         wanted.room,
@@ -55,7 +52,6 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Publish
         mid=wanted.mid,
         exclude=frozenset(wanted.exclude) or None,
         critical=wanted.critical,
-        size=len(_encoder.encode(data)),
     )
     return Published(mid=position.mid, seq=position.seq, epoch=position.epoch)
 

@@ -390,15 +390,28 @@ class Session:
         assert self.connection is not None
         if self.typing is None:
             self.typing = {}
-        if room not in self.typing:
+        if room not in self.typing and not self._types_elsewhere(room):
             self._announce(room, "typing:start")
         self.typing[room] = trio.current_time() + self.services.settings.connection.typing_timeout
         self.plan()
 
     def stop_typing(self, room: str) -> None:
-        """Announce the end of typing, if there was any."""
-        if self.typing and self.typing.pop(room, None) is not None:
+        """Announce the end of typing, if there was any, and no other connection of the user goes on."""
+        if self.typing and self.typing.pop(room, None) is not None and not self._types_elsewhere(room):
             self._announce(room, "typing:stop")
+
+    def is_typing(self, room: str) -> bool:
+        """Tell whether this connection types in ``room``."""
+        return self.typing is not None and room in self.typing
+
+    def _types_elsewhere(self, room: str) -> bool:
+        connection = self.connection
+        assert connection is not None
+        user = connection.organisation.users.get(connection.user or "")
+        return user is not None and any(
+            place.connection is not connection and place.connection.peer.is_typing(room)
+            for place in user.members()
+        )
 
     def _announce(self, room: str, event: str) -> None:
         assert self.connection is not None

@@ -11,7 +11,7 @@ from protocol.codec import Codec
 from protocol.errors import CloseCode, ProtocolError
 from protocol.errors import ErrorCode as E
 from protocol.json import JSON
-from tests.support import Raw, all_connected, connected, until
+from tests.support import Raw, all_connected, connected, running_gateway, until
 
 
 async def heard(client: Raw) -> list[str | None]:
@@ -182,3 +182,12 @@ async def test_both_codecs_hear_the_same(gateway: Gateway) -> None:
             await publisher.ask("publish", room="r", event="e", data=data)
         assert await one.settled() == await other.settled()
         assert (await one.ask("history", room="r")).data == (await other.ask("history", room="r")).data
+
+
+async def test_what_is_published_counts_with_its_size() -> None:
+    async with running_gateway(history={"bytes": 10_000}) as gateway:
+        for number in range(1, 6):
+            await gateway.hub.publish("acme", "r", "e", {"n": number, "pad": "x" * 4000})
+        page = await gateway.hub.history("acme", "r", limit=10)
+        assert [event.data["n"] for event in page.events] == [4, 5]
+        assert all(4000 < event.size < 4100 for event in page.events)

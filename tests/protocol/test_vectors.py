@@ -135,7 +135,7 @@ TYPES_ONLY = pycddl.Schema(re.sub(r"\* cbor-unknown-key => any|\.size \(.*\)", "
 # undefined for null, and passes an array whatever is in it.
 ADMITTED = {
     *("cbor-nan", "cbor-infinity", "cbor-below-min-int", "cbor-above-max-int"),
-    *("cbor-undefined", "cbor-bytes-inside"),
+    *("cbor-undefined", "cbor-bytes-inside", "cbor-publish-depth-13"),
 }
 
 

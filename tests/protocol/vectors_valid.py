@@ -171,6 +171,8 @@ MIN, MAX = -(2**63), 2**63 - 1
 BOUNDARY_VALID: list[tuple[Any, ...]] = [
     ("depth-16-arrays", "the envelope and 15 arrays", {"v": 1, "t": "ping", "data": _nested(15)}),
     ("depth-16-maps", "the envelope and 15 maps, the last one empty", {"v": 1, "t": "ping", "data": _maps(15)}),
+    ("publish-depth-12", "12 arrays in what is published", {"v": 1, "t": "publish", "room": "r", "event": "e", "data": _nested(12)}),
+    ("send-depth-15", "not so for other kinds", {"v": 1, "t": "send", "event": "e", "data": _nested(15)}),
     ("min-int", "-2^63", {"v": 1, "t": "ping", "data": MIN}),
     ("max-int", "2^63-1", {"v": 1, "t": "ping", "data": MAX}),
     ("max-numbers", "2^63-1 in the fields", {"v": 1, "t": "event", "id": MAX, "event": "e", "seq": MAX, "ts": MAX, "code": MAX}),

@@ -113,6 +113,18 @@ async def test_an_error_repeats_only_what_can_be_a_room(gateway: Gateway, codec:
             assert (error.code, error.room) == (E.BAD_ROOM, None)
 
 
+async def test_what_is_published_can_be_shown_by_history(gateway: Gateway, codec: Codec) -> None:
+    deep: Any = 0
+    async with connected(gateway, codec=codec) as alice:
+        for depth in range(1, 15):
+            deep = [deep] if depth % 2 else {"k": deep}
+            answer = await alice.ask("publish", room="r", event="e", data=deep)
+            assert (answer.t, answer.code) == (("reply", None) if depth <= 12 else ("error", E.BAD_FIELD))
+        page = (await alice.ask("history", room="r")).data["events"]
+        assert [event["seq"] for event in page] == list(range(1, 13))
+        assert "12" in (answer.message or "")
+
+
 async def test_refusals_in_a_joined_room(gateway: Gateway, codec: Codec) -> None:
     async with connected(gateway, codec=codec) as alice:
         await alice.ask("join", room="r")

@@ -118,6 +118,30 @@ async def test_stop_without_start_says_nothing(clock: MockClock) -> None:
         assert await said(bob) == []
 
 
+async def test_a_user_types_as_long_as_one_of_the_connections_does(clock: MockClock) -> None:
+    async with (
+        memory_gateway() as gateway,
+        gateway.connect() as first,
+        gateway.connect() as second,
+        gateway.connect(user="bob") as bob,
+    ):
+        await in_room(first, second, bob)
+        await first.ask("typing", room="r")
+        await second.ask("typing", room="r")
+        await first.ask("typing", room="r", data={"state": "stop"})
+        assert await said(bob) == about("alice", "start")
+        await second.ask("typing", room="r", data={"state": "stop"})
+        assert await said(bob) == about("alice", "stop")
+        await first.ask("typing", room="r")
+        await trio.sleep(3)
+        await second.ask("typing", room="r")
+        await first.ask("leave", room="r")
+        begun = trio.current_time()
+        assert await said(bob) == about("alice", "start")
+        assert (await bob.event()).event == "typing:stop"
+        assert trio.current_time() - begun == pytest.approx(5.0, abs=0.1)
+
+
 @pytest.mark.parametrize("ending", ["leave", "close", "vanish", "disconnect"])
 async def test_typing_stops_with_the_membership(clock: MockClock, ending: str) -> None:
     async with memory_gateway() as gateway, gateway.connect(user="bob") as bob:
