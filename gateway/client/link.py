@@ -29,8 +29,8 @@ from protocol.errors import ProtocolError
 
 __all__ = ["Command", "Handlers", "Link", "LinkLost", "OnReply"]
 
-OnReply = Callable[[Envelope], Event | None]
-"""Called by the reader with the ``reply``; may return something to hand to the application.
+OnReply = Callable[[Envelope], Event | list[Event] | None]
+"""Called by the reader with the ``reply``; may return what is to be handed to the application.
 
 May raise :class:`UnexpectedReply`, which the command then raises.
 """
@@ -229,15 +229,16 @@ class Link:
         if command is None:
             return
         command.reply = envelope
-        item: Event | None = None
+        items: Event | list[Event] | None = None
         if command.on_reply is not None and envelope.t != "error":
             try:
-                item = command.on_reply(envelope)
+                items = command.on_reply(envelope)
             except UnexpectedReply as error:
                 command.failure = error
         command.settle()
-        if item is not None:
-            await self._handed_on(self._handlers.emit, item)
+        if items is not None:
+            for item in items if isinstance(items, list) else [items]:
+                await self._handed_on(self._handlers.emit, item)
 
     def _misunderstood(self, error: ProtocolError) -> None:
         """A message of a kind or a version of the future is not for us, unless somebody waits for it."""

@@ -94,6 +94,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     expires: int | None = None
     """Milliseconds since 1970 UTC at which the token expires."""
+    resume: str | None = None
+    """What brings this connection's rooms and filter back on another one; the client uses it by itself."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,17 @@ from gateway.client.messages import Event, Filter, HistoryPage, Joined, Presence
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode
 
-__all__ = ["command_error", "filter_of", "history", "joined", "presence", "published", "refreshed", "sent"]
+__all__ = [
+    "command_error",
+    "filter_of",
+    "history",
+    "joined",
+    "presence",
+    "published",
+    "refreshed",
+    "resumed",
+    "sent",
+]
 
 T = TypeVar("T")
 
@@ -38,6 +48,14 @@ def command_error(reply: Envelope) -> CommandError:
 def joined(reply: Envelope) -> Joined:
     """The reply to ``join``."""
     return _convert({**_data(reply), "room": reply.room, "epoch": reply.epoch, "seq": reply.seq}, Joined)
+
+
+def resumed(reply: Envelope) -> tuple[list[Joined], Filter]:
+    """The reply to ``join`` with a resume token: the rooms that were entered, and the filter."""
+    data = _data(reply)
+    rooms = _convert(data.get("rooms"), dict[str, dict[str, Any]])
+    entered = [_convert({**room, "room": name}, Joined) for name, room in rooms.items() if "code" not in room]
+    return entered, _convert(data, Filter)
 
 
 def published(reply: Envelope, mid: str) -> Published:

@@ -1,4 +1,9 @@
-"""Making a new connection what the lost one was: the filter, then every room from where it was left."""
+"""Making a new connection what the lost one was: the filter, then every room from where it was left.
+
+With the lost connection's resume token that is one command. Where the gateway does not know the token
+(any more) it is the filter, then a ``join`` with ``since`` for each room; so it is for rooms that could
+not be entered at once.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,13 @@ import trio
 
 from gateway.client.backoff import Backoff
 from gateway.client.ended import Ended
-from gateway.client.errors import CommandError, CommandFailed, CommandTimeout
+from gateway.client.errors import CommandError, CommandFailed, CommandTimeout, UnexpectedReply
 from gateway.client.link import Command, Link, LinkLost, OnReply
 from gateway.client.messages import Event, Filter
-from gateway.client.replies import command_error, joined
+from gateway.client.replies import command_error, joined, resumed
 from gateway.client.rooms import Room, Rooms, lost
 from protocol.envelope import Envelope
+from protocol.errors import ErrorCode
 
 __all__ = ["FilterState", "Restorer"]
 
@@ -31,6 +37,13 @@ class FilterState:
     current: Filter | None = None
     subscribed: bool = False
     """A ``subscribe`` has narrowed it, so that the next one will add."""
+
+    def resumed(self, whole: Filter) -> None:
+        """The gateway has brought this back; it may know of a command whose reply was lost."""
+        if self.current is None and (whole.events != ("*",) or whole.excepted):
+            self.subscribed = whole.events != ("*",)
+        if self.current is not None or self.subscribed or whole.excepted:
+            self.current = whole
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
         """Kinds and patterns, to be sent in this order."""
@@ -55,19 +68,59 @@ class Restorer:
     timeout: float
     """Seconds for one reply."""
     emit: Callable[[Event], Awaitable[None]]
+    resume: str | None = None
+    """The lost connection's resume token."""
 
     async def run(self) -> None:
         """Restore; returns when all is as before or the link has ended."""
         try:
-            for kind, patterns in self.filter.commands():
-                await self._insist({"t": kind, "data": {"events": patterns}})
+            left = await self._resume()
+            if left is None:
+                await self._restore_filter()
+                left = list(self.rooms.joined.values())
         except (LinkLost, CommandFailed) as error:
-            self.link.end(Ended.broken(f"the filter could not be restored: {error}"))
+            self.link.end(Ended.broken(f"the connection could not be restored: {error}"))
             return
-        rooms = iter(list(self.rooms.joined.values()))
+        rooms = iter(left)
         async with trio.open_nursery() as nursery:
-            for _ in range(min(_AT_ONCE, len(self.rooms.joined))):
+            for _ in range(min(_AT_ONCE, len(left))):
                 nursery.start_soon(self._rejoin_some, rooms)
+
+    async def _resume(self) -> list[Room] | None:
+        """Resume; returns the rooms that are still to be joined, or None when nothing was brought back."""
+        known = dict(self.rooms.joined)
+        if self.resume is None or not (known or self.filter.current):
+            return None
+        since = {name: room.position for name, room in known.items()}
+        positions = {name: {"epoch": epoch, "seq": seq} for name, (epoch, seq) in since.items()}
+        fields = {"t": "join", "data": {"resume": self.resume, "positions": positions}}
+        entered: list[str] = []
+
+        def on_reply(reply: Envelope) -> list[Event]:
+            rooms, whole = resumed(reply)
+            self.filter.resumed(whole)
+            entered.extend(room.room for room in rooms)
+            self.rooms.unasked.update(name for name in entered if name not in known)
+            losses = [
+                self.rooms.join(room, known[room.room].options, since[room.room])
+                for room in rooms
+                if room.room in known
+            ]
+            return [loss for loss in losses if loss is not None]
+
+        try:
+            await self._insist(fields, on_reply, but=ErrorCode.TIMEOUT)
+        except (CommandError, UnexpectedReply) as error:
+            if isinstance(error, CommandError) and _for_now(error) and error.code != ErrorCode.TIMEOUT:
+                raise
+            return None
+        for name in list(self.rooms.unasked):  # joined by a command whose reply was lost
+            await self._insist({"t": "leave", "room": name}, lambda reply: self.rooms.unasked.clear())
+        return [room for name, room in known.items() if name not in entered]
+
+    async def _restore_filter(self) -> None:
+        for kind, patterns in self.filter.commands():
+            await self._insist({"t": kind, "data": {"events": patterns}})
 
     async def _rejoin_some(self, rooms: Iterator[Room]) -> None:
         for room in rooms:
@@ -87,22 +140,27 @@ class Restorer:
         try:
             await self._insist(fields, on_reply)
         except CommandError as error:
-            if 300 <= error.code < 400:
+            if _for_now(error):
                 raise
             # It will not be let in by another try either: for the application to know and to decide.
             self.rooms.leave(room.name)
             await self.emit(lost(room.name, since, None, f"refused: {error}"))
 
-    async def _insist(self, fields: dict[str, Any], on_reply: OnReply | None = None) -> None:
-        """Send a command, and again while the gateway says that it cannot be done now (3xx)."""
+    async def _insist(
+        self, fields: dict[str, Any], on_reply: OnReply | None = None, *, but: int | None = None
+    ) -> None:
+        """Send a command, and again while the gateway says that it cannot be done now (3xx ``but`` one)."""
         for attempt in itertools.count(1):
             command = self.link.command(fields, on_reply)
+            if len(command.payload) > self.link.max_payload:
+                # The gateway would close the connection over it.
+                raise CommandError(ErrorCode.TOO_LARGE, "larger than what the gateway takes")
             self.link.post(command)
             reply = await self._patiently(command)
             if reply.t != "error":
                 return
             error = command_error(reply)
-            if not 300 <= error.code < 400 or self.policy.exhausted(attempt):
+            if not _for_now(error) or error.code == but or self.policy.exhausted(attempt):
                 raise error
             await trio.sleep(self.policy.delay(attempt, error.retry_after))
 
@@ -113,3 +171,8 @@ class Restorer:
                 return await command.answer()
             if not self.link.paused:
                 raise CommandTimeout(f"no reply within {self.timeout:g} s")
+
+
+def _for_now(error: CommandError) -> bool:
+    """The same command may succeed later."""
+    return 300 <= error.code < 400

@@ -69,6 +69,8 @@ class Rooms:
     window: int
     """Message ids that are remembered."""
     joined: dict[str, Room] = field(default_factory=dict)
+    unasked: set[str] = field(default_factory=set)
+    """Rooms that a resume token brought back although they were not known, and which are about to be left."""
     _orders: OrderedDict[str, _Order] = field(default_factory=OrderedDict)
     _unsaid: dict[str, Lost] = field(default_factory=dict)
     _mids: OrderedDict[tuple[str | None, str], None] = field(default_factory=OrderedDict)
@@ -93,7 +95,7 @@ class Rooms:
             return None
         if since.epoch != reply.epoch:
             return lost(reply.room, since, None, "epoch")
-        # The gateway says exactly what, in its very next message. If it does not, this is said instead.
+        # The gateway says exactly what, before it goes on with the room. If it does not, this is said.
         last = max(since.seq, reply.seq - reply.replayed)
         self._unsaid[reply.room] = lost(reply.room, since, last, "history")
         return None
@@ -104,16 +106,19 @@ class Rooms:
 
     def disconnected(self) -> None:
         """The connection is gone: what is sent outside the rooms goes by unseen."""
+        self.unasked.clear()
         for order in self._orders.values():
             order.interrupted = True
 
     def check(self, envelope: Envelope) -> list[Event]:
         """What to hand on for a message from the gateway: losses that come before it, then perhaps itself."""
         items: list[Event] = [
-            loss
-            for name, loss in self._unsaid.items()
+            self._unsaid[name]
+            for name in self._due(envelope)
             if not (envelope.t == "lost" and envelope.room == name)
         ]
+        if envelope.room in self.unasked:
+            return items
         if envelope.t == "lost":
             return [*items, _announced(envelope)]
         if envelope.t != "event":
@@ -136,7 +141,8 @@ class Rooms:
         A ``lost`` or a critical event moves no position: it may overtake older events, which would then
         pass for duplicates.
         """
-        self._unsaid.clear()
+        for name in self._due(envelope):
+            del self._unsaid[name]
         if envelope.t != "event":
             return
         if envelope.mid is not None and self.window:
@@ -157,6 +163,14 @@ class Rooms:
             if not room.replay:
                 # Newer ones than the last replayed were held back by the filter: nothing to ask for.
                 self._advance(room.name, epoch, room.target)
+
+    def _due(self, envelope: Envelope) -> list[str]:
+        """Rooms whose loss the gateway has announced by now, if it does so at all."""
+        if envelope.critical:
+            return []  # it overtakes what announces
+        if envelope.t in {"event", "lost"}:
+            return [name for name in self._unsaid if name == envelope.room]
+        return list(self._unsaid)  # a reply goes behind all that follows from the commands before it
 
     def _last(self, name: str | None, epoch: str) -> int | None:
         """The newest number seen of this order."""

@@ -131,8 +131,9 @@ class Session:
 
     async def _bring_up(self, link: Link, info: ConnectionInfo) -> None:
         policy = self.options.reconnect or Backoff()
+        resume = None if self.info is None else self.info.resume
         await Restorer(
-            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.send
+            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.send, resume
         ).run()
         if link.ended is None:
             self.info = info

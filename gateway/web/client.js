@@ -8,8 +8,8 @@
  *     await t.join("chat:42");
  *     await t.publish("chat:42", "message:new", { text: "hi" });
  *
- * It speaks `trireme.v1.json`, comes back by itself after a lost connection, rejoins its rooms where it left
- * them and drops what it has already seen. What the gateway could not keep is announced by the event `lost`;
+ * It speaks `trireme.v1.json`, comes back by itself after a lost connection, has its rooms and its filter back with
+ * one command (the gateway's resume token) where it left them, and drops what it has already seen. What the gateway could not keep is announced by the event `lost`;
  * `t.join(lost.room, { since: { epoch: lost.epoch, seq: lost.from - 1 } })` asks for it again.
  * Durations are milliseconds here (the gateway's own messages use seconds).
  *
@@ -90,6 +90,7 @@ export class Trireme {
   #socket = null;
   #timers = new Map(); // name → timer; all end with the connection or attempt
   #welcome = null; // data of the last `connected`
+  #resume = null; // resume token of the last connection that had all its rooms
   #closing = null; // the gateway's `closing`, when it announced the end
   #ready = false; // filter and rooms are as they were: commands may go out
   #since = 0; // when the connection was established
@@ -136,7 +137,7 @@ export class Trireme {
   disconnect() {
     this.#rooms.clear();
     this.#recent.clear();
-    this.#filter = this.#welcome = this.#organisation.position = null;
+    this.#filter = this.#welcome = this.#resume = this.#organisation.position = null;
     if (this.#idle()) this.#setState("disconnected");
     else this.#ended(1000, "disconnect() was called");
   }
@@ -215,8 +216,9 @@ export class Trireme {
 
   /** Leaves a room. @param {string} room */
   async leave(room) {
-    // A room of a lost connection is simply not rejoined.
+    // A room of a lost connection is simply not rejoined, for which the others have to be rejoined one by one.
     if (!this.#rooms.delete(room) || this.isConnected()) await this.send({ t: "leave", room });
+    else this.#resume = null;
   }
 
   /** Narrows this connection's filter to these patterns; later calls add to it.
@@ -330,7 +332,8 @@ export class Trireme {
     } else if (command && (t === "reply" || t === "pong")) {
       // At once, not where the promise is awaited: the next message may belong to the room.
       const { t: kind } = command.message;
-      if (kind === "join") this.#joined(command.message, message);
+      if (kind === "join" && room === undefined) this.#resumed(command.message.data?.positions ?? {}, data ?? {});
+      else if (kind === "join") this.#joined(command.message, message);
       else if (kind === "leave") this.#rooms.delete(command.message.room);
       else if (kind === "subscribe") this.#filter = { ...data, narrowed: true };
       else if (kind === "unsubscribe") this.#filter = { narrowed: false, ...this.#filter, ...data };
@@ -351,6 +354,19 @@ export class Trireme {
     }
   }
 
+  /** The rooms that a resume token brought back, each from `positions`, and the filter. */
+  #resumed(positions, { rooms = {}, events = ["*"], except = [] }) {
+    if (this.#filter || events.join() !== "*" || except.length) {
+      this.#filter = { narrowed: events.join() !== "*", ...this.#filter, events, except };
+    }
+    for (const [room, { epoch, seq, code, ...data }] of Object.entries(rooms)) {
+      const entry = this.#rooms.get(room);
+      if (entry && code === undefined) {
+        this.#joined({ room, data: { ...entry, position: undefined, since: positions[room] } }, { epoch, seq, data });
+      }
+    }
+  }
+
   #left(rooms) {
     for (const room of rooms) {
       this.#rooms.delete(room);
@@ -361,6 +377,7 @@ export class Trireme {
   #event({ v, t, ...event }) {
     const { room, seq, epoch, mid, critical } = event;
     const entry = room === undefined ? this.#organisation : this.#rooms.get(room);
+    if (!entry && !this.#ready) return; // brought back unasked, and about to be left
     if (entry && seq !== undefined) {
       const next = entry.position?.epoch === epoch ? entry.position.seq + 1 : 0;
       if (seq < next) return;
@@ -394,24 +411,45 @@ export class Trireme {
     this.#emit("connected", { ...welcome, reconnected });
   }
 
-  /** Filter first, so that no room's replay passes what it holds back; then every room from where it was left;
-   *  then the commands that waited. */
+  /** One command brings all back, where the gateway still knows the token. Otherwise: filter first, so that no
+   *  room's replay passes what it holds back; then every room from where it was left; then the commands that waited. */
   async #restore(generation) {
-    const { events, except, narrowed } = this.#filter ?? {};
-    const held = events?.length === 0 ? ["*"] : except;
-    if (narrowed) await this.#insist({ t: "subscribe", data: { events } }, generation);
-    if (held?.length) await this.#insist({ t: "unsubscribe", data: { events: held } }, generation);
-    if (this.#rooms.size) {
-      await Promise.all([...this.#rooms].map(async ([room, entry]) => {
+    const known = new Set(this.#rooms.keys());
+    const resumed = this.#resume && (this.#rooms.size || this.#filter) ? await this.#resumeAll() : null;
+    if (generation !== this.#generation) return;
+    if (!resumed) {
+      const { events, except, narrowed } = this.#filter ?? {};
+      const held = events?.length === 0 ? ["*"] : except;
+      if (narrowed) await this.#insist({ t: "subscribe", data: { events } }, generation);
+      if (held?.length) await this.#insist({ t: "unsubscribe", data: { events: held } }, generation);
+    }
+    const entered = resumed?.rooms ?? {};
+    const missing = [...this.#rooms].filter(([room]) => !entered[room] || entered[room].code !== undefined);
+    if (missing.length) {
+      await Promise.all(missing.map(async ([room, entry]) => {
         const joined = await this.#insist(joinMessage(room, entry, entry.position), generation);
         if (!joined && generation === this.#generation) this.#rooms.delete(room);
       }));
     }
+    for (const [room, { code }] of Object.entries(entered)) { // joined by a command that was cut off
+      if (code === undefined && !known.has(room)) await this.#insist({ t: "leave", room }, generation);
+    }
     if (generation !== this.#generation || this.#closing) return;
+    this.#resume = this.#welcome.resume;
     this.#ready = true;
     for (const command of this.#queue) {
       this.#queue.delete(command);
       this.#transmit(command);
+    }
+  }
+
+  /** Shows the token of the lost connection; null when that brought nothing back. */
+  async #resumeAll() {
+    const positions = Object.fromEntries([...this.#rooms].map(([room, { position }]) => [room, position]));
+    try {
+      return (await this.#command({ t: "join", data: { resume: this.#resume, positions } })).data ?? {};
+    } catch {
+      return null; // unknown, too old or too much at once: room by room, which tells its errors
     }
   }
 

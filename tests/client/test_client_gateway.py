@@ -47,23 +47,35 @@ class Cable:
     def __init__(self) -> None:
         self._dial = tcp_dial()
         self._stream: trio.abc.Stream | None = None
+        self._end: _Cuttable | None = None
         self.cut_after_send = False
 
     async def dial(self, address: Address) -> trio.abc.Stream:
         self._stream = await self._dial(address)
-        return _Cuttable(self, self._stream)
+        self._end = _Cuttable(self, self._stream)
+        return self._end
 
     async def cut(self) -> None:
         assert self._stream is not None
         await trio.aclose_forcefully(self._stream)
+
+    def lose(self) -> trio.abc.Stream:
+        """End it for the client only; returns what the gateway still takes for an open connection."""
+        assert self._end is not None and self._stream is not None
+        self._end.lose()
+        return self._stream
 
 
 class _Cuttable(trio.abc.Stream):
     def __init__(self, cable: Cable, stream: trio.abc.Stream) -> None:
         self._cable = cable
         self._stream = stream
+        self._reading = trio.CancelScope()
+        self._lost = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._lost:
+            raise trio.BrokenResourceError
         await self._stream.send_all(data)
         if self._cable.cut_after_send:
             self._cable.cut_after_send = False
@@ -76,10 +88,19 @@ class _Cuttable(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        with self._reading:
+            chunk = await self._stream.receive_some(max_bytes)
+            self._reading = trio.CancelScope()
+            return chunk
+        raise trio.BrokenResourceError
+
+    def lose(self) -> None:
+        self._lost = True
+        self._reading.cancel()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        if not self._lost:
+            await self._stream.aclose()
 
 
 @pytest.mark.parametrize("speaks", ["cbor", "json"])
@@ -256,6 +277,38 @@ async def test_a_cut_connection_misses_nothing(gateway: Gateway) -> None:
                 assert not isinstance(event, Lost)
                 got.append(event.data)
         assert got == [number for number in range(200) if number % 4]
+
+
+async def test_a_connection_that_the_gateway_takes_for_open_is_taken_over(gateway: Gateway) -> None:
+    """Nothing is missing and nothing comes twice, and one command brings 50 rooms back."""
+    cable = Cable()
+    async with client_of(gateway, dial=cable.dial) as client, client_of(gateway, "bob") as publisher:
+        for number in range(50):
+            await client.join(f"silent:{number}")
+        await client.join("room")
+        await client.unsubscribe("y")
+        got: list[int] = []
+        lost: list[trio.abc.Stream] = []
+
+        async def publish() -> None:
+            for number in range(200):
+                await publisher.publish("room", "x" if number % 4 else "y", number)
+                if number % 50 == 25:
+                    lost.append(cable.lose())
+                    await until(lambda: gateway.hub.counters.closes[CloseCode.TAKEN_OVER] == len(lost))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            while len(got) < 150:
+                (event,) = await take(client, 1)
+                assert not isinstance(event, Lost)
+                got.append(event.data)
+        assert got == [number for number in range(200) if number % 4]
+        info = await client.info()
+        assert (len(info["rooms"]), info["messages_in"]) == (51, 2), "the resumption, and this"
+        assert len(gateway.hub.connections) == 2
+        for stream in lost:
+            await trio.aclose_forcefully(stream)
 
 
 async def test_a_publish_whose_reply_was_lost_counts_once(gateway: Gateway) -> None:
