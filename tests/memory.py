@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import trio
-import trio.testing
 import trio_websocket
 
 from gateway.app import Gateway
+from gateway.testing.broker import FaultyBroker
+from gateway.testing.link import Link, LinkEnd
 from gateway.wire.listener import Accepted
 from gateway.wire.upgrade import Refusal, parse_upgrade, refusal_response
 from protocol.codec import Codec
@@ -31,6 +32,10 @@ class MemoryGateway(Gateway):
     def __init__(self, **changes: Any) -> None:
         """``changes`` are settings, as in ``tests.support.settings``."""
         super().__init__(settings(**changes))
+        broker = FaultyBroker(self.settings.history)
+        broker.deliver = self.broker.deliver
+        self.broker: FaultyBroker = broker
+        self.hub.broker = broker
         self._streams: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -41,11 +46,11 @@ class MemoryGateway(Gateway):
             task_status.started()
             await trio.sleep_forever()
 
-    def open(self) -> trio.StapledStream[Any, Any]:
+    def open(self) -> LinkEnd:
         """A new connection to this node, on which nothing was said yet: the client's end."""
-        ours, theirs = trio.testing.memory_stream_pair()
-        self._streams.start_soon(self._serve, theirs)
-        return ours
+        link = Link()
+        self._streams.start_soon(self._serve, link.node)
+        return link.client
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         # Accepted names the streams that sockets have; it needs no more of them than any stream has.
@@ -92,6 +97,7 @@ class MemoryGateway(Gateway):
                 subprotocols=[codec.subprotocol],
             )
             raw = Raw(socket, codec)
+            raw.link = stream.link
             raw.patience = 3600  # of virtual seconds
             yield await greeted(raw) if greet else raw
             with trio.move_on_after(DEADLINE):

@@ -12,6 +12,7 @@ import trio_websocket
 
 from gateway.app import Gateway
 from gateway.settings import AuthSettings, Settings
+from gateway.testing.link import Link
 from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.json import JSON
@@ -62,6 +63,8 @@ class Raw:
         self.socket = socket
         self.codec = codec
         self.greeting: Envelope
+        self.link: Link
+        """What is between it and its node, where that is in memory."""
         self.events: list[Envelope] = []
         """Events that came while something else was waited for."""
         self.patience = DEADLINE

@@ -208,17 +208,17 @@ class Attendance:
         """
         room = connection.organisation.room(name)
         present = connection.memberships.get(name)
-        pause = present if since is not None and present is not None and present.lag is None else None
-        if pause is not None:  # what comes now comes behind what is replayed
-            pause.fall_behind(room.seq, by_replay=True)
+        held = present if since is not None else None
+        if held is not None:  # what comes now comes behind what is replayed
+            held.hold()
         with self._held(room, connection.organisation) as tap:
             try:
                 with deadline(self._timeout):
                     await self.broker.subscribe(room.channel)
                     page = await self._read_up(room, since, tap)
             except BaseException:
-                if pause is not None:
-                    connection.peer.catch_up()
+                if held is not None:
+                    held.release()
                 raise
             if connection.id not in self.connections:  # gone meanwhile
                 raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
@@ -274,8 +274,8 @@ class Attendance:
             self.presence.entered(room, connection)
         else:
             room.change(place, events, overflow, key)
-        if page is not None and page.seq > room.seq:
-            place.fall_behind(page.seq, by_replay=True).aligned = True
+        if page is not None and (page.epoch != room.epoch or page.seq > room.seq):
+            place.fall_behind(page.seq, epoch=page.epoch, by_replay=True).aligned = True
         return place
 
     @contextlib.contextmanager

@@ -21,7 +21,6 @@ outbox itself stops at ``Outbox.congested``, far below its bounds.
 from __future__ import annotations
 
 from bisect import bisect
-from collections import deque
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.broker.base import Event, HistoryPage
@@ -53,17 +52,25 @@ class Lag:
         "_max_bytes",
         "_max_messages",
         "aligned",
+        "epoch",
+        "held",
         "overtaken",
         "policy",
         "position",
+        "turn",
     )
 
     def __init__(
-        self, policy: Overflow, position: int, *, key: str, max_messages: int, max_bytes: int
+        self, policy: Overflow, epoch: str, position: int, *, key: str, max_messages: int, max_bytes: int
     ) -> None:
         """``position`` is the last event queued; ``key`` names the field of ``data`` to conflate by."""
         self.policy = policy
+        self.epoch = epoch
         self.position = position
+        self.held = False
+        """A join is under way, which will say from where to go on; nothing goes out before."""
+        self.turn = 0
+        """When it was last brought further: of several rooms, the one that has waited longest is next."""
         self.aligned = False
         """Read ahead of what this node has delivered: live again when the node comes by ``position``."""
         self.overtaken: set[int] = set()
@@ -80,10 +87,18 @@ class Lag:
         """What is missing is to be read from history."""
         return self.policy in {"replay", "disconnect"}
 
+    @property
+    def due(self) -> bool:
+        """There is something to be done about it when the socket has drained."""
+        return not (self.aligned or self.held)
+
     def add(self, event: Event) -> Event | None:
         """Take one more event that matched; returns the one that was dropped for it, if any."""
         if self.replays:
             return None
+        if event.epoch != self.epoch:
+            # The new epoch itself tells the client that what it lacks of the old one is gone.
+            self._begin_anew(event.epoch or "")
         key: Any = event.seq
         dropped: Event | None = None
         if self.policy == "conflate":
@@ -95,6 +110,19 @@ class Lag:
         if len(self._kept) > self._max_messages or (self._bytes > self._max_bytes and len(self._kept) > 1):
             dropped = self._drop(next(iter(self._kept)))
         return dropped
+
+    def _begin_anew(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.position = 0
+        self.overtaken.clear()
+        self._kept.clear()
+        self._bytes = 0
+        self._dropped.clear()
+
+    def overtake(self, event: Event) -> None:
+        """A critical event went out at once."""
+        if self.replays and event.seq is not None:
+            self.overtaken.add(event.seq)
 
     def _drop(self, key: Any) -> Event:
         event = self._kept.pop(key)
@@ -115,37 +143,42 @@ class Lag:
             gaps[gap] = (min(first, seq), max(last, seq))
         self._dropped = [seq for ends in gaps.values() for seq in ends]
 
-    def next(self) -> tuple[Lost | None, Event] | None:
-        """The next kept event, and what is missing in front of it; None when nothing is left."""
-        if not self._kept:
+    @property
+    def head(self) -> Event | None:
+        """The next kept event; None when nothing is left."""
+        return next(iter(self._kept.values()), None)
+
+    def gap(self) -> Lost | None:
+        """What is missing in front of the ``head``; it is told once."""
+        head = self.head
+        assert head is not None and head.seq is not None
+        missing = [seq for seq in self._dropped if seq < head.seq]
+        if not missing:
             return None
+        self._dropped = [seq for seq in self._dropped if seq > head.seq]
+        return Lost(min(missing), max(missing), "conflated" if self.policy == "conflate" else "slow")
+
+    def take(self) -> None:
+        """The ``head`` was sent."""
         event = self._kept.pop(next(iter(self._kept)))
         self._bytes -= event.size
         assert event.seq is not None
-        lost = None
-        missing = [seq for seq in self._dropped if seq < event.seq]
-        if missing:
-            self._dropped = [seq for seq in self._dropped if seq > event.seq]
-            lost = Lost(min(missing), max(missing), "conflated" if self.policy == "conflate" else "slow")
         self.position = event.seq
-        return lost, event
 
-    def read(self, page: HistoryPage) -> tuple[Lost | None, deque[Event]]:
-        """What a page of history after ``position`` brings, and what is missing in front of it."""
-        lost = None
-        events = deque(event for event in page.events if event.seq not in self.overtaken)
-        if not page.complete:
-            first = page.events[0].seq if page.events else page.seq + 1
-            assert first is not None
-            if first > self.position + 1:
-                lost = Lost(self.position + 1, first - 1, "history")
-        if page.events:
-            last = page.events[-1].seq
-            assert last is not None
-            self.position = last
-        elif lost is not None:
-            self.position = lost.last
-        return lost, events
+    def read(self, page: HistoryPage) -> Lost | None:
+        """Take note of a page of history after ``position``; returns what is missing in front of it.
+
+        The position is then in front of the page's first event, and goes on with each that is sent.
+        """
+        if page.epoch != self.epoch:
+            self._begin_anew(page.epoch)
+        first = page.events[0].seq if page.events else page.seq + 1
+        assert first is not None
+        if first <= self.position + 1:
+            return None
+        lost = Lost(self.position + 1, first - 1, "history")
+        self.position = lost.last
+        return lost
 
 
 def _hashable(value: Any) -> Any:

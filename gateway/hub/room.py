@@ -58,7 +58,7 @@ class Membership:
             and not connection.excluded_from(event)
         )
 
-    def fall_behind(self, position: int, *, by_replay: bool = False) -> Lag:
+    def fall_behind(self, position: int, *, epoch: str | None = None, by_replay: bool = False) -> Lag:
         """Stop queueing for this member; ``position`` is the last event that was queued.
 
         ``by_replay``: what follows is read from history, whatever the member's policy.
@@ -66,6 +66,7 @@ class Membership:
         outbox = self.connection.outbox
         self.lag = Lag(
             "replay" if by_replay else self.overflow,
+            self.room.epoch if epoch is None else epoch,
             position,
             key=self.key,
             max_messages=outbox.max_messages,
@@ -74,6 +75,17 @@ class Membership:
         if by_replay:
             self.room.regroup(self)
         return self.lag
+
+    def hold(self) -> None:
+        """Send this member nothing more until a join, which is under way, has said from where to go on."""
+        lag = self.lag or self.fall_behind(self.room.seq, by_replay=True)
+        lag.held, lag.aligned = True, False
+
+    def release(self) -> None:
+        """The join came to nothing: go on from where the member was."""
+        if self.lag is not None and self.lag.held:
+            self.lag.held = False
+            self.connection.peer.catch_up()
 
     def caught_up(self) -> None:
         """Nothing is missing: the member is live again."""
@@ -169,6 +181,7 @@ class Room:
     def remove(self, membership: Membership) -> None:
         """Remove a member, if it is one."""
         self._ungroup(membership)
+        membership.lag = None
 
     def regroup(self, membership: Membership) -> None:
         """The member's connection has another filter now; nothing happens if it has left."""
@@ -210,6 +223,7 @@ class Room:
             self.epoch = event.epoch or ""
         frames: dict[Codec, bytes] = {}
         count = 0
+        aligned: list[Membership] | None = None
         for group in self._groups.values():
             if not (group.filter.allows(name) and group.events.allows(name)):
                 continue
@@ -217,30 +231,33 @@ class Room:
             if frame is None:
                 frame = frames[group.codec] = event_frame(event, group.codec)
             if event.critical or group.patient:
-                count += self._fan_out_carefully(group, event, frame)
+                if aligned is None:
+                    aligned = []
+                count += self._fan_out_carefully(group, event, frame, aligned)
             elif event.exclude is None and event.exclude_connection is None:
                 count += group.put(frame)
             else:
                 for outbox, membership in group.members.items():
                     count += not membership.connection.excluded_from(event) and outbox.put(frame)
+        for membership in aligned or ():
+            membership.caught_up()  # which may make and remove groups
         return count
 
-    def _fan_out_carefully(self, group: Group, event: Event, frame: bytes) -> int:
+    def _fan_out_carefully(self, group: Group, event: Event, frame: bytes, aligned: list[Membership]) -> int:
         """For members that may lag, and for critical events, which overtake what is queued."""
         count = 0
-        aligned: list[Membership] = []
         for outbox, membership in group.members.items():
             if membership.connection.excluded_from(event):
                 continue
             lag = membership.lag
             if event.critical:
-                if lag is not None and event.seq is not None:
-                    lag.overtaken.add(event.seq)
+                if lag is not None:
+                    lag.overtake(event)
                 count += outbox.put_urgent(frame)
             elif event.seq is None:
                 # Nothing that could be repaired: typing is dropped while a member lags.
                 count += lag is None and outbox.put(frame)
-            elif lag is not None and lag.aligned:
+            elif lag is not None and lag.aligned and event.epoch == lag.epoch:
                 if event.seq > lag.position:
                     count += outbox.put(frame)
                 if event.seq >= lag.position:
@@ -249,11 +266,12 @@ class Room:
                 dropped = lag.add(event)
                 if dropped is not None:
                     membership.connection.peer.dropped(dropped, lag.policy)
-            elif outbox.congested:
+                if lag.aligned:  # with an order that has ended: look what there is now
+                    lag.aligned = False
+                    membership.connection.peer.catch_up()
+            elif outbox.refuses(len(frame)):
                 membership.fall_behind(event.seq - 1).add(event)
                 membership.connection.peer.catch_up()
             else:
                 count += outbox.put(frame)
-        for membership in aligned:
-            membership.caught_up()
         return count

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from gateway.broker.base import Event, HistoryPage, Since
 from gateway.hub.lag import PAGE, Lag, Lost
 from gateway.hub.room import Membership
@@ -25,11 +27,12 @@ __all__ = ["CatchUp"]
 class CatchUp:
     """The catch-up of one connection."""
 
-    __slots__ = ("_running", "_session")
+    __slots__ = ("_running", "_session", "_turn")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._running = False
+        self._turn = 0
 
     def start(self) -> None:
         """Some room lags: see to it, if that is not being done already."""
@@ -40,37 +43,39 @@ class CatchUp:
     def replay(self, place: Membership, missed: Sequence[Event], page: HistoryPage, since: Since) -> None:
         """Send what was missed before a join; what does not fit now follows as the socket drains."""
         session = self._session
+        position = page.seq
         if not page.complete and since.epoch == page.epoch:
             first = page.events[0].seq if page.events else page.seq + 1
             assert first is not None
             if since.seq < page.seq:
                 self._announce(place, page.epoch, Lost(since.seq + 1, first - 1, "history"))
-        for number, event in enumerate(missed):
-            session.replay(event)
-            if number % PAGE == PAGE - 1:
-                session.outbox.flush()
-                if session.outbox.congested:
-                    assert event.seq is not None
-                    place.fall_behind(event.seq, by_replay=True)
-                    self.start()
-                    return
+        for event in missed:
+            assert event.seq is not None
+            if not session.replay(event):
+                position = event.seq - 1
+                break
+        lag = place.lag
+        if position < page.seq:
+            lag = lag or place.fall_behind(position, epoch=page.epoch, by_replay=True)
+            lag.aligned = False
+        elif lag is None or not lag.held:
+            return
+        lag.position, lag.epoch, lag.held = position, page.epoch, False
+        self.start()
 
     async def _run(self) -> None:
-        connection = self._session.connection
+        session = self._session
+        connection = session.connection
         assert connection is not None
         try:
-            while True:
-                await self._session.outbox.room()
-                lagging = [
-                    place for place in connection.memberships.values() if place.lag and not place.lag.aligned
-                ]
-                if not lagging:
-                    break
-                for place in lagging:
-                    if self._session.outbox.congested:
-                        break
-                    await self._advance(place)
-                self._session.outbox.flush()
+            while not session.wire.closing:
+                await session.outbox.room()
+                lags = [place for place in connection.memberships.values() if place.lag and place.lag.due]
+                if not lags:
+                    return
+                await self._advance(min(lags, key=_turn))
+                session.outbox.flush()
+                await trio.lowlevel.checkpoint()
         finally:
             self._running = False
 
@@ -78,42 +83,47 @@ class CatchUp:
         """Send one room's next events."""
         lag = place.lag
         assert lag is not None
+        self._turn += 1
+        lag.turn = self._turn
         if lag.replays:
             await self._advance_from_history(place, lag)
             return
         for _ in range(PAGE):
-            waiting = lag.next()
-            if waiting is None:
+            event = lag.head
+            if event is None:
                 place.caught_up()
                 return
-            lost, event = waiting
-            self._announce(place, place.room.epoch, lost)
-            self._session.replay(event)
+            self._announce(place, lag.epoch, lag.gap())
+            if not self._session.replay(event):
+                return
+            lag.take()
 
     async def _advance_from_history(self, place: Membership, lag: Lag) -> None:
         session = self._session
         connection = session.connection
-        assert connection is not None and place.room.name is not None
-        epoch = place.room.epoch
+        room = place.room
+        assert connection is not None and room.name is not None
         try:
             page = await session.services.hub.history(
-                connection.org, place.room.name, since=Since(epoch, lag.position), limit=PAGE
+                connection.org, room.name, since=Since(lag.epoch, lag.position), limit=PAGE
             )
         except ProtocolError as error:
             # Without history the client has to come back for it.
             session.close(1013, error.message, retry_after=error.retry_after)
             return
-        if place.lag is not lag:  # joined again, or left, meanwhile
+        if place.lag is not lag or lag.held:  # joined again, or left, meanwhile
             return
-        lost, events = lag.read(page)
-        self._announce(place, page.epoch, lost)
-        for event in events:
-            if place.wants(event):
-                self._session.replay(event)
+        self._announce(place, page.epoch, lag.read(page))
+        for event in page.events:
+            assert event.seq is not None
+            if event.seq not in lag.overtaken and place.wants(event) and not session.replay(event):
+                return
+            lag.overtaken.discard(event.seq)
+            lag.position = event.seq
         # Nothing was awaited since the page was read, so nothing can have come in between.
-        if lag.position == place.room.seq:
+        if lag.epoch == room.epoch and lag.position == room.seq:
             place.caught_up()
-        elif lag.position > place.room.seq:
+        elif not page.more and (lag.epoch != room.epoch or lag.position > room.seq):
             lag.aligned = True
 
     def _announce(self, place: Membership, epoch: str, lost: Lost | None) -> None:
@@ -126,3 +136,8 @@ class CatchUp:
                     data={"from": lost.first, "to": lost.last, "reason": lost.reason},
                 )
             )
+
+
+def _turn(place: Membership) -> int:
+    assert place.lag is not None
+    return place.lag.turn

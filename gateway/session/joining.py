@@ -12,7 +12,7 @@ over: the old one is closed with 4502, and what it had goes to the new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import trio
@@ -20,7 +20,7 @@ import trio
 from gateway.auth.identity import Permission
 from gateway.broker.base import Event, HistoryPage, Since, room_channel
 from gateway.hub.connection import Connection
-from gateway.hub.lag import Lag, Overflow
+from gateway.hub.lag import Overflow
 from gateway.hub.room import Membership
 from gateway.session.checks import check_filter, permit, read
 from protocol.envelope import Envelope
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from gateway.session.session import Session
 
 __all__ = ["SinceData", "join", "leave", "read_since", "remember"]
-
-
-_FAR_AHEAD: Final = 2**64
-"""No sequence number is that large."""
 
 
 class SinceData(msgspec.Struct):
@@ -122,7 +118,6 @@ class _Entered:
         self.page = page
         self.since = since
         self.missed: list[Event] = [event for event in page.events if place.wants(event)]
-        self._held: Lag
 
     def outcome(self, session: Session) -> dict[str, Any]:
         """What the reply says of the recovery and of those present, as far as that was asked for.
@@ -141,27 +136,6 @@ class _Entered:
         """Send what was missed; goes behind the reply."""
         if self.since is not None:
             session.catching_up.replay(self.place, self.missed, self.page, self.since)
-
-    def hold(self) -> None:
-        """Queue nothing live until :meth:`release`: other rooms are still to be entered before the reply."""
-        self._held = self.place.lag or self.place.fall_behind(self.page.seq, by_replay=True)
-        # Ahead of any number: no event makes it live, and no catch-up reads for it.
-        self._held.aligned, self._held.position = True, _FAR_AHEAD
-
-    def release(self, session: Session) -> None:
-        """Send what was missed, and whatever came meanwhile; goes behind the reply."""
-        held = self._held
-        held.aligned, held.position = False, self.page.seq
-        self.replay(session)
-        room = self.place.room
-        if self.place.lag is not held:
-            return  # too much for the socket: what is left follows as it drains
-        if room.seq > held.position or room.epoch != self.page.epoch:
-            session.catching_up.start()
-        elif room.seq < held.position:
-            held.aligned = True
-        else:
-            self.place.caught_up()
 
 
 async def _enter(
@@ -217,7 +191,7 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
             except ProtocolError as error:  # the token of today may permit less
                 outcomes[room] = {"code": int(error.code), "message": error.message}
                 continue
-            entered.hold()
+            entered.place.hold()  # what comes while other rooms are entered comes behind the reply
             entered_rooms.append(entered)
             outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq}
     except BaseException:
@@ -235,7 +209,7 @@ async def _resume(session: Session, connection: Connection, envelope: Envelope, 
         },
     )
     for entered in entered_rooms:
-        entered.release(session)
+        entered.replay(session)
 
 
 async def _reenter(session: Session, connection: Connection, saved: _SavedRoom, since: Since) -> _Entered:

@@ -237,13 +237,17 @@ class Session:
         if hub.tracer is not None and self.connection is not None:
             hub.tracer.dropped(self.connection, event, policy)
 
-    def replay(self, event: Event) -> None:
-        """Send an event later than it was sent to the others."""
+    def replay(self, event: Event) -> bool:
+        """Send an event later than to the others; False when the socket is full, and it was not sent."""
         hub = self.services.hub
+        frame = event_frame(event, self.codec)
+        if self.outbox.refuses(len(frame)):
+            return False
         hub.counters.replayed += 1
-        self.outbox.put(event_frame(event, self.codec))
+        self.outbox.put(frame)
         if hub.tracer is not None and self.connection is not None:
             hub.tracer.replayed(self.connection, event)
+        return True
 
     @property
     def received_messages(self) -> int:

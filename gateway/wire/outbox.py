@@ -125,10 +125,19 @@ class Outbox:
         """The socket is full and enough waits behind it: more would only grow old here."""
         return self.blocked and (len(self.queue) >= _BACKLOG_MESSAGES or self.size >= _BACKLOG_BYTES)
 
+    def refuses(self, size: int) -> bool:
+        """``size`` bytes do not fit, or would only grow old here; sends first what is in their way."""
+        if not self.blocked and (self.size >= _BACKLOG_BYTES or not self._fits(size)):
+            self.flush()
+        return self.blocked and (self.congested or not self._fits(size))
+
+    def _fits(self, size: int) -> bool:
+        return not self.size or (self.waiting < self.max_messages and self.size + size <= self.max_bytes)
+
     async def room(self) -> None:
-        """Wait until the outbox is not congested; only one task may wait."""
+        """Wait until the socket has taken everything; only one task may wait."""
         self.drained = self.drained or Signal()
-        while self.congested:
+        while self.blocked:
             await self.drained.wait()
 
     def put(self, frame: bytes) -> bool:

@@ -7,50 +7,23 @@ import random
 import trio
 from trio.testing import MockClock
 
-from gateway.broker.base import HistoryPage, Since
-from gateway.broker.memory import MemoryBroker
+from gateway.testing.broker import FaultyBroker
 from protocol.errors import ErrorCode as E
 from tests.memory import MemoryGateway, memory_gateway
 from tests.support import DEADLINE, until
 
 
-class SlowBroker(MemoryBroker):
-    """Answers after up to 0.2 virtual seconds; what it answers may be old by then."""
-
-    rng = random.Random(7)
-    stuck = False
-    """Never answers."""
-
-    async def pause(self) -> None:
-        await trio.sleep(self.rng.random() / 10)
-        if self.stuck:
-            await trio.sleep_forever()
-
-    async def subscribe(self, channel: str) -> None:
-        await self.pause()
-        await super().subscribe(channel)
-        await self.pause()
-
-    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
-        await self.pause()
-        page = await super().history(channel, since=since, limit=limit)
-        await self.pause()
-        return page
-
-
-def slow_down(gateway: MemoryGateway) -> SlowBroker:
-    """Give the node a slow broker, before anybody has connected."""
-    slow = SlowBroker(gateway.settings.history)
-    slow.deliver = gateway.broker.deliver
-    gateway.broker = gateway.hub.broker = slow
-    return slow
+def slow_down(gateway: MemoryGateway) -> FaultyBroker:
+    """Let the node's broker answer after up to 0.2 virtual seconds; what it answers may be old by then."""
+    gateway.broker.delay = 0.1
+    return gateway.broker
 
 
 async def test_nothing_falls_between_replay_and_live(clock: MockClock) -> None:
     """Members come and go while somebody publishes: everyone has every number after his first, once."""
-    rounds, seen = 40, 0
+    rounds, seen, rng = 40, 0, random.Random(7)
     async with memory_gateway() as gateway:
-        broker = slow_down(gateway)
+        slow_down(gateway)
 
         async def publisher() -> None:
             while True:
@@ -68,7 +41,7 @@ async def test_nothing_falls_between_replay_and_live(clock: MockClock) -> None:
                     assert reply.t == "reply", reply
                     if position is None:
                         position = (reply.epoch or "", reply.seq or 0)
-                    await trio.sleep(broker.rng.random() / 4)
+                    await trio.sleep(rng.random() / 4)
                     await client.send("leave", id=999_999, room="r")
                     while (message := await client.receive()).id != 999_999:
                         client.events.append(message)
@@ -89,13 +62,14 @@ async def test_nothing_falls_between_replay_and_live(clock: MockClock) -> None:
 
 async def test_a_slow_subscribe_of_one_does_not_harm_another(clock: MockClock) -> None:
     """The last member leaves while the next one is half in; both the room and its channel must live."""
+    rng = random.Random(7)
     async with memory_gateway() as gateway:
         broker = slow_down(gateway)
         async with gateway.connect() as alice, gateway.connect(user="bob") as bob:
             for number in range(30):
                 await alice.ask("join", room="r")
                 await bob.send("join", id=1000 + number, room="r")
-                await trio.sleep(broker.rng.random() / 5)
+                await trio.sleep(rng.random() / 5)
                 await alice.ask("leave", room="r")
                 while (await bob.receive()).id != 1000 + number:
                     pass

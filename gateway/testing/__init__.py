@@ -1,0 +1,1 @@
+"""The test kit: a gateway in memory, on a virtual clock, with faults to inject."""
