@@ -14,7 +14,9 @@ import trio
 
 from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
+from gateway.broker.base import Broker
 from gateway.broker.memory import MemoryBroker
+from gateway.broker.redis.broker import RedisBroker
 from gateway.hub.hub import Hub
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
@@ -48,7 +50,7 @@ class Gateway:
         self._engine = Engine()
         self._flusher = self._engine.flusher
         self.auth = Authenticator(settings.auth)
-        self.broker = MemoryBroker(settings.history)
+        self.broker = _broker(settings)
         self.hub = Hub(
             self.broker,
             self._flusher,
@@ -127,6 +129,12 @@ class Gateway:
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             background.cancel_scope.cancel()
         self.finished.set()
+
+
+def _broker(settings: Settings) -> Broker:
+    if settings.broker == "memory":
+        return MemoryBroker(settings.history)
+    return RedisBroker(settings.broker, settings.redis, settings.history)
 
 
 def _ssl_context(tls: TlsSettings) -> ssl.SSLContext | None:

@@ -23,7 +23,7 @@ from gateway.arguments import Failed, UserError, parse_rooms, parse_seconds
 from gateway.auth.keys import dev_secret_file, with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.configuration import load_settings
-from gateway.diagnosis import examine, refuse_unavailable
+from gateway.diagnosis import examine
 from gateway.settings import Settings, SettingsError
 from protocol.errors import ProtocolError
 
@@ -76,7 +76,10 @@ def serve(
     host: Annotated[str | None, Parameter(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, Parameter(help="Port to listen on (8000); 0 takes a free one.")] = None,
     config: Config = None,
-    broker: Annotated[str | None, Parameter(help="memory, or redis://HOST:PORT.")] = None,
+    broker: Annotated[
+        str | None,
+        Parameter(help="memory, or redis://HOST:PORT and its like."),
+    ] = None,
     database: Annotated[
         str | None, Parameter(help="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
     ] = None,
@@ -100,7 +103,6 @@ def serve(
             "dev": dev,
         },
     )
-    refuse_unavailable(settings)
     settings = with_signing_key(settings)
     logs.configure(settings.log)
     from gateway.app import serve as run  # the other commands start faster without the server

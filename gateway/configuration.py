@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec import structs
 
+from gateway.broker.redis.address import parse_address
 from gateway.settings import Group, Settings, SettingsError, hide_password
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
@@ -175,10 +176,8 @@ _TYPE: Final = re.compile(rf"`?\b({'|'.join(_PLAIN)})\b")
 def _check_together(settings: Settings) -> None:
     """What no setting can say alone."""
     broker, database, tls = settings.broker, settings.database, settings.tls
-    if broker != "memory" and not broker.startswith(("redis://", "rediss://")):
-        raise SettingsError(
-            f"broker {hide_password(broker)!r} is unknown: use memory, redis://… or rediss://…"
-        )
+    if broker != "memory":
+        parse_address(broker)
     if not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/":
         raise SettingsError(
             f"database {hide_password(database)!r} is unknown:"

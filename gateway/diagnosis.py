@@ -18,7 +18,7 @@ from gateway.configuration import SQLITE
 from gateway.settings import Settings, SettingsError, hide_password
 from protocol.errors import ProtocolError
 
-__all__ = ["Finding", "examine", "refuse_unavailable"]
+__all__ = ["Finding", "examine"]
 
 REACH_TIMEOUT: Final = 5.0
 """Seconds to connect to a server."""
@@ -35,15 +35,6 @@ class Finding:
 
 class _Failure(Exception):
     """A part cannot be used; the text says why."""
-
-
-def refuse_unavailable(settings: Settings) -> None:
-    """Raise ``SettingsError`` for a part that this release does not have."""
-    if settings.broker != "memory":
-        raise SettingsError(
-            f"broker {hide_password(settings.broker)}: the Redis broker is not part of this release;"
-            " use --broker memory"
-        )
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -78,10 +69,15 @@ async def _keys(settings: Settings) -> str:
 
 
 async def _broker(settings: Settings) -> str:
-    if settings.broker != "memory":
-        await _reach(settings.broker, 6379)
-    refuse_unavailable(settings)
-    return "memory"
+    if settings.broker == "memory":
+        return "memory"
+    from gateway.broker.redis.connection import LinkLost
+    from gateway.broker.redis.servers import probe
+
+    try:
+        return await probe(settings.broker, settings.redis)
+    except LinkLost as error:
+        raise _Failure(f"{hide_password(settings.broker)} cannot be used: {error}") from None
 
 
 async def _database(settings: Settings) -> str:

@@ -200,6 +200,41 @@ class DrainSettings(Group, frozen=True):
     """Seconds within which the last one is asked; more clients than ``pace`` allows then leave faster."""
 
 
+class RedisSettings(Group, frozen=True):
+    """How a node uses Redis; of no meaning for the memory broker. Times are in seconds."""
+
+    prefix: str = "trireme"
+    """Begins every key; gateways that share a Redis and shall know nothing of each other differ in it."""
+    ca_file: str = ""
+    """PEM file with the authorities that may vouch for a ``rediss`` server; empty: those of the system."""
+    timeout: Seconds = 5.0
+    """No answer for this long means that the connection is broken; a publish without a place fails."""
+    patience: Seconds = 1.0
+    """Away for longer than this, and publishes are refused at once instead of waiting for it."""
+    retry_after: Seconds = 1.0
+    """Hint to clients whose command was refused because Redis is away."""
+    max_backoff: Seconds = 2.0
+    """Longest pause between two attempts to connect."""
+    heartbeat: Seconds = 2.0
+    """A connection on which nothing came for this long is asked whether it lives."""
+    sweep: Seconds = 10.0
+    """Each joined room's position is compared with Redis this often, in case a message was lost unseen."""
+    pending: Count = 20_000
+    """Publishes of this node that wait for their place; further ones are refused with 301."""
+    pending_bytes: Bytes = 64 * 2**20
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 256
+    """Events in one entry of a room's stream."""
+    batch_bytes: Bytes = 256 * 1024
+    inbox_bytes: Bytes = 8 * 2**20
+    """Undelivered events that are held in memory; then nothing more is read until they are delivered."""
+    window: Count = 1024
+    """Message ids that each room remembers to recognise what is published twice."""
+    forget: Seconds = 86400.0
+    """The order of a room that is not used is forgotten after this; its events go after ``history.age``."""
+    linger: Seconds = 5.0
+    """A room without local members stays subscribed for this long."""
+
+
 class RoomHistory(Group, frozen=True, omit_defaults=True):
     """What is kept of the rooms of one pattern; what is absent is as in ``history``."""
 
@@ -268,6 +303,7 @@ class Settings(Group, frozen=True):
     connection: ConnectionSettings = ConnectionSettings()
     drain: DrainSettings = DrainSettings()
     history: HistorySettings = HistorySettings()
+    redis: RedisSettings = RedisSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

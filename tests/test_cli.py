@@ -102,7 +102,7 @@ async def test_an_asymmetric_key_signs(folder: Folder) -> None:
         ("serve --port 70000", "flag --port: expected a whole number <= 65535"),
         ("serve --workers 2", "use --broker redis://"),
         ("serve --broker nats://me:hidden@h", "use memory, redis://"),
-        ("serve --broker redis://me:hidden@h", "the Redis broker is not part of this release"),
+        ("serve --broker redis+sentinel://me:hidden@h", "the name of the service is missing"),
         ("serve --config none.toml", "none.toml does not exist"),
         ("publish --room r --event e", "give --org, or a --token"),
         ("publish --org acme --room r --event e --data {", "--data: is not valid JSON"),
@@ -273,7 +273,10 @@ async def test_check_names_the_part_that_fails(folder: Folder) -> None:
         cases = {
             "configuration": {"GATEWAY_PORT": "x"},
             "keys": {"GATEWAY_AUTH_SECRET": "short"},
-            "broker": {"GATEWAY_BROKER": f"redis://me:hidden@127.0.0.1:{port}"},
+            "broker": {
+                "GATEWAY_BROKER": f"redis://me:hidden@127.0.0.1:{port}",
+                "GATEWAY_REDIS_TIMEOUT": "0.5",
+            },
             "database": {"GATEWAY_DATABASE": "sqlite:///file/gateway.db"},
             "tls": {"GATEWAY_TLS_KEY": "file", "GATEWAY_TLS_CERTIFICATE": "file"},
         }
@@ -287,6 +290,7 @@ async def test_check_names_the_part_that_fails(folder: Folder) -> None:
     result = await folder.run(
         "check",
         GATEWAY_BROKER=f"redis://me:hidden@127.0.0.1:{port}",
+        GATEWAY_REDIS_TIMEOUT="0.5",
         GATEWAY_DATABASE=f"postgresql+psycopg://me:hidden@127.0.0.1:{port}/d",
         GATEWAY_AUTH_ALGORITHM="RS256",
         GATEWAY_AUTH_JWKS_URL=jwks,

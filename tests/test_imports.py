@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
     "gateway.settings": set(),
-    "gateway.configuration": {"gateway.settings"},
+    "gateway.configuration": {"gateway.settings", "gateway.broker.redis.address"},
     "gateway.logs": {"gateway.settings"},
     "gateway.problems": set(),
     "gateway.wire": {"gateway.settings", "gateway.problems"},
@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.testing": EVERYBODY,
     # The command line.
     "gateway.arguments": {"gateway.auth.identity"},
-    "gateway.diagnosis": {"gateway.settings", "gateway.configuration", "gateway.auth"},
+    "gateway.diagnosis": {"gateway.settings", "gateway.configuration", "gateway.auth", "gateway.broker"},
     "gateway.remote": {"gateway.client", "gateway.arguments"},
     "gateway.cli": EVERYBODY,
     "gateway.__main__": EVERYBODY,

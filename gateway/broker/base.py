@@ -20,6 +20,7 @@ __all__ = [
     "HistoryPage",
     "Position",
     "Since",
+    "has_order",
     "organisation_channel",
     "room_channel",
     "user_channel",
@@ -41,6 +42,11 @@ def organisation_channel(org: str) -> str:
 def user_channel(org: str, user: str) -> str:
     """The channel that reaches all connections of one user."""
     return f"{org}\0u\0{user}"
+
+
+def has_order(channel: str) -> bool:
+    """Tell whether events of this channel may have a place; what is sent to a user never has."""
+    return "\0u\0" not in channel
 
 
 class Event:
@@ -163,6 +169,12 @@ class Broker(Protocol):
 
     deliver: Callable[[Event], None]
     """Set by the hub before ``run``: takes each event of a subscribed channel, in order; must not wait."""
+    lost: Callable[[str, int, int], None]
+    """Set likewise: of a subscribed channel, the events of these numbers (both included) will not come."""
+    reset: Callable[[str, str, int], None]
+    """Set likewise: a subscribed channel's order goes on in another epoch, after this number."""
+    settled: Callable[[], None]
+    """Set likewise: called when a run of events and answers is through that no call of ours caused."""
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -71,6 +71,10 @@ class MemoryBroker:
         self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._memory_bytes = 0
         self.deliver: Callable[[Event], None] = lambda event: None
+        # Never called: nothing is lost here, and nothing happens but inside the calls of others.
+        self.lost: Callable[[str, int, int], None] = lambda channel, first, last: None
+        self.reset: Callable[[str, str, int], None] = lambda channel, epoch, seq: None
+        self.settled: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Forget what has become too old, until cancelled."""

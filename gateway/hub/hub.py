@@ -69,6 +69,9 @@ class Hub(Attendance):
         self.statistics = Statistics(self)
         self.tracer = tracer
         broker.deliver = self._deliver
+        broker.lost = self._lost
+        broker.reset = self._reset
+        broker.settled = flusher.flush
 
     def new_mid(self) -> str:
         """A message id that no other message has."""
@@ -251,6 +254,16 @@ class Hub(Attendance):
         if self.tracer is not None and event.exclude_connection is None:
             members = () if room is None else room.members()
             self.tracer.delivered(event.channel.partition("\0")[0], event, members)
+
+    def _lost(self, channel: str, first: int, last: int) -> None:
+        room = self._channels.get(channel)
+        if room is not None:
+            room.lost(first, last)
+
+    def _reset(self, channel: str, epoch: str, seq: int) -> None:
+        room = self._channels.get(channel)
+        if room is not None:
+            room.reset(epoch, seq)
 
     async def history(
         self, org: str, room: str, *, since: Since | None = None, limit: int, reader: str | None = None

@@ -124,6 +124,10 @@ class Lag:
         if self.replays and event.seq is not None:
             self.overtaken.add(event.seq)
 
+    def miss(self, first: int, last: int) -> None:
+        """These never came; they are announced like what was dropped."""
+        self._dropped += (first, last)
+
     def _drop(self, key: Any) -> Event:
         event = self._kept.pop(key)
         self._bytes -= event.size

@@ -16,6 +16,7 @@ from gateway.hub.lag import Lag, Overflow
 from gateway.wire.broadcast import MANY, Broadcast
 from gateway.wire.outbox import Outbox
 from protocol.codec import Codec
+from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT, server_frame
 from protocol.patterns import EventFilter
 
@@ -126,7 +127,11 @@ class Group:
 
 def event_frame(event: Event, codec: Codec) -> bytes:
     """The finished WebSocket frame of an event."""
-    return server_frame(BINARY if codec.binary else TEXT, codec.encode(event.envelope()))
+    return _frame(event.envelope(), codec)
+
+
+def _frame(envelope: Envelope, codec: Codec) -> bytes:
+    return server_frame(BINARY if codec.binary else TEXT, codec.encode(envelope))
 
 
 class Room:
@@ -275,3 +280,38 @@ class Room:
             else:
                 count += outbox.put(frame)
         return count
+
+    def lost(self, first: int, last: int) -> None:
+        """Tell the members that the broker can no longer bring these events; both ends included."""
+        first = max(first, self.seq + 1)
+        for membership in list(self.members()) if first <= last else ():
+            lag = membership.lag
+            if lag is None or (lag.aligned and last > lag.position):
+                start = first if lag is None else max(first, lag.position + 1)
+                data = {"from": start, "to": last, "reason": "broker"}
+                self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
+            elif not lag.aligned and not lag.replays:  # a replay will find out by itself
+                lag.miss(first, last)
+            if lag is not None and lag.aligned and last >= lag.position:
+                membership.caught_up()
+        self.seq = max(self.seq, last)
+
+    def reset(self, epoch: str, seq: int) -> None:
+        """The broker lost data: tell the members that the order goes on after ``seq`` of another epoch."""
+        for membership in list(self.members()):
+            lag = membership.lag
+            if lag is not None and lag.held:
+                continue  # the join that is under way will say where it begins
+            data = {
+                "from": (self.seq if lag is None else lag.position) + 1,
+                "reason": "epoch",
+                "next": {"epoch": epoch, "seq": seq},
+            }
+            if lag is not None:
+                membership.caught_up()
+            self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
+        self.epoch, self.seq = epoch, seq
+
+    def _tell(self, membership: Membership, envelope: Envelope) -> None:
+        connection = membership.connection
+        connection.outbox.put(_frame(envelope, connection.codec))

@@ -1,0 +1,94 @@
+"""Pages of a channel's kept events, read from its stream."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from gateway.broker.base import Event, HistoryPage, Since
+from gateway.broker.bounds import Bounds
+from gateway.broker.redis.connection import NotNow
+from gateway.broker.redis.packets import Keys
+from gateway.broker.redis.repair import Page, read
+from gateway.broker.redis.servers import Shard
+from gateway.settings import RedisSettings
+
+__all__ = ["read_history"]
+
+_PAGE: Final = 64
+"""Packets that are read at once."""
+_TRIES: Final = 5
+
+
+async def read_history(
+    shard: Shard,
+    settings: RedisSettings,
+    history: Bounds,
+    channel: str,
+    keys: Keys,
+    *,
+    since: Since | None,
+    limit: int,
+) -> HistoryPage:
+    """As :meth:`~gateway.broker.base.Broker.history`; raises ``repair.UNREACHABLE``."""
+    for _ in range(_TRIES):
+        page = await _read(shard, settings, history, channel, keys, since, limit)
+        if page is not None:
+            return page
+    raise NotNow("the history is trimmed faster than it can be read")
+
+
+async def _read(
+    shard: Shard,
+    settings: RedisSettings,
+    history: Bounds,
+    channel: str,
+    keys: Keys,
+    since: Since | None,
+    limit: int,
+) -> HistoryPage | None:
+    """One attempt; None when the stream changed too much meanwhile."""
+    kept = history.messages
+
+    async def page_after(epoch: str, seq: int, back: int) -> Page:
+        count = min(_PAGE, limit)
+        return await read(shard, settings, keys, epoch=epoch, seq=seq, back=back, count=count)
+
+    if since is None:
+        page = await page_after("", 0, min(limit, kept))
+    else:
+        page = await page_after(since.epoch, since.seq, kept)
+    place = page.place
+    known = since is not None and since.epoch == place.epoch and since.seq <= place.seq
+    # The stream is trimmed by whole packets, and not at once; what is older than the settings say is gone.
+    floor = max(place.seq - kept, 0)
+    if since is None:
+        after = max(place.seq - min(limit, kept), 0)
+    else:
+        after = max(since.seq, floor) if known else floor
+    oldest = (time.time() - history.age) * 1000
+    events: list[Event] = []
+    seq = after
+    while limit:
+        for packet in page.packets:
+            if events and packet.first > seq + 1:
+                return None
+            for event in packet.events(channel, seq):
+                if events or event.ts >= oldest:
+                    events.append(event)
+            seq = max(seq, packet.last)
+        if not page.packets or seq >= place.seq or len(events) > limit:
+            break
+        page = await page_after(place.epoch, seq, 0)
+        if page.place.epoch != place.epoch:
+            return None
+    for event in events:
+        # After a loss of data, older events keep their numbers in the epoch of today.
+        event.epoch = place.epoch
+    last = max(place.seq, seq)  # more may have come meanwhile
+    if since is None:
+        return HistoryPage(events[-limit:] if limit else [], place.epoch, last, more=False, complete=True)
+    more = len(events) > limit
+    events = events[:limit]
+    first = events[0].seq if events else last + 1
+    return HistoryPage(events, place.epoch, last, more=more, complete=known and first == since.seq + 1)

@@ -1,0 +1,216 @@
+"""Comparing what was delivered with what Redis has, and delivering what is missing.
+
+``ask`` puts channels in line; up to ``_GROUP`` of one shard are compared with one call of the script CHECK.
+What that says decides: nothing new (the channel is live), something missing (it is read from the
+stream, page by page, as fast as it is delivered), or another epoch (the members are told, and what the new
+epoch has is read). When Redis is away, or in transition, the channel stays in line.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import structlog
+import trio
+
+from gateway.broker.redis.channel import Channel, Phase
+from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
+from gateway.broker.redis.packets import Packet, parse
+from gateway.broker.redis.scripts import CHECK, READ
+from gateway.broker.redis.servers import Servers, Shard
+from gateway.broker.redis.turns import Inbox, Wake
+from gateway.settings import RedisSettings
+
+__all__ = ["UNREACHABLE", "Page", "Repairs", "check", "read"]
+
+log = structlog.get_logger(__name__)
+
+UNREACHABLE: Final = (LinkLost, NotNow, MovedError, AskError, Refused)
+"""Why a question may get no answer now."""
+
+_GROUP: Final = 64
+_READERS: Final = 16
+"""Streams that are read at the same time."""
+_PAGE: Final = 32
+"""Packets that are read at once."""
+_PAUSE: Final = 0.1
+_ASKED: Final = 600.0
+"""Seconds for which the order of a room is remembered that was only asked for."""
+
+
+class Place(NamedTuple):
+    """Where a channel stands in Redis."""
+
+    epoch: str
+    base: int
+    """The number after which this epoch began."""
+    seq: int
+    tag: str
+
+
+class Page(NamedTuple):
+    """A run of packets, and where the channel stood when it was read."""
+
+    place: Place
+    packets: list[Packet]
+
+
+async def check(
+    shard: Shard, servers: Servers, settings: RedisSettings, known: Sequence[tuple[Channel, str, int, str]]
+) -> list[Place]:
+    """Compare what is ``known`` of channels (epoch, seq, tag); raises ``UNREACHABLE``."""
+    keys: list[str] = []
+    words: list[bytes | str | int] = [new_epoch(), servers.publish, int(settings.forget * 1000)]
+    for channel, epoch, seq, tag in known:
+        keys += channel.keys
+        words += [epoch, seq if epoch else "", tag]
+    return [_place(row) for row in await shard.commands.run_script(CHECK, keys, words)]
+
+
+async def read(
+    shard: Shard, settings: RedisSettings, keys: Sequence[str], *, epoch: str, seq: int, back: int, count: int
+) -> Page:
+    """At most ``count`` packets after ``seq`` of ``epoch``; when that is not of this order, the last ``back``
+    events of what there is. Raises ``UNREACHABLE``.
+    """
+    row = await shard.commands.run_script(
+        READ, list(keys), [new_epoch(), int(min(settings.forget, _ASKED) * 1000), count, epoch, seq, back]
+    )
+    return Page(_place(row), [parse(packet) for packet in row[4]])
+
+
+def new_epoch() -> str:
+    """A name for an order that begins, if one does."""
+    return secrets.token_urlsafe(6)
+
+
+def _place(row: Any) -> Place:
+    return Place(row[0].decode(), int(row[1]), int(row[2]), row[3].decode())
+
+
+class Repairs:
+    """The channels that are being checked."""
+
+    def __init__(
+        self, servers: Servers, settings: RedisSettings, inbox: Inbox, current: Callable[[Channel], bool]
+    ) -> None:
+        """``current`` tells whether a channel is still followed."""
+        self._servers = servers
+        self._settings = settings
+        self._inbox = inbox
+        self._current = current
+        self._waiting: dict[Channel, None] = {}
+        self._wake = Wake()
+        self._readers = trio.CapacityLimiter(_READERS)
+
+    def ask(self, channel: Channel) -> None:
+        """Have a channel checked; its phase is CHECKED."""
+        self._waiting[channel] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._wake.wait()
+                waiting, self._waiting = self._waiting, {}
+                groups: dict[object, list[Channel]] = {}
+                for channel in waiting:
+                    # A cluster takes only the keys of one slot in one call.
+                    groups.setdefault(channel.slot if self._servers.cluster else None, []).append(channel)
+                for group in groups.values():
+                    for start in range(0, len(group), _GROUP):
+                        nursery.start_soon(self._check, group[start : start + _GROUP])
+
+    async def _check(self, group: list[Channel]) -> None:
+        shard = self._servers.of(group[0].slot)
+        try:
+            if shard is None:
+                raise LinkLost("the cluster is not known")
+            async with self._readers:
+                attempts = [channel.begin_reading() for channel in group]
+                known = [(channel, channel.epoch, channel.seq, channel.tag) for channel in group]
+                places = await check(shard, self._servers, self._settings, known)
+        except UNREACHABLE as error:
+            await self._later(group, error)
+            return
+        async with trio.open_nursery() as nursery:
+            for channel, place, attempt in zip(group, places, attempts, strict=True):
+                if not self._is_on(channel, attempt):
+                    continue
+                if self._compare(channel, place):
+                    self._settle(channel)
+                else:
+                    nursery.start_soon(self._catch_up, shard, channel, attempt)
+
+    def _is_on(self, channel: Channel, attempt: int) -> bool:
+        """Nothing has made this check pointless."""
+        return channel.attempt == attempt and channel.phase is Phase.CHECKED and self._current(channel)
+
+    def _settle(self, channel: Channel) -> None:
+        if not channel.settle():
+            self.ask(channel)
+
+    async def _later(self, group: list[Channel], error: Exception) -> None:
+        if isinstance(error, Refused):
+            log.error("the broker refuses to compare rooms", reason=str(error))
+        self._servers.moved()
+        await trio.sleep(_PAUSE)
+        for channel in group:
+            if self._current(channel) and channel.phase is Phase.CHECKED:
+                self.ask(channel)
+
+    def _compare(self, channel: Channel, place: Place) -> bool:
+        """Take note of where the channel stands in Redis; False when there is something to be read."""
+        if not channel.epoch:
+            channel.begin_at(place.epoch, place.seq, place.tag)
+        elif place.epoch != channel.epoch:
+            log.warning("the broker lost data", channel=channel.keys.stream, epoch=place.epoch)
+            channel.restart(place.epoch, place.base)
+        return channel.seq >= place.seq
+
+    async def _catch_up(self, shard: Shard, channel: Channel, attempt: int) -> None:
+        """Read from the stream up to its end."""
+        while True:
+            await self._inbox.room()
+            if not self._is_on(channel, attempt):
+                return
+            try:
+                async with self._readers:
+                    attempt = channel.begin_reading()
+                    page = await read(
+                        shard,
+                        self._settings,
+                        channel.keys,
+                        epoch=channel.epoch,
+                        seq=channel.seq,
+                        back=0,
+                        count=_PAGE,
+                    )
+            except UNREACHABLE as error:
+                await self._later([channel], error)
+                return
+            if not self._is_on(channel, attempt):
+                return
+            if page.place.epoch != channel.epoch or not _append(channel, page):
+                self.ask(channel)
+                return
+            if channel.seq >= page.place.seq:
+                self._settle(channel)
+                return
+
+
+def _append(channel: Channel, page: Page) -> bool:
+    """Deliver what was read; False when it is not the continuation of what was delivered."""
+    for packet in page.packets:
+        if packet.first > channel.seq + 1:
+            channel.skip(packet.first - 1, packet.prev)
+        if packet.first == channel.seq + 1 and packet.prev != channel.tag:
+            return False
+        if packet.last > channel.seq:
+            channel.take(packet)
+    if not page.packets and channel.seq < page.place.seq:
+        channel.skip(page.place.seq, page.place.tag)
+    return True

@@ -1,0 +1,332 @@
+"""Giving events their places: many publishes, few commands, each event exactly once.
+
+A channel has at most one batch on its way to Redis. Whatever is submitted meanwhile becomes its next one, so
+batches are as small as the latency allows and as large as the load demands, without a timer. All
+channels that have something go together in one call of the script PUBLISH (in a cluster: one call each).
+
+A batch has a number, and Redis remembers each writer's last one of a channel with its answer. When the
+connection is lost on the way, the batch is sent again, the very same: it is either carried out now or
+answered with what it got the first time. When its time is over it is given up with TIMEOUT, since
+nobody can know; what was never sent is refused with BROKER_UNAVAILABLE, since that is certain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+from gateway.broker.base import Done, Event, Position
+from gateway.broker.bounds import HistoryBounds
+from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
+from gateway.broker.redis.lanes import Item, Lane
+from gateway.broker.redis.packets import cast, encode
+from gateway.broker.redis.repair import new_epoch
+from gateway.broker.redis.scripts import CAST, PUBLISH
+from gateway.broker.redis.servers import Servers, Shard
+from gateway.broker.redis.turns import Turns, Wake
+from gateway.settings import RedisSettings
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = ["Writer"]
+
+log = structlog.get_logger(__name__)
+
+_CALL: Final = 64
+"""Channels in one call."""
+_CALL_BYTES: Final = 2**20
+_FLYING: Final = 4
+"""Calls on their way; a cluster, where each has one channel, takes more."""
+_FLYING_CLUSTER: Final = 128
+_TICK: Final = 0.1
+_PAUSE: Final = 0.05
+_IDLE: Final = 10_000
+"""Lanes kept without work, for the names of their keys."""
+_TAIL: Final = 256
+"""Events that every stream keeps at least, whatever the history: followers repair holes from it."""
+
+
+class Writer:
+    """All publishes of this node."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        settings: RedisSettings,
+        history: HistoryBounds,
+        settled: Callable[[], None],
+    ) -> None:
+        self.name = secrets.token_hex(4)
+        """Of this process; no other writer ever has it."""
+        self._servers = servers
+        self._settings = settings
+        self._settled = settled
+        self._flights = _FLYING_CLUSTER if servers.cluster else _FLYING
+        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._busy: set[Lane] = set()
+        self._stalled: set[Lane] = set()
+        self._ready: Turns[Lane] = Turns()
+        self._numbers = itertools.count(1)
+        self._flying = 0
+        self._count = 0
+        self._bytes = 0
+        self._wake = Wake()
+        self._bounds = history
+
+    def __len__(self) -> int:
+        return self._count
+
+    def submit(self, event: Event, done: Done) -> None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        lane = self._lanes.get(event.channel) or self._open(event.channel)
+        shard = self._servers.of(lane.slot)
+        settings = self._settings
+        reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience)
+        if reason is not None:
+            done(self._unavailable(reason))
+            return
+        if self._count >= settings.pending or self._bytes >= settings.pending_bytes:
+            done(
+                ProtocolError(
+                    ErrorCode.OVERLOADED,
+                    "too many events wait for the broker",
+                    retry_after=settings.retry_after,
+                )
+            )
+            return
+        item = Item(event.mid, encode(event), done, trio.current_time())
+        lane.waiting.append((event.ordered, item))
+        self._count += 1
+        self._bytes += len(item.payload)
+        self._busy.add(lane)
+        self._enqueue(lane)
+
+    def _open(self, channel: str) -> Lane:
+        settings = self._settings
+        kept = self._bounds.of(channel)
+        bounds = (
+            max(kept.messages, _TAIL),
+            max(kept.bytes, settings.batch_bytes),
+            int(kept.age * 1000),
+            max(kept.messages, settings.window),
+        )
+        lane = self._lanes[channel] = Lane(channel, settings.prefix, bounds)
+        while len(self._lanes) > _IDLE:
+            name, oldest = next(iter(self._lanes.items()))
+            if oldest in self._busy:
+                self._lanes.move_to_end(name)
+                break
+            del self._lanes[name]
+        return lane
+
+    def _enqueue(self, lane: Lane) -> None:
+        if not (lane.queued or lane.flying) and lane not in self._stalled:
+            lane.queued = True
+            self._ready.add(lane.org, lane)
+            self._wake.set()
+
+    def retry(self) -> None:
+        """A connection is there again: what did not get through may go once more."""
+        stalled, self._stalled = self._stalled, set()
+        for lane in stalled:
+            self._enqueue(lane)
+
+    async def flushed(self) -> None:
+        """Wait until nothing is pending."""
+        while self._count:  # noqa: ASYNC110 - only at shutdown: not worth an event in every answer
+            await trio.sleep(_TICK / 4)
+
+    # --- sending --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expire)
+            while True:
+                await self._wake.wait()
+                while self._ready and self._flying < self._flights:
+                    shard, lanes = self._load()
+                    if shard is None:
+                        continue
+                    self._flying += 1
+                    nursery.start_soon(self._carry, shard, lanes)
+
+    def _load(self) -> tuple[Shard | None, list[Lane]]:
+        """The lanes of the next call; they are flying from now on. No shard: they cannot be sent now."""
+        lanes: list[Lane] = []
+        size = 0
+        settings = self._settings
+        while self._ready and len(lanes) < _CALL and size < _CALL_BYTES:
+            ordered = self._ready.first()[1]
+            batch = ordered.load(next(self._numbers), settings.batch, settings.batch_bytes)
+            if lanes and (self._servers.cluster or batch.ordered != lanes[0].batch.ordered):  # type: ignore[union-attr]
+                break
+            lane = self._ready.take()
+            self._ready.turn()
+            lane.queued = False
+            lane.flying = True
+            lanes.append(lane)
+            size += sum(len(item.payload) for item in batch.items)
+        shard = self._servers.of(lanes[0].slot)
+        if shard is None or not shard.commands.usable:
+            self._stall(lanes)
+            return None, lanes
+        return shard, lanes
+
+    def _stall(self, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            lane.flying = False
+            if lane in self._busy:
+                self._stalled.add(lane)
+
+    async def _carry(self, shard: Shard, lanes: list[Lane]) -> None:
+        try:
+            answers = await self._call(shard, lanes, asking=False)
+        except AskError as asked:
+            await self._carry_over(asked, lanes)
+        except Exception as error:
+            await self._failed(lanes, error)
+        else:
+            self._placed(lanes, answers)
+        finally:
+            self._flying -= 1
+            self._wake.set()
+        self._settled()
+
+    async def _carry_over(self, asked: AskError, lanes: list[Lane]) -> None:
+        """The slot is on its way to another server, and this key is there already."""
+        shard = self._servers.at(asked.host, asked.port)
+        try:
+            if shard is None:
+                raise NotNow("the server is not known yet")
+            self._placed(lanes, await self._call(shard, lanes, asking=True))
+        except Exception as error:
+            await self._failed(lanes, error)
+
+    async def _call(self, shard: Shard, lanes: list[Lane], *, asking: bool) -> list[Any]:
+        keys: list[str] = []
+        batches = [lane.batch for lane in lanes if lane.batch is not None]
+        if not batches[0].ordered:
+            words: list[bytes | str | int] = [self._servers.publish]
+            for lane, batch in zip(lanes, batches, strict=True):
+                keys.append(lane.keys.stream)
+                words.append(cast([item.payload for item in batch.items]))
+            await shard.commands.run_script(CAST, keys, words, asking=asking)
+            return []
+        words = [self.name, new_epoch(), self._servers.publish, int(self._settings.forget * 1000)]
+        for lane, batch in zip(lanes, batches, strict=True):
+            batch.sent = True
+            keys += lane.keys
+            words += [*lane.bounds, batch.number, len(batch.items)]
+            for item in batch.items:
+                words += [item.mid, item.payload]
+        answers: list[Any] = await shard.commands.run_script(PUBLISH, keys, words, asking=asking)
+        return answers
+
+    async def _failed(self, lanes: list[Lane], error: Exception) -> None:
+        if isinstance(error, Refused):
+            log.error("the broker refuses what is published", reason=str(error))
+            for lane in lanes:
+                lane.flying = False
+                self._give_up(lane, self._unavailable(str(error)))
+            return
+        if not isinstance(error, LinkLost | NotNow | MovedError | AskError):
+            raise error
+        self._servers.moved()
+        if not isinstance(error, LinkLost):
+            await trio.sleep(_PAUSE)
+        self._stall(lanes)
+        if any(shard.commands.usable for shard in self._servers.shards):
+            self.retry()
+
+    def _placed(self, lanes: list[Lane], answers: list[bytes]) -> None:
+        for number, lane in enumerate(lanes):
+            batch, lane.batch = lane.batch, None
+            lane.flying = False
+            if batch is None:  # its time was over meanwhile
+                self._rest(lane)
+                continue
+            if batch.ordered:
+                epoch, _, places = answers[number].decode().partition(" ")
+                if places.startswith("="):
+                    seqs = [int(place) for place in places[1:].split(",")]
+                else:
+                    seqs = list(range(int(places), int(places) + len(batch.items)))
+            else:
+                epoch, seqs = "", [0] * len(batch.items)
+            for item, seq in zip(batch.items, seqs, strict=True):
+                self._close(item, Position(seq, epoch, item.mid))
+            self._rest(lane)
+
+    def _close(self, item: Item, result: Position | ProtocolError) -> None:
+        self._count -= 1
+        self._bytes -= len(item.payload)
+        item.done(result)
+
+    def _rest(self, lane: Lane) -> None:
+        if lane.batch is not None or lane.waiting:
+            self._enqueue(lane)
+        else:
+            self._busy.discard(lane)
+            self._stalled.discard(lane)
+
+    # --- giving up ------------------------------------------------------------------------------
+
+    def _unavailable(self, reason: str) -> ProtocolError:
+        return ProtocolError(
+            ErrorCode.BROKER_UNAVAILABLE,
+            f"the broker cannot be reached: {reason}",
+            retry_after=self._settings.retry_after,
+        )
+
+    def _give_up(self, lane: Lane, error: ProtocolError) -> None:
+        """Refuse the lane's batch."""
+        batch, lane.batch = lane.batch, None
+        for item in () if batch is None else batch.items:
+            self._close(item, error)
+        self._rest(lane)
+
+    async def _expire(self) -> None:
+        """Refuse what has waited too long."""
+        settings = self._settings
+        while True:
+            await trio.sleep(_TICK)
+            now = trio.current_time()
+            for lane in list(self._busy):
+                self._expire_lane(lane, now - settings.timeout, now - settings.patience)
+            self._settled()
+
+    def _expire_lane(self, lane: Lane, oldest: float, oldest_unsent: float) -> None:
+        shard = self._servers.of(lane.slot)
+        away = self._servers.reason if shard is None else shard.commands.silent(0)
+        batch = lane.batch
+        if batch is not None and not lane.flying:
+            if batch.sent and batch.items[0].at < oldest:
+                self._give_up(
+                    lane,
+                    ProtocolError(
+                        ErrorCode.TIMEOUT,
+                        "the broker did not answer in time; it may have been published all the same",
+                        retry_after=self._settings.retry_after,
+                    ),
+                )
+            elif not batch.sent and batch.items[0].at < (oldest_unsent if away else oldest):
+                self._give_up(lane, self._late(away))
+        while lane.waiting and lane.waiting[0][1].at < (oldest_unsent if away else oldest):
+            self._close(lane.waiting.popleft()[1], self._late(away))
+        if not lane.flying:
+            self._rest(lane)
+
+    def _late(self, away: str | None) -> ProtocolError:
+        if away is not None:
+            return self._unavailable(away)
+        return ProtocolError(
+            ErrorCode.OVERLOADED,
+            "the broker is too slow for what is published",
+            retry_after=self._settings.retry_after,
+        )

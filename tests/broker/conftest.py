@@ -1,0 +1,19 @@
+"""A Redis server that the tests of a run share; each test has keys of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that no test may stop."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    trio.run(server.start)
+    yield server
+    server.stop()
