@@ -63,7 +63,7 @@ class Guard:
 
     def _wait(self, seconds: float, message: str) -> None:
         if seconds:
-            raise ProtocolError(ErrorCode.RATE_LIMITED, message, retry_after=round(seconds, 3))
+            raise ProtocolError(ErrorCode.RATE_LIMITED, message, retry_after=max(round(seconds, 3), 0.001))
 
     def _bound(self, count: int, bound: int, whose: str) -> None:
         if bound and count >= bound:

@@ -301,7 +301,8 @@ class Session:
         if wait:
             if limiter.abusive:
                 self.close(CloseCode.ABUSE, "far too many commands")
-            raise ProtocolError(ErrorCode.RATE_LIMITED, "too many commands", retry_after=round(wait, 3))
+            retry_after = max(round(wait, 3), 0.001)  # 0 would mean now
+            raise ProtocolError(ErrorCode.RATE_LIMITED, "too many commands", retry_after=retry_after)
 
     async def _awaited(self, work: Awaitable[None], envelope: Envelope) -> None:
         try:

@@ -66,15 +66,16 @@ def judge(data: bytes, limit: int) -> Verdict:
             if opcode != CONTINUATION:
                 opcode_begun, size_begun = opcode, 0
                 utf8.reset()
+            verdict.oversize = size_begun + size > limit
             if opcode_begun == TEXT:
                 try:
                     utf8.decode(payload, final=bool(fin) and whole)
                 except UnicodeDecodeError:
                     verdict.wrong = 1007
                     return verdict
-            verdict.oversize = size_begun + size > limit
             size_begun += len(payload)
-            if size_begun > limit:
+            # A frame that is small enough may be waited for.
+            if size_begun > limit and (whole or start == 10):
                 verdict.wrong = 1009
                 return verdict
             if not whole:
