@@ -71,7 +71,8 @@ class Reception:
             unread=unread,
         )
         session = Session(self._services, wire, codec, client)
-        wire.outbox.put(accept_response(request, codec.subprotocol if request.subprotocols else None))
+        # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
+        wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()
         return self._serve(session, identity)
 

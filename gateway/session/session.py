@@ -170,7 +170,7 @@ class Session:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
-        self.send(Envelope("connected", id=id, ts=_now(), data=greeting))
+        self.outbox.put_urgent(self._frame(Envelope("connected", id=id, ts=_now(), data=greeting)))
         if settings.connection.inactivity:
             self._last_command = trio.current_time()
             self._inactive = self._last_command + settings.connection.inactivity
@@ -263,7 +263,10 @@ class Session:
 
     def send(self, envelope: Envelope) -> None:
         """Queue one message to this client."""
-        self.outbox.put(server_frame(self._opcode, self.codec.encode(envelope)))
+        self.outbox.put(self._frame(envelope))
+
+    def _frame(self, envelope: Envelope) -> bytes:
+        return server_frame(self._opcode, self.codec.encode(envelope))
 
     def on_message(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         """Handle one message; see ``wire.connection.Handler``."""

@@ -324,15 +324,12 @@ class WireConnection:
                     self._sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     return
-            if self._sock is not None or not self._parted:
+            if isinstance(self._stream, trio.SSLStream):
+                await _part_tls(self._stream)
+            elif self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
                     pass
-            if isinstance(self._stream, trio.SSLStream):
-                with contextlib.suppress(trio.BrokenResourceError):
-                    # Unwrapped, the TLS stream counts as closed, and its socket is ours to close.
-                    transport, _ = await self._stream.unwrap()
-                    await transport.aclose()
 
     async def _heartbeat(self) -> None:
         """Ping, find dead peers, and keep the handler's deadline and that of the closing handshake."""
@@ -495,3 +492,16 @@ class WireConnection:
     def _disarm(self) -> None:
         if self._pump is not None and self._sock is not None:
             self._pump.disarm(self._sock, self)
+
+
+async def _part_tls(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    """As for a plain socket: say that nothing more comes, and let the peer close."""
+    transport = stream.transport_stream
+    with contextlib.suppress(trio.BrokenResourceError):
+        try:
+            await stream.unwrap()  # sends close_notify and awaits the peer's, but not if messages come before
+        except trio.BrokenResourceError:
+            await transport.send_eof()
+            while await transport.receive_some(_CHUNK):
+                pass
+    await transport.aclose()  # unwrapped, the TLS stream counts as closed

@@ -12,8 +12,9 @@ Traps of trio-websocket 0.12 and wsproto 1.3 that end here: after a protocol err
 closed without a Close frame (we send it, with the code); its ``aclose`` has no deadline
 (never called); a full message queue stops control frames (messages are handled as they
 come); the fragments of a message are kept one by one, and empty ones count for nothing, so
-they could grow without end (they are joined); ten thousand tiny frames in one chunk
-hold the loop for 200 ms (the chunk is then given in smaller slices).
+they could grow without end (they are joined, in a list of the library's own that
+``tests/wire/test_handover.py`` watches); ten thousand tiny frames in one chunk hold the loop for 200 ms (the
+chunk is then given in smaller slices); Close codes registered later are errors to it (``closewatch.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
+from gateway.wire.closewatch import CloseWatch
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PONG
 
@@ -61,6 +63,9 @@ class _LaneStream(trio.abc.Stream):
         self.handling = trio.Lock()
         """Held while a message is handled."""
         self.ended = False
+        self._watch = CloseWatch()
+        self._closed: int | None = None
+        """The code of the peer's Close, which is next."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if not self._requested:
@@ -77,14 +82,28 @@ class _LaneStream(trio.abc.Stream):
             parts: list[Any] = self.websocket._message_parts
             if len(parts) > _MAX_PARTS:
                 parts[:] = [parts[0][:0].join(parts)]
+        if self._closed is not None:
+            return await self._hear_close(self._closed)
         if self._unread:
             await trio.lowlevel.checkpoint()
         else:
             self._unread = await self._wire.receive()
             self.ended = not self._unread
         unread, self._unread = self._unread[: self._slice], self._unread[self._slice :]
+        found = self._watch.find(unread)
+        if found is not None:
+            start, self._closed = found
+            unread = unread[:start]
+            if not unread:
+                return await self._hear_close(self._closed)
         self._since = time.perf_counter()
         return unread
+
+    async def _hear_close(self, code: int) -> bytes:
+        async with self.handling:  # what was asked before the Close is answered before it
+            self._wire.peer_closed(code)
+        self._wire.outbox.flush()
+        return b""
 
     def gave_way(self) -> None:
         """Other tasks had their turn since the last slice."""
@@ -100,17 +119,16 @@ class _LaneStream(trio.abc.Stream):
         if frame[0] & 15 == PONG:
             self._wire.outbox.put_urgent(frame)
         elif frame[0] & 15 == CLOSE:
-            async with self.handling:  # what was asked before the Close is answered before it
-                self._close(frame)
+            async with self.handling:  # what was asked before the error is answered before it
+                self._fail(int.from_bytes(frame[2:4], "big"))
         self._wire.outbox.flush()
 
-    def _close(self, frame: bytes) -> None:
-        code = int.from_bytes(frame[2:4], "big") if len(frame) >= 4 else 1005
+    def _fail(self, code: int) -> None:
+        """The library closes of its own accord, for what the peer did."""
         if code == CloseCode.TOO_LARGE:
-            # Of the library's own accord: there was no Close from the peer (or one that says the same).
             self._wire.refuse_size()
         else:
-            self._wire.peer_closed(code)
+            self._wire.close(code)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -84,11 +84,11 @@ class Pump:
         return len(self._readers)
 
     def arm(self, sock: socket.socket, reader: Reader) -> None:
-        """Call ``reader.on_readable`` whenever ``sock`` can be read or has ended."""
+        """Call ``reader.on_readable`` whenever ``sock`` can be read or has ended. Raises OSError."""
         fd = sock.fileno()
+        self._epoll.register(fd, select.EPOLLIN)  # first, because it may fail
         self._readers[fd] = reader
         reader.armed = True
-        self._epoll.register(fd, select.EPOLLIN)
 
     def disarm(self, sock: socket.socket, reader: Reader) -> None:
         """Stop watching ``sock``; nothing happens if it is not watched."""
