@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import selectors
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import jwt
 
 from bench import build
 from bench.dialect import Dialect
-from bench.machine import LOAD_CORE, BenchError, pinned
+from bench.helper import Helper
 
 TOKEN_LIFETIME = 3600
 
@@ -39,6 +34,8 @@ class Plan:
     ordered: bool = True
     org: str = "bench"
     """The organisation of all of them, for a subject that has such."""
+    publisher_port: int | None = None
+    """Where the publishers connect; None for where the receivers do."""
 
     def text(self, port: int, tokens: Path) -> str:
         """The plan as the load generator reads it."""
@@ -48,6 +45,8 @@ class Plan:
             f"receivers {self.count}", f"deaf {self.deaf}", f"publishers {self.publishers}",
             f"ordered {int(self.ordered)}",
         ]  # fmt: skip
+        if self.publisher_port is not None:
+            lines.append(f"publisher_port {self.publisher_port}")
         lines += [dialect.section("receiver") for dialect in self.receivers]
         lines.append(self.publisher.section("publisher"))
         return "\n".join(lines) + "\n"
@@ -67,75 +66,28 @@ def write_tokens(path: Path, count: int, secret: str, org: str) -> None:
             file.write(jwt.encode(claims, secret, algorithm="HS256") + "\n")
 
 
-class Load:
-    """A running load generator on its own core. Leaving the context ends it.
+class Load(Helper):
+    """A running load generator on its own core.
 
     One ``in_background`` gives way at once to another on the same core: what is measured there does
     not wait for it.
     """
+
+    name = "the load generator"
 
     def __init__(
         self, plan: Plan, port: int, folder: Path, secret: str, *, in_background: bool = False
     ) -> None:
         tokens = folder / f"tokens-{plan.org}"
         write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret, plan.org)
-        self._plan = folder / f"plan-{plan.org}"
-        self._plan.write_text(plan.text(port, tokens))
+        path = folder / f"plan-{plan.org}"
+        path.write_text(plan.text(port, tokens))
+        super().__init__((str(build.load_generator()), str(path)))
         self._in_background = in_background
 
     def __enter__(self) -> Load:
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-        with pinned(LOAD_CORE):
-            self._process = subprocess.Popen(
-                [str(build.load_generator()), str(self._plan)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+        super().__enter__()
         if self._in_background:
             os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended by itself; the error that says why has been raised
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(5)
-        self._process.stdout.close()
-
-    def command(self, text: str, timeout: float) -> dict[str, Any]:
-        """Run one command; raise BenchError when it reports a fault or takes longer than ``timeout`` (s)."""
-        self.start(text)
-        return self.finish(text, timeout)
-
-    def start(self, text: str) -> None:
-        """Begin a command; :meth:`finish` is to follow, and no other command before it."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(f"{text}\n".encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it said before it ended is read by finish()
-
-    def finish(self, text: str, timeout: float) -> dict[str, Any]:
-        """Return the answer to what was started; raises as :meth:`command`."""
-        answer: dict[str, Any] = json.loads(self._line(text, timeout))
-        if "error" in answer:
-            raise BenchError(answer["error"])
-        return answer
-
-    def _line(self, text: str, timeout: float) -> bytes:
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout):
-                raise BenchError(f"the load generator did not finish {text!r} within {timeout:.0f} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError(f"the load generator ended during {text!r}")
-        return line

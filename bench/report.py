@@ -17,7 +17,7 @@ from bench.question import Metric
 NOISY = 0.2
 """More than this share of a core used by others is worth a warning."""
 SATURATED = 0.95
-"""Above this share of its core the load generator may be what was measured."""
+"""Above this share of its core the load (and what runs beside it) may be what was measured."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def warnings(findings: Findings) -> list[str]:
         found.append(f"not a quiet machine: other processes used up to {100 * max(others):.0f} % of a core")
     loads = [v["load"] for round_ in findings.rounds for v in round_.values() if "load" in v]
     if loads and max(loads) > SATURATED:
-        found.append(f"the load generator used up to {100 * max(loads):.0f} % of its core")
+        found.append(f"the core of the load was used up to {100 * max(loads):.0f} %")
     return found
 
 

@@ -36,18 +36,25 @@ class Server:
     """
 
     def __init__(
-        self, command: Command, port: int, folder: Path, *, start_timeout: float = START_TIMEOUT
+        self,
+        command: Command,
+        port: int,
+        folder: Path,
+        *,
+        core: int = SERVER_CORE,
+        start_timeout: float = START_TIMEOUT,
     ) -> None:
         self._command = command
-        self._port = port
+        self.port = port
         self._folder = folder
+        self._core = core
         self._start_timeout = start_timeout
         self._log = folder / "server.log"
 
     def __enter__(self) -> Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
         environment = {**inherited, **self._command.environment}
-        with self._log.open("wb") as log, pinned(SERVER_CORE):
+        with self._log.open("wb") as log, pinned(self._core):
             self._process = subprocess.Popen(
                 self._command.arguments,
                 env=environment,
@@ -74,7 +81,7 @@ class Server:
             if self._process.poll() is not None:
                 raise BenchError(f"the server ended with status {self._process.returncode}:\n{self.output()}")
             try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError:
                 time.sleep(0.02)

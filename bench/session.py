@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ class Outcome:
     rss: int
     """The server's memory at the end, in bytes."""
     others_cpu: float
-    """CPU seconds that neither server nor load used on their cores: what disturbed the measurement."""
+    """CPU seconds that none of these used on their cores: what disturbed the measurement."""
+    beside_cpu: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of the processes beside, by their name."""
 
     @property
     def seconds(self) -> float:
@@ -42,8 +44,12 @@ class Outcome:
         return float(self.load[what]) / self.seconds
 
     def shares(self) -> dict[str, float]:
-        """How busy server, load and everybody else were, as shares of one core."""
-        used = {"server": self.server_cpu, "load": self.load["cpu"], "others": self.others_cpu}
+        """How busy server, load and everybody else were, as shares of one core.
+
+        ``load`` is all that works on the core of the load: the load generator, and the processes beside.
+        """
+        load = self.load["cpu"] + sum(self.beside_cpu.values())
+        used = {"server": self.server_cpu, "load": load, "others": self.others_cpu, **self.beside_cpu}
         return {who: cpu / self.seconds for who, cpu in used.items()}
 
 
@@ -51,20 +57,39 @@ class Session:
     """Runs commands of the load generator against a running server.
 
     ``neighbour``: a second load on the same server and core, which gives way to the first.
+    ``beside``: processes on the load's core that have a part in it and are not what is measured: name → pid.
     """
 
-    def __init__(self, server: Server, load: Load, neighbour: Load | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        load: Load,
+        neighbour: Load | None = None,
+        beside: Mapping[str, int] | None = None,
+    ) -> None:
         self.server = server
         self.neighbour = neighbour
+        self.beside = beside or {}
         self._load = load
 
     def run(self, command: str, *, timeout: float = SLACK) -> Outcome:
         """Run one command; raise BenchError at any fault of the server or the load."""
+        measured = self.measuring()
+        return measured(self._load.command(command, timeout))
+
+    def measuring(self) -> Callable[[Mapping[str, Any]], Outcome]:
+        """Begin now; what it returns makes, of the load's answer, what has been found since."""
         before, busy = self.server.usage(), machine.busy()
-        answer = self._load.command(command, timeout)
-        after, busy = self.server.usage(), machine.busy() - busy
-        cpu = after.cpu - before.cpu
-        return Outcome(answer, cpu, after.rss, max(0.0, busy - cpu - answer["cpu"]))
+        beside = {name: machine.usage(pid).cpu for name, pid in self.beside.items()}
+
+        def measured(answer: Mapping[str, Any]) -> Outcome:
+            after = self.server.usage()
+            cpu = after.cpu - before.cpu
+            used = {name: machine.usage(self.beside[name]).cpu - already for name, already in beside.items()}
+            others = machine.busy() - busy - cpu - answer["cpu"] - sum(used.values())
+            return Outcome(answer, cpu, after.rss, max(0.0, others), used)
+
+        return measured
 
     def connect(
         self, *, receivers: int = 0, publishers: int = 0, deaf: int = 0, at_once: int = 64
@@ -86,6 +111,13 @@ class Session:
     def echo(self, in_flight: int, seconds: float) -> Outcome:
         """Let every publisher keep so many commands in flight, each until it is answered."""
         return self.run(f"echo window={in_flight} seconds={seconds}", timeout=seconds + SLACK)
+
+    def arrive(self, messages: int, publish: Callable[[int], object]) -> Outcome:
+        """Have ``publish`` publish so many messages, from the number that it gets, until all have them."""
+        measured = self.measuring()
+        first = self._load.command(f"expect messages={messages}", SLACK)["first"]
+        publish(int(first))
+        return measured(self._load.command(f"arrive timeout={SLACK:g}", 2 * SLACK))
 
     def idle(self, seconds: float) -> Outcome:
         """Send nothing but the answers to pings."""

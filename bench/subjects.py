@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from bench import build
+from bench import build, redis
 from bench.dialect import (
     CBOR_DATA,
     CBOR_MARK,
@@ -68,7 +69,8 @@ def _gateway(setting: Setting) -> Command:
     program = str(Path(sys.executable).parent / "gateway")
     arguments = (
         program, "serve", "--host", "127.0.0.1", "--port", str(setting.port), "--config", str(configuration),
-        "--broker", "memory", "--database", f"sqlite:///{setting.folder / 'gateway.db'}",
+        "--broker", setting.options.get("redis", "memory"),
+        "--database", f"sqlite:///{setting.folder / 'gateway.db'}",
     )  # fmt: skip
     return Command(arguments, {"GATEWAY_AUTH_SECRET": setting.secret})
 
@@ -159,9 +161,19 @@ def centrifugo_program() -> str | None:
     return shutil.which("centrifugo", path=folders)
 
 
+def for_valkey(redis: str) -> str:
+    """The same address for python-socketio, which chooses the client package by it: ``valkey``."""
+    return redis.replace("redis://", "valkey://")
+
+
+def _socketio(setting: Setting) -> Command:
+    shared = ("--redis", for_valkey(setting.options["redis"])) if "redis" in setting.options else ()
+    return module("bench.peers.socketio_server", *shared)(setting)
+
+
 def _centrifugo(setting: Setting) -> Command:
-    """One core, memory engine, no history or presence; small reused buffers, as its documentation advises."""
-    configuration = {
+    """One core, no history or presence; small reused buffers, as its documentation advises."""
+    configuration: dict[str, Any] = {
         "http_server": {"address": "127.0.0.1", "port": setting.port},
         "log": {"level": "error"},
         "usage_stats": {"disabled": True},
@@ -174,6 +186,9 @@ def _centrifugo(setting: Setting) -> Command:
             "without_namespace": {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
         },
     }
+    if "redis" in setting.options:
+        configuration["engine"] = {"type": "redis", "redis": {"address": [setting.options["redis"]]}}
+        configuration["http_api"] = {"key": setting.secret}
     path = setting.folder / "centrifugo.json"
     path.write_text(json.dumps(configuration))
     return Command((centrifugo_program() or "centrifugo", "--config", str(path)), {"GOMAXPROCS": "1"})
@@ -196,11 +211,18 @@ _ALL = (
     Subject("picows", "picows on uvloop", module("bench.peers.picows_server"), PEER),
     Subject("websockets", "websockets on uvloop", module("bench.peers.websockets_server"), PEER),
     Subject("fastapi", "FastAPI on uvicorn", module("bench.peers.fastapi_server"), PEER),
-    Subject("socketio", "python-socketio on uvicorn", module("bench.peers.socketio_server"), SOCKETIO),
+    Subject("socketio", "python-socketio on uvicorn", _socketio, SOCKETIO),
     Subject("trio-websocket", "trio-websocket", module("bench.peers.trio_websocket_server"), PEER),
     Subject("centrifugo", "Centrifugo, GOMAXPROCS=1", _centrifugo, CENTRIFUGO, _no_centrifugo),
 )
 SUBJECTS = {subject.name: subject for subject in _ALL}
+
+
+def through_redis(name: str) -> Subject:
+    """One of these, where there is a Redis."""
+    subject = SUBJECTS[name]
+    return replace(subject, missing=lambda: redis.missing() or subject.missing())
+
 
 ECHO = Dialect(publish=JSON_DATA.encode(), answer=JSON_MARK).with_pad(100 - len('{"number":123456,"pad":""}'))
 """Bare echoes: any message comes back as it was; 100 bytes."""

@@ -103,6 +103,10 @@ void run_command(const char *line)
     } else if (!strncmp(line, "deaf ", 5)) {
         printf("{\"closed\": %u}\n", deaf_closed());
         fflush(stdout);
+    } else if (!strncmp(line, "expect ", 7)) {
+        run_expect(messages);
+    } else if (!strncmp(line, "arrive ", 7)) {
+        run_arrive(option(line, "timeout", 60, 0.1, MAX_SECONDS));
     } else if (!load.publishers_open || load.publishers_open != load.plan.publishers) {
         fail("traffic before all publishers are connected");
     } else if (!strncmp(line, "echo ", 5)) {

@@ -135,7 +135,8 @@ void conn_flush_dirty(void)
 
 void conn_open(struct connection *c, enum role role, uint32_t index, uint32_t client)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(load.plan.port)}, from = {.sin_family = AF_INET};
+    uint16_t port = role == PUBLISHER ? load.plan.publisher_port : load.plan.port;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)}, from = {.sin_family = AF_INET};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + client % load.plan.sources);
     int yes = 1, small = (int)load.plan.deaf_buffer;

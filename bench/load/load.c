@@ -10,6 +10,8 @@
  *   rate per_second=R seconds=S    a fixed rate; "behind": how long the last message took to reach all
  *   echo window=W seconds=S [messages=N]
  *                                  every publisher keeps W commands in flight until each is answered
+ *   expect messages=N              somebody else publishes the next N messages from now on; the clock starts
+ *   arrive timeout=S               waits until all receivers have them all
  *   idle seconds=S                 answers pings only
  *   deaf                           how many of the deaf the server has closed; they read from then on
  *

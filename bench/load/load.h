@@ -81,6 +81,8 @@ void run_window(double length, uint64_t messages, uint32_t in_flight, bool answe
 void run_rate(double length, double per_second);
 void run_echo(double length, uint64_t messages, uint32_t in_flight);
 void run_idle(double length);
+void run_expect(uint64_t messages);
+void run_arrive(double timeout);
 
 /* commands.c */
 /* Runs one command line of the harness and prints its result. */

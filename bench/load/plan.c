@@ -184,6 +184,8 @@ static bool global_key(struct plan *plan, const char *key, const char *value)
     unsigned long number = strtoul(value, NULL, 10);
     if (!strcmp(key, "port") && number > 0 && number < 65536)
         return plan->port = (uint16_t)number, true;
+    if (!strcmp(key, "publisher_port") && number > 0 && number < 65536)
+        return plan->publisher_port = (uint16_t)number, true;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!strcmp(key, numbers[i].key) && number <= numbers[i].most)
             return *numbers[i].to = (uint32_t)number, true;
@@ -224,6 +226,8 @@ void plan_read(struct plan *plan, const char *path)
     fclose(file);
     if (!plan->port)
         fail("plan: no port");
+    if (!plan->publisher_port)
+        plan->publisher_port = plan->port;
     if (!plan->rooms || plan->members > plan->receivers)
         fail("plan: members above receivers, or no room");
     if (plan->receivers && !plan->receiver_profiles)

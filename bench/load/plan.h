@@ -2,6 +2,7 @@
  * because it knows the protocols of the subjects; the load generator knows none.
  *
  *   port 9000                 on 127.0.0.1; no other address can be named
+ *   publisher_port 9001       where the publishers connect, when that is another server
  *   sources 1                 loopback addresses to connect from: 127.0.0.1, 127.0.0.2 ...
  *   tokens FILE               one line per connection, for %t; used again from the start when short
  *   rooms 1                   message n goes to room n % rooms
@@ -69,7 +70,7 @@ struct profile {
 
 #define MAX_RECEIVER_PROFILES 4
 struct plan {
-    uint16_t port;
+    uint16_t port, publisher_port;
     uint32_t sources, rooms, members, receivers, deaf, deaf_buffer, publishers, ordered;
     struct profile receiver[MAX_RECEIVER_PROFILES], publisher;
     uint32_t receiver_profiles;

@@ -20,6 +20,7 @@
 #define RING 8192u /* most messages in flight */
 #define MAX_SECONDS 600
 #define DRAIN_SECONDS 20
+#define MAX_EXPECTED 100000000ull
 
 static uint64_t *expected; /* by join number */
 static uint32_t missing[RING];
@@ -29,6 +30,7 @@ static uint64_t published, answered, said, deliveries, echoes, last_at, stop_at;
 static uint64_t most_said;
 static uint32_t window;
 static bool echoing;
+static uint64_t foreign; /* deliveries still to come of what somebody else publishes */
 
 /* Numbers begin with `rooms`, because some protocols give zero a meaning of its own. */
 void traffic_prepare(void)
@@ -67,15 +69,20 @@ void on_event(struct connection *c, uint64_t number)
              (unsigned long long)((number - *want) / plan->rooms), (unsigned long long)*want,
              (unsigned long long)number);
     c->excused = false;
+    deliveries++;
+    last_at = load.now;
+    if (foreign) {
+        foreign -= 1 + (number - *want) / plan->rooms;
+        *want = number + plan->rooms;
+        return;
+    }
     for (; *want < number; *want += plan->rooms)
         missing[*want % RING]--;
     *want += plan->rooms;
-    deliveries++;
     missing[number % RING]--;
     hist_add(&load.latency, load.now > sent_at[number % RING] ? load.now - sent_at[number % RING] : 0);
     if (number == oldest)
         settle();
-    last_at = load.now;
 }
 
 static void echo_say(struct connection *c)
@@ -227,6 +234,28 @@ void run_echo(double length, uint64_t messages, uint32_t in_flight)
         load_step(stop_at);
     drain("echo");
     echoing = false;
+    traffic_report(last_at, "");
+}
+
+void run_expect(uint64_t messages)
+{
+    if (messages > MAX_EXPECTED)
+        fail("expect: out of range");
+    traffic_begin();
+    foreign = messages * load.plan.members;
+    printf("{\"first\": %llu}\n", (unsigned long long)next);
+    oldest = next += messages;
+    fflush(stdout);
+}
+
+void run_arrive(double timeout)
+{
+    uint64_t deadline = clock_now() + (uint64_t)(timeout * NANO);
+    while (foreign) {
+        load_step(deadline);
+        if (clock_now() >= deadline)
+            fail("arrive: %llu deliveries are missing after %.0f s", (unsigned long long)foreign, timeout);
+    }
     traffic_report(last_at, "");
 }
 

@@ -18,10 +18,14 @@ Member = TypeVar("Member")
 
 @dataclass(frozen=True)
 class Options:
-    """The port to listen on (loopback only), and whether to echo instead of serving rooms."""
+    """The port to listen on (loopback only), and whether to echo instead of serving rooms.
+
+    ``redis`` is the address of the Redis to share with others, for a peer that can.
+    """
 
     port: int
     echo: bool
+    redis: str | None
     host: str = "127.0.0.1"
 
 
@@ -30,6 +34,7 @@ def options() -> Options:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--echo", action="store_true")
+    parser.add_argument("--redis")
     return Options(**vars(parser.parse_args()))
 
 

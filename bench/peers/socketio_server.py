@@ -1,5 +1,7 @@
 """python-socketio on uvicorn: WebSocket only, msgspec as its JSON module, emit() to a room.
 
+With ``--redis`` several of them are one, by its AsyncRedisManager.
+
 Handlers run in order (``async_handlers=False``), because its tasks would let events overtake each other.
 """
 
@@ -26,7 +28,9 @@ class Json:
         return msgspec.json.decode(text)
 
 
+chosen = options()
 server = socketio.AsyncServer(
+    client_manager=socketio.AsyncRedisManager(chosen.redis) if chosen.redis else None,
     async_mode="asgi",
     transports=["websocket"],
     async_handlers=False,
@@ -49,7 +53,6 @@ async def publish(sid: str, message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    chosen = options()
     uvicorn.run(
         socketio.ASGIApp(server),
         host=chosen.host,
