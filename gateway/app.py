@@ -8,6 +8,7 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -31,7 +32,7 @@ from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
 
-__all__ = ["Gateway", "serve"]
+__all__ = ["Beside", "Gateway", "serve", "welcome"]
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Gateway:
         self.node = settings.node or f"n{secrets.token_hex(3)}"
         self.draining = False
         self._stop = trio.Event()
+        self._siblings = False
         self.finished = trio.Event()
         """Set when :meth:`run` is over."""
         self._engine = Engine()
@@ -96,8 +98,12 @@ class Gateway:
         """Have ``handler`` answer the clients' calls of ``name``."""
         self._calls.register(name, handler)
 
-    def stop(self) -> None:
-        """Begin the graceful shutdown; :meth:`run` returns when it is done."""
+    def stop(self, *, siblings: bool = False) -> None:
+        """Begin the graceful shutdown; :meth:`run` returns when it is done.
+
+        With ``siblings`` other processes go on serving the port: this one leaves it at once.
+        """
+        self._siblings = siblings
         self._stop.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -113,7 +119,7 @@ class Gateway:
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
-            await self.listener.bind(self.settings.host, self.settings.port)
+            await self._bind()
             async with trio.open_nursery() as connections:
                 await connections.start(self.http.run)
                 connections.start_soon(self.listener.run)
@@ -123,12 +129,23 @@ class Gateway:
                 log.info("shutting down", connections=len(self.hub.connections))
                 # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
                 # /readyz and /metrics are answered as long as there is somebody to leave.
+                if self._siblings:
+                    self.listener.stop_accepting()
+                else:
+                    await trio.sleep(self.settings.drain.delay)
                 await drain(self.reception.sessions, self.settings)
                 self.listener.stop_accepting()
                 self.http.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             background.cancel_scope.cancel()
         self.finished.set()
+
+    async def _bind(self) -> None:
+        settings = self.settings
+        shared = settings.workers > 1
+        await self.listener.bind(settings.host, settings.port, shared=shared)
+        if settings.own_port:  # shared, too, with the worker that comes after this one
+            await self.listener.bind(settings.host, settings.own_port, shared=shared)
 
 
 def _broker(settings: Settings) -> Broker:
@@ -150,7 +167,11 @@ def _ssl_context(tls: TlsSettings) -> ssl.SSLContext | None:
     return context
 
 
-def serve(settings: Settings) -> int:
+Beside = Callable[[Gateway], Awaitable[None]]
+"""Runs beside a gateway from when it listens, and is cancelled at its end."""
+
+
+def serve(settings: Settings, *, beside: Beside | None = None) -> int:
     """Run one gateway until SIGTERM or SIGINT; returns the exit code."""
     configure(settings.log)
     try:
@@ -161,7 +182,7 @@ def serve(settings: Settings) -> int:
     exit_code = 0
     _calm_collector()
     try:
-        trio.run(_serve, gateway)
+        trio.run(_serve, gateway, beside)
     except* OSError as group:
         reason: BaseException = group
         while isinstance(reason, BaseExceptionGroup):  # one for every nursery on the way
@@ -183,13 +204,15 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _serve(gateway: Gateway) -> None:
+async def _serve(gateway: Gateway, beside: Beside | None) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, gateway, nursery.cancel_scope)
         await nursery.start(gateway.run)
         log.info("listening", host=gateway.settings.host, port=gateway.port, node=gateway.node)
-        if gateway.settings.dev:
-            _welcome(gateway)
+        if beside is not None:
+            nursery.start_soon(beside, gateway)
+        elif gateway.settings.dev:
+            welcome(gateway.settings, gateway.port)
         await gateway.finished.wait()
         nursery.cancel_scope.cancel()
 
@@ -202,12 +225,11 @@ async def _stop_on_signal(gateway: Gateway, scope: trio.CancelScope) -> None:
             gateway.stop()
 
 
-def _welcome(gateway: Gateway) -> None:
-    """What development mode prints: the page, and what to try next."""
-    settings = gateway.settings
+def welcome(settings: Settings, port: int) -> None:
+    """Print what development mode says: the page, and what to try next."""
     scheme = "https" if settings.tls.certificate else "http"
-    base = f"{scheme}://{settings.host}:{gateway.port}"
-    token = gateway.auth.issue(org="acme", user="alice", roles=["service"]).token
+    base = f"{scheme}://{settings.host}:{port}"
+    token = Authenticator(settings.auth).issue(org="acme", user="alice", roles=["service"]).token
     print(
         f"""
 Trireme is running in development mode. Open the console:
@@ -217,7 +239,7 @@ Trireme is running in development mode. Open the console:
 Three commands to try next, in another terminal:
 
   export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
-  .venv/bin/gateway tail --token "$TOKEN" --url ws://{settings.host}:{gateway.port}/ws chat:42
+  .venv/bin/gateway tail --token "$TOKEN" --url ws://{settings.host}:{port}/ws chat:42
   curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
        --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
 """,

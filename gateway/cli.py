@@ -105,6 +105,10 @@ def serve(
     )
     settings = with_signing_key(settings)
     logs.configure(settings.log)
+    if settings.workers > 1:
+        from gateway.supervisor import supervise
+
+        return supervise(settings)
     from gateway.app import serve as run  # the other commands start faster without the server
 
     return run(settings)

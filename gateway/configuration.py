@@ -32,6 +32,13 @@ _PREFIX: Final = "GATEWAY_"
 
 _Tree = dict[str, Any]
 
+# Kubernetes tells every container of a Service named "gateway": GATEWAY_SERVICE_HOST=10.0.0.1,
+# GATEWAY_PORT=tcp://10.0.0.1:80, GATEWAY_PORT_80_TCP_ADDR=… They are no settings of ours.
+_OF_A_SERVICE: Final = re.compile(
+    r"GATEWAY_(SERVICE_(HOST|PORT(_\w+)?)=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=(tcp|udp|sctp)://.*)",
+    re.DOTALL,
+)
+
 
 def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
     """The settings from ``file`` (without one ``./gateway.toml`` where it exists), from the
@@ -107,6 +114,8 @@ def _from_environment(environ: Mapping[str, str]) -> _Tree:
     tree: _Tree = {}
     for variable in sorted(environ):
         if not variable.startswith(_PREFIX):
+            continue
+        if _OF_A_SERVICE.fullmatch(f"{variable}={environ[variable]}"):
             continue
         path = _VARIABLES.get(variable)
         if path is None:

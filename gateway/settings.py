@@ -243,6 +243,19 @@ class RoomHistory(Group, frozen=True, omit_defaults=True):
     age: Seconds | None = None
 
 
+class SupervisorSettings(Group, frozen=True):
+    """How ``--workers`` above 1 watches over its processes."""
+
+    restarts: Count = 10
+    """Workers that may die within ``window`` seconds; one more, and the whole ends with exit code 3."""
+    window: Seconds = 60.0
+    backoff: Seconds = 0.5
+    """Seconds before a worker is started again; twice as long for each that died within ``window``."""
+    backoff_maximum: Seconds = 15.0
+    start_timeout: Seconds = 30.0
+    """A worker that does not listen by then is ended, and counts as dead."""
+
+
 class HistorySettings(Group, frozen=True):
     """What is kept of each room; the oldest event goes when one of the three bounds is passed."""
 
@@ -281,6 +294,12 @@ class Settings(Group, frozen=True):
     broker: str = "memory"
     database: str = "sqlite:///data/gateway.db"
     workers: Count = 1
+    """Processes that share the port; more than one need a broker that joins them."""
+    own_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """A second port, for one worker alone: the first worker's, the next ones' follow. 0 is none.
+
+    What is asked on the shared port (``/metrics``) is answered by any of them.
+    """
     dev: bool = False
     data_dir: str = "data"
     """Where development mode keeps its generated key."""
@@ -302,6 +321,7 @@ class Settings(Group, frozen=True):
     trace: TraceSettings = TraceSettings()
     connection: ConnectionSettings = ConnectionSettings()
     drain: DrainSettings = DrainSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
     tls: TlsSettings = TlsSettings()

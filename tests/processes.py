@@ -32,13 +32,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Folder:
-    """Where commands run; ``environ`` is all that they get beside what finds their code."""
+    """Where commands run; of settings they get what is in ``environ``."""
 
     path: Path
     environ: dict[str, str]
 
     def options(self, **environ: str) -> dict[str, Any]:
-        found = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        found = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         clean = {**found, **self.environ, **environ}
         return {"cwd": self.path, "env": clean}
 

@@ -220,6 +220,24 @@ def test_a_wrong_variable_is_refused_by_name(variable: str, value: str, words: s
     assert words in message
 
 
+def test_a_service_of_kubernetes_with_our_name_sets_nothing() -> None:
+    """Every container beside a Service named "gateway" gets these."""
+    service = {
+        "GATEWAY_PORT": "tcp://10.0.0.1:80",
+        "GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "GATEWAY_SERVICE_PORT": "80",
+        "GATEWAY_SERVICE_PORT_HTTP": "80",
+        "GATEWAY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "GATEWAY_PORT_80_TCP_PORT": "80",
+        "GATEWAY_PORT_80_TCP_PROTO": "tcp",
+    }
+    assert load(None, service) == Settings()
+    assert load(None, {**service, "GATEWAY_PORT": "80"}).port == 80
+    assert "GATEWAY_HOST_80_TCP" in refusal(None, {"GATEWAY_HOST_80_TCP": "tcp://10.0.0.1:80"})
+    assert "GATEWAY_WORKERS" in refusal(None, {"GATEWAY_WORKERS": "tcp://10.0.0.1:80"})
+
+
 def test_variables_of_other_programs_do_not_matter() -> None:
     assert load(environ={"PATH": "/bin", "MY_GATEWAY_PORT": "1", "GATEWAYPORT": "1"}) == Settings()
 

@@ -45,6 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.client": set(),
     "gateway.web": set(),
     "gateway.app": EVERYBODY,
+    "gateway.worker": {"gateway.app", "gateway.settings", "gateway.supervisor"},
+    "gateway.supervisor": {"gateway.settings", "gateway.wire.sockets", "gateway.app"},
     "gateway.testing": EVERYBODY,
     # The command line.
     "gateway.arguments": {"gateway.auth.identity"},

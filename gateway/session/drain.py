@@ -26,11 +26,10 @@ log = structlog.get_logger(__name__)
 async def drain(sessions: Set[Session], settings: Settings) -> None:
     """Ask every one of ``sessions`` to come back elsewhere; returns when the last one was asked.
 
-    That takes at most ``drain.delay + drain.timeout`` seconds: when ``drain.pace`` is too slow for so many
+    That takes at most ``drain.timeout`` seconds: when ``drain.pace`` is too slow for so many
     clients, they leave faster, evenly all the same. What is queued for a client has ``shutdown_timeout``
     to go out after it was asked. Nobody may be added to ``sessions`` once the first has left.
     """
-    await trio.sleep(settings.drain.delay)
     staying = deque(sessions)
     least = len(staying) / settings.drain.timeout
     pace = settings.drain.pace or math.inf

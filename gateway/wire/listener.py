@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from gateway.wire.sockets import bind
 from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
 
 __all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
@@ -125,13 +126,14 @@ class Listener:
         self.refused = 0
         self.port = 0
 
-    async def bind(self, host: str, port: int) -> None:
-        """Open the listening sockets; raises OSError."""
-        for listener in await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG):
-            # Trio gives SO_REUSEADDR and both families; we accept without its stream objects.
-            listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets.append(socket.socket(fileno=listener.socket.detach()))
-            self._sockets[-1].setblocking(False)
+    async def bind(self, host: str, port: int, *, shared: bool = False) -> None:
+        """Open listening sockets, beside those of an earlier call; raises OSError.
+
+        ``shared``: other processes may listen there, too.
+        """
+        self._sockets += await bind(host, port, shared=shared)
+        for sock in self._sockets:
+            sock.listen(_BACKLOG)
         self.port = self._sockets[0].getsockname()[1]
 
     def stop_accepting(self) -> None:

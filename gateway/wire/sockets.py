@@ -1,0 +1,58 @@
+"""Listening sockets, for one process or for several that share a port."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+import trio
+
+__all__ = ["bind"]
+
+_FAMILY_IS_MISSING: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+async def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Bind a socket for every address of ``host`` (all of the machine's when it is empty); not listening yet.
+
+    With ``shared`` other processes of the same user may do so too, and the kernel spreads connections over
+    those that listen (SO_REUSEPORT). Port 0 takes a free one, the same for all addresses. Raises OSError.
+    """
+    addresses = await trio.socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            try:
+                sock = socket.socket(family, kind, protocol)
+                sockets.append(sock)
+                _prepare(sock, shared=shared)
+                sock.bind((address[0], port, *address[2:]))
+            except OSError as error:
+                # A name may have an address of a family that this machine does not speak.
+                if error.errno not in _FAMILY_IS_MISSING:
+                    raise
+                missing = error
+                sockets.pop().close()
+                continue
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise missing or OSError(errno.EADDRNOTAVAIL, "no such address")
+    return sockets
+
+
+def _prepare(sock: socket.socket, *, shared: bool) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
