@@ -119,7 +119,10 @@ class Metrics(Collector):
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
         for name, (text, value) in hub.broker.measures().items():
-            yield _gauge(name, text, value)
+            if name.endswith("_total"):
+                yield _counter(name.removesuffix("_total"), text, value)
+            else:
+                yield _gauge(name, text, value)
         if hub.tracer is not None:
             yield _gauge("traced_messages", "Messages remembered for traces", len(hub.tracer))
             yield _gauge("trace_records", "Connections recorded in traces", hub.tracer.records)

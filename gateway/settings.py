@@ -227,6 +227,9 @@ class RedisSettings(Group, frozen=True):
     batch_bytes: Bytes = 256 * 1024
     inbox_bytes: Bytes = 8 * 2**20
     """Undelivered events that are held in memory; then nothing more is read until they are delivered."""
+    tail: Count = 4096
+    """Events that each room's stream keeps at least, within the bytes and the age of its history: nodes that
+    were cut off read from it what they missed."""
     window: Count = 1024
     """Message ids that each room remembers to recognise what is published twice."""
     forget: Seconds = 86400.0

@@ -133,21 +133,30 @@ async def redis_server(folder: Path, *options: str, persistent: bool = False) ->
         server.stop()
 
 
-@contextlib.asynccontextmanager
-async def redis_cluster(folder: Path, nodes: int = 3) -> AsyncIterator[list[RedisServer]]:
-    """A cluster of primaries, each with its share of the slots."""
-    servers = [
-        RedisServer(
+def address_of(cluster: Sequence[RedisServer]) -> str:
+    """The address of a cluster for ``settings.broker``."""
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in cluster)
+
+
+async def start_cluster(servers: list[RedisServer], folder: Path, nodes: int = 3) -> None:
+    """Put the servers of a cluster into ``servers``, each a primary with its share of the slots."""
+    for number in range(nodes):
+        server = RedisServer(
             folder / str(number),
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
             *("--cluster-require-full-coverage", "no"),
         )
-        for number in range(nodes)
-    ]
+        servers.append(server)
+        await server.start()
+    await _join(servers)
+
+
+@contextlib.asynccontextmanager
+async def redis_cluster(folder: Path, nodes: int = 3) -> AsyncIterator[list[RedisServer]]:
+    """A cluster for the length of the block."""
+    servers: list[RedisServer] = []
     try:
-        for server in servers:
-            await server.start()
-        await _join(servers)
+        await start_cluster(servers, folder, nodes)
         yield servers
     finally:
         for server in servers:
@@ -203,7 +212,7 @@ class Watched:
 
 @contextlib.asynccontextmanager
 async def redis_sentinels(folder: Path) -> AsyncIterator[Watched]:
-    """One primary, one replica, three Sentinels; a primary that is away for a second is replaced."""
+    """One primary, one replica, three Sentinels; a primary that is away for half a second is replaced."""
     primary = RedisServer(folder / "primary", "--repl-diskless-sync-delay", "0")
     servers = [primary]
     try:
@@ -216,7 +225,7 @@ async def redis_sentinels(folder: Path) -> AsyncIterator[Watched]:
             configuration = folder / f"sentinel{number}.conf"
             configuration.write_text(
                 f"sentinel monitor main 127.0.0.1 {primary.port} 2\n"
-                "sentinel down-after-milliseconds main 1000\n"
+                "sentinel down-after-milliseconds main 500\n"
                 "sentinel failover-timeout main 5000\n"
             )
             sentinel = RedisServer(folder / f"sentinel{number}", sentinel=configuration)

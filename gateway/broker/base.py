@@ -204,4 +204,4 @@ class Broker(Protocol):
         """None when events can be published now, else the reason why not."""
 
     def measures(self) -> dict[str, tuple[str, float]]:
-        """Gauges for the metrics: name → what it is, and its value now."""
+        """For the metrics: name → what it is, and its value now; a name in ``_total`` is a counter's."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, address_of, start_cluster
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,15 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     trio.run(server.start)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster of three primaries that no test may stop or change."""
+    servers: list[RedisServer] = []
+    try:
+        trio.run(start_cluster, servers, tmp_path_factory.mktemp("cluster"))
+        yield address_of(servers)
+    finally:
+        for server in servers:
+            server.stop()

@@ -93,6 +93,17 @@ def numbers(page: HistoryPage) -> list[int | None]:
     return [event.seq for event in page.events]
 
 
+def redis_of(node: Node) -> RedisBroker:
+    """The node's broker, which must be that of Redis."""
+    assert isinstance(node.broker, RedisBroker)
+    return node.broker
+
+
+def measure(node: Node, name: str) -> float:
+    """The value of one of the broker's metrics."""
+    return redis_of(node).measures()[name][1]
+
+
 def fresh_prefix() -> str:
     """A prefix that no other test uses."""
     return f"test{next(_prefixes)}"

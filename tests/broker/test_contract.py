@@ -25,12 +25,14 @@ class Start(Protocol):
     def __call__(self, **history: Any) -> contextlib.AbstractAsyncContextManager[Node]: ...
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def start(request: pytest.FixtureRequest) -> Start:
     address = "memory"
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("shared_redis")
         address = server.url
+    elif request.param == "cluster":
+        address = request.getfixturevalue("shared_cluster")
 
     @contextlib.asynccontextmanager
     async def node(**history: Any) -> AsyncIterator[Node]:

@@ -102,6 +102,11 @@ class RedisBroker(Hooks):
             "broker_up": ("Whether the broker can be reached", float(self.ready() is None)),
             "broker_pending": ("Publishes that wait for their place", len(self._writer)),
             "broker_channels": ("Channels that this node follows", len(self._feed)),
+            "broker_inbox_bytes": (
+                "Bytes that came and are not delivered",
+                self._inbox.bytes,
+            ),
+            **self._servers.counts.measures(),
         }
 
     # --- channels -------------------------------------------------------------------------------

@@ -153,12 +153,11 @@ class Channel:
         self.epoch, self.seq, self.tag = epoch, base, NO_TAG
         self._note(lambda: self._hooks.reset(self.name, epoch, base))
 
-    def skip(self, last: int, tag: str | None = None) -> None:
+    def skip(self, last: int, tag: str) -> None:
         """The stream no longer has what comes next, up to ``last``; the members are told."""
         first = self.seq + 1
         self.seq = last
-        if tag is not None:
-            self.tag = tag
+        self.tag = tag
         self._note(lambda: self._hooks.lost(self.name, first, last))
 
     def settle(self) -> bool:

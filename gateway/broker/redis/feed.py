@@ -50,8 +50,6 @@ class Feed:
         self._channels: dict[bytes, Channel] = {}
         self._idle: OrderedDict[Channel, None] = OrderedDict()
         self.repairs = Repairs(servers, settings, inbox, self._is_followed)
-        self.missed = 0
-        """How often the sweep found that something had not come."""
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -135,6 +133,7 @@ class Feed:
         if channel is None:
             return
         if kind in _MESSAGES:
+            self._servers.counts.entries += 1
             if not channel.pushed(push[2]):
                 self.repairs.ask(channel)
         elif kind in _CONFIRMED:
@@ -240,7 +239,6 @@ class Feed:
                 or (same and place.seq <= channel.seq)
             ):
                 continue
-            self.missed += 1
             log.warning("a message of the broker did not come", channel=channel.keys.stream)
             channel.unsettle(Phase.CHECKED)
             self.repairs.ask(channel)

@@ -32,6 +32,7 @@ from gateway.broker.redis.connection import (
     make,
     why,
 )
+from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.scripts import Script
 from gateway.settings import RedisSettings
 
@@ -52,6 +53,7 @@ class Link:
         locate: Callable[[], Awaitable[Location | SocketLocation]],
         options: ConnectionOptions,
         settings: RedisSettings,
+        counts: Counts,
         *,
         use: Callable[[Link], Awaitable[None]] | None = None,
         primary: bool = False,
@@ -68,6 +70,7 @@ class Link:
         self._locate = locate
         self._options = options
         self._settings = settings
+        self._counts = counts
         self._use = use
         self._primary = primary
         self._connection: BaseConnection | None = None
@@ -103,6 +106,7 @@ class Link:
         connection = await self._connect(nursery)
         self._connection = connection
         self.generation += 1
+        self._counts.connects += 1
         if self.generation > 1:
             log.info("broker connected", link=self.name, location=str(self.location))
         self.reason, self.away_since = "", None
@@ -113,6 +117,7 @@ class Link:
                 await self._use(self)
             await trio.sleep_forever()
         finally:
+            self._counts.disconnects += 1
             self._connected = trio.Event()
             self._connection = None
             connection.invalidate()
@@ -183,12 +188,15 @@ class Link:
         if connection is None:
             raise LinkLost(self.reason)
         token = object()
-        self._asked[token] = trio.current_time()
+        begun = self._asked[token] = trio.current_time()
         try:
             with trio.fail_after(self._settings.timeout):
                 if asking:
                     connection.create_request(b"ASKING")
-                return await answer(connection, command, *words)
+                found = await answer(connection, command, *words)
+            self._counts.round_trips += 1
+            self._counts.round_trip_seconds += trio.current_time() - begun
+            return found
         except trio.TooSlowError:
             self.drop(f"no answer within {self._settings.timeout:g} seconds")
             raise LinkLost(self.reason) from None

@@ -168,11 +168,13 @@ class Repairs:
             channel.begin_at(place.epoch, place.seq, place.tag)
         elif place.epoch != channel.epoch:
             log.warning("the broker lost data", channel=channel.keys.stream, epoch=place.epoch)
+            self._servers.counts.resets += 1
             channel.restart(place.epoch, place.base)
         return channel.seq >= place.seq
 
     async def _catch_up(self, shard: Shard, channel: Channel, attempt: int) -> None:
         """Read from the stream up to its end."""
+        self._servers.counts.repairs += 1
         while True:
             await self._inbox.room()
             if not self._is_on(channel, attempt):
@@ -194,23 +196,29 @@ class Repairs:
                 return
             if not self._is_on(channel, attempt):
                 return
-            if page.place.epoch != channel.epoch or not _append(channel, page):
+            if page.place.epoch != channel.epoch or not self._append(channel, page):
                 self.ask(channel)
                 return
             if channel.seq >= page.place.seq:
                 self._settle(channel)
                 return
 
+    def _append(self, channel: Channel, page: Page) -> bool:
+        """Deliver what was read; False when it is not the continuation of what was delivered."""
+        for packet in page.packets:
+            if packet.first > channel.seq + 1:
+                self._skip(channel, packet.first - 1, packet.prev)
+            if packet.first == channel.seq + 1 and packet.prev != channel.tag:
+                return False
+            if packet.last > channel.seq:
+                channel.take(packet)
+        if not page.packets and channel.seq < page.place.seq:
+            self._skip(channel, page.place.seq, page.place.tag)
+        return True
 
-def _append(channel: Channel, page: Page) -> bool:
-    """Deliver what was read; False when it is not the continuation of what was delivered."""
-    for packet in page.packets:
-        if packet.first > channel.seq + 1:
-            channel.skip(packet.first - 1, packet.prev)
-        if packet.first == channel.seq + 1 and packet.prev != channel.tag:
-            return False
-        if packet.last > channel.seq:
-            channel.take(packet)
-    if not page.packets and channel.seq < page.place.seq:
-        channel.skip(page.place.seq, page.place.tag)
-    return True
+    def _skip(self, channel: Channel, last: int, tag: str) -> None:
+        self._servers.counts.lost += last - channel.seq
+        log.warning(
+            "events are no longer in the stream", channel=channel.keys.stream, count=last - channel.seq
+        )
+        channel.skip(last, tag)

@@ -19,6 +19,7 @@ import trio
 
 from gateway.broker.redis.address import Address, parse_address
 from gateway.broker.redis.connection import ConnectionOptions, LinkLost, Location, SocketLocation, ask
+from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.link import Link
 from gateway.settings import RedisSettings, SettingsError
 
@@ -70,6 +71,7 @@ class Servers:
         self.cluster = address.kind == "cluster"
         self.publish = "SPUBLISH" if self.cluster else "PUBLISH"
         """A cluster would send what is published in the plain way to every one of its nodes."""
+        self.counts = Counts()
         self.shards: list[Shard] = []
         self._address = address
         self._settings = settings
@@ -231,7 +233,14 @@ class Servers:
             if self._use_feed is not None:
                 await self._use_feed(shard)
 
-        make = partial(Link, locate=locate, options=self.options, settings=self._settings, primary=True)
+        make = partial(
+            Link,
+            locate=locate,
+            options=self.options,
+            settings=self._settings,
+            counts=self.counts,
+            primary=True,
+        )
         shard = Shard(name, make(f"{name} commands", use=use_commands), make(f"{name} feed", use=use_feed))
         return shard
 

@@ -89,14 +89,15 @@ class Inbox:
         self._bound = bound
         self._settled = settled
         self._turns: Turns[tuple[int, Iterator[None]]] = Turns()
-        self._bytes = 0
+        self.bytes = 0
+        """Of what is not delivered."""
         self._wake = Wake()
         self._waiting = trio.lowlevel.ParkingLot()
 
     @property
     def full(self) -> bool:
         """Nothing more should be read now."""
-        return self._bytes > self._bound
+        return self.bytes > self._bound
 
     async def room(self) -> None:
         """Wait until it is not full."""
@@ -106,7 +107,7 @@ class Inbox:
     def put(self, org: str, steps: Iterator[None], size: int) -> None:
         """Have ``steps`` done in the turns of ``org``; ``size`` is its memory in bytes."""
         self._turns.add(org, (size, steps))
-        self._bytes += size
+        self.bytes += size
         self._wake.set()
 
     async def run(self) -> None:
@@ -133,7 +134,7 @@ class Inbox:
                     turns.turn()
                     return
             turns.take()
-            self._bytes -= size
+            self.bytes -= size
             if self._waiting and not self.full:
                 self._waiting.unpark_all()
             if not turns:

@@ -47,8 +47,6 @@ _TICK: Final = 0.1
 _PAUSE: Final = 0.05
 _IDLE: Final = 10_000
 """Lanes kept without work, for the names of their keys."""
-_TAIL: Final = 256
-"""Events that every stream keeps at least, whatever the history: followers repair holes from it."""
 
 
 class Writer:
@@ -88,9 +86,11 @@ class Writer:
         settings = self._settings
         reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience)
         if reason is not None:
+            self._servers.counts.refused += 1
             done(self._unavailable(reason))
             return
         if self._count >= settings.pending or self._bytes >= settings.pending_bytes:
+            self._servers.counts.refused += 1
             done(
                 ProtocolError(
                     ErrorCode.OVERLOADED,
@@ -110,7 +110,7 @@ class Writer:
         settings = self._settings
         kept = self._bounds.of(channel)
         bounds = (
-            max(kept.messages, _TAIL),
+            max(kept.messages, settings.tail),
             max(kept.bytes, settings.batch_bytes),
             int(kept.age * 1000),
             max(kept.messages, settings.window),
@@ -218,9 +218,12 @@ class Writer:
                 words.append(cast([item.payload for item in batch.items]))
             await shard.commands.run_script(CAST, keys, words, asking=asking)
             return []
+        counts = self._servers.counts
         words = [self.name, new_epoch(), self._servers.publish, int(self._settings.forget * 1000)]
         for lane, batch in zip(lanes, batches, strict=True):
             batch.sent = True
+            counts.batches += 1
+            counts.batched_events += len(batch.items)
             keys += lane.keys
             words += [*lane.bounds, batch.number, len(batch.items)]
             for item in batch.items:
@@ -266,6 +269,8 @@ class Writer:
     def _close(self, item: Item, result: Position | ProtocolError) -> None:
         self._count -= 1
         self._bytes -= len(item.payload)
+        if isinstance(result, ProtocolError):
+            self._servers.counts.refused += 1
         item.done(result)
 
     def _rest(self, lane: Lane) -> None:

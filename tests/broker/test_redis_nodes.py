@@ -1,0 +1,210 @@
+"""Several nodes on one Redis: one order for all, and each reads what its own rooms need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from gateway.broker.base import Event, Since, room_channel, user_channel
+from gateway.broker.redis.scripts import Script
+from protocol.errors import ErrorCode, ProtocolError
+from tests.broker.nodes import cluster_of, measure, numbers, redis_of
+from tests.broker.traffic import traffic
+from tests.redis_server import RedisServer, redis_server
+from tests.support import until
+
+ROOM = room_channel("acme", "c")
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def address(request: pytest.FixtureRequest) -> str:
+    if request.param == "cluster":
+        found: str = request.getfixturevalue("shared_cluster")
+        return found
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    return server.url
+
+
+async def test_all_publish_and_all_see_one_order(address: str) -> None:
+    async with cluster_of(3, address) as nodes:
+        async with traffic(*nodes, rooms=5) as flowing:
+            await flowing.flow(1500)
+        await flowing.check()
+        assert not flowing.refusals
+
+
+async def test_history_and_notes_are_the_same_everywhere(address: str) -> None:
+    async with cluster_of(2, address) as (one, two):
+        places = await one.publish_many([(ROOM, {"data": number}) for number in range(10)])
+        page = await two.broker.history(ROOM, since=Since(places[0].epoch, 4), limit=3)
+        assert [(event.seq, event.data) for event in page.events] == [(5, 4), (6, 5), (7, 6)]
+        assert (page.epoch, page.seq, page.more, page.complete) == (places[0].epoch, 10, True, True)
+        one.broker.remember("resume:x", b"state", 60)
+        with trio.fail_after(5):
+            while await two.broker.recall("resume:x") is None:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        assert await two.broker.recall("resume:x") == b"state"
+
+
+async def test_a_mid_is_known_on_every_node(address: str) -> None:
+    async with cluster_of(2, address) as (one, two):
+        await two.broker.subscribe(ROOM)
+        place = await one.publish(ROOM, mid="x")
+        assert await two.publish(ROOM, mid="x") == place
+        both = [node.submit(ROOM, mid=f"y{number}") for number in range(50) for node in (one, two)]
+        await until(lambda: all(both))
+        assert [both[number] == both[number + 1] for number in range(0, 100, 2)] == [True] * 50
+        await until(lambda: len(two.delivered) == 51)
+        assert two.got(ROOM) == list(range(1, 52))
+
+
+async def test_a_node_is_sent_only_what_its_rooms_need(address: str) -> None:
+    other = room_channel("acme", "other")
+    async with cluster_of(2, address) as (one, two):
+        await two.broker.subscribe(other)
+        await one.publish_many([(ROOM, {})] * 100)
+        await one.publish(other)
+        await until(lambda: two.got(other) == [1])
+        assert measure(two, "broker_entries_received_total") == 1
+        assert measure(two, "broker_channels") == 1
+
+
+async def test_many_events_travel_in_one_entry(address: str) -> None:
+    async with cluster_of(2, address) as (one, two):
+        await two.broker.subscribe(ROOM)
+        await one.publish_many([(ROOM, {})] * 1000)
+        await until(lambda: len(two.delivered) == 1000)
+        assert measure(two, "broker_entries_received_total") < 20
+        assert measure(one, "broker_batches_total") < 20
+        assert measure(one, "broker_batched_events_total") == 1000
+
+
+async def test_a_batch_is_bounded(address: str) -> None:
+    async with cluster_of(1, address, batch=10, batch_bytes=10_000) as (node,):
+        await node.publish_many([(ROOM, {})] * 100)
+        assert measure(node, "broker_batches_total") >= 10
+        await node.publish_many([(ROOM, {"data": "x" * 5000})] * 10)
+        assert measure(node, "broker_batches_total") >= 15
+
+
+async def test_users_are_reached_on_every_node(address: str) -> None:
+    channel = user_channel("acme", "alice")
+    async with cluster_of(3, address) as nodes:
+        for node in nodes[:2]:
+            await node.broker.subscribe(channel)
+        await nodes[2].publish(channel, ordered=False, data="hello")
+        await until(lambda: nodes[0].delivered and nodes[1].delivered)
+        assert [event.data for event in nodes[0].delivered + nodes[1].delivered] == ["hello"] * 2
+        assert not nodes[2].delivered
+
+
+async def test_a_room_left_and_entered_again(address: str) -> None:
+    async with cluster_of(2, address, linger=0.05) as (one, two):
+        for number in range(1, 4):
+            await two.broker.subscribe(ROOM)
+            await one.publish(ROOM)
+            await until(lambda: number * 2 - 1 in two.got(ROOM))  # noqa: B023
+            two.broker.unsubscribe(ROOM)
+            await until(lambda: measure(two, "broker_channels") == 0, "that the room is forgotten")
+            await one.publish(ROOM)
+        assert two.got(ROOM) == [1, 3, 5]
+        assert not two.lost and not two.resets
+
+
+async def test_what_comes_while_a_room_lingers_is_not_delivered(address: str) -> None:
+    async with cluster_of(1, address) as (node,):
+        await node.broker.subscribe(ROOM)
+        node.broker.unsubscribe(ROOM)
+        await node.publish(ROOM)
+        await node.broker.subscribe(ROOM)
+        await node.publish(ROOM)
+        await until(lambda: 2 in node.got(ROOM))
+        assert node.got(ROOM) in ([2], [1, 2]), "the first may have been under way"
+
+
+async def test_a_publish_is_answered_when_it_is_in_redis(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, cluster_of(1, server.url, heartbeat=60) as (node,):
+        await node.publish(ROOM)
+        server.pause()
+        outcome = node.submit(ROOM)
+        await trio.sleep(0.1)
+        assert not outcome and not node.delivered
+        server.resume()
+        await until(lambda: outcome)
+        assert (await server.ask("XLEN", f"{redis_of(node)._settings.prefix}:{{acme%00r%00c}}")) == 2
+
+
+async def test_organisations_take_turns(shared_redis: RedisServer) -> None:
+    """One event of another organisation does not wait for five hundred of the first."""
+    slow = 0.0005
+    loud, quiet = room_channel("loud", "r"), room_channel("quiet", "r")
+    async with cluster_of(2, shared_redis.url) as (one, two):
+        order: list[Event] = []
+
+        def deliver(event: Event) -> None:
+            order.append(event)
+            deadline = trio.current_time() + slow
+            while trio.current_time() < deadline:
+                pass
+
+        two.broker.deliver = deliver
+        for channel in (loud, quiet):
+            await two.broker.subscribe(channel)
+        outcomes = [one.submit(loud) for _ in range(500)]
+        await until(lambda: all(outcomes))
+        outcomes.append(one.submit(quiet))
+        await until(lambda: len(order) == 501)
+        assert [event.channel for event in order].index(quiet) < 450
+        assert [event.seq for event in order if event.channel == loud] == list(range(1, 501))
+
+
+# --- for other parts of the gateway ------------------------------------------------------------------------
+
+COUNT = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+
+
+async def test_commands_and_scripts(address: str) -> None:
+    async with cluster_of(2, address) as nodes:
+        one, two = (redis_of(node).client for node in nodes)
+        key = one.key("presence", "acme\0r\0{odd}")
+        assert await one.call(key, b"ZADD", key, 5, b"alice") == 1
+        assert await two.call(key, b"ZRANGE", key, 0, -1) == [b"alice"]
+        counter = one.key("count", "x")
+        assert [await client.run_script(COUNT, [counter], [3]) for client in (one, two)] == [3, 6]
+        with pytest.raises(ProtocolError) as refused:
+            await one.call(counter, b"ZADD", counter, 1, b"x")
+        assert refused.value.code == ErrorCode.BROKER_UNAVAILABLE
+
+
+async def test_nodes_tell_each_other(address: str) -> None:
+    async with cluster_of(3, address) as nodes:
+        heard: list[tuple[int, bytes]] = []
+        joined = [0, 0]
+        clients = [redis_of(node).client for node in nodes]
+        assert await clients[2].tell("all", b"too early") == 0
+        for number in range(2):
+
+            def hear(payload: bytes, number: int = number) -> None:
+                heard.append((number, payload))
+
+            def join(number: int = number) -> None:
+                joined[number] += 1
+
+            clients[number].listen("all", hear, join)
+        await until(lambda: joined == [1, 1])
+        assert await clients[2].tell("all", b"\0\xff") == 2
+        await until(lambda: len(heard) == 2)
+        assert sorted(heard) == [(0, b"\0\xff"), (1, b"\0\xff")]
+
+
+async def test_a_page_survives_trimming_meanwhile(address: str) -> None:
+    """Pages are read while others publish so much that the oldest are trimmed away."""
+    async with cluster_of(2, address, history={"messages": 300}) as (one, two):
+        async with traffic(one, rooms=1) as flowing:
+            room = flowing.rooms[0]
+            for _ in range(40):
+                page = await two.broker.history(room, since=None, limit=200)
+                seqs = [seq or 0 for seq in numbers(page)]
+                assert seqs == list(range(page.seq - len(seqs) + 1, page.seq + 1))
