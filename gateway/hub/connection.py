@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event
+from gateway.hub.lag import Backlog
 from gateway.hub.room import Membership
 from gateway.wire.outbox import Outbox
 from protocol.codec import Codec
@@ -51,6 +52,7 @@ class Connection:
     """One authenticated connection: who it is, what it joined, what it wants to hear."""
 
     __slots__ = (
+        "_backlog",
         "client_id",
         "codec",
         "connected_at",
@@ -96,6 +98,15 @@ class Connection:
         self.memberships: dict[str, Membership] = {}
         self.internal: tuple[Membership, ...] = ()
         """Places in the organisation's and the user's own channel."""
+        self._backlog: Backlog | None = None
+
+    @property
+    def backlog(self) -> Backlog:
+        """What its lagging rooms keep, made when one lags for the first time."""
+        if self._backlog is None:
+            outbox = self.outbox
+            self._backlog = Backlog(max_messages=outbox.max_messages, max_bytes=outbox.max_bytes)
+        return self._backlog
 
     @property
     def org(self) -> str:

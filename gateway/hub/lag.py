@@ -14,18 +14,22 @@ place is live again. Whatever was dropped is announced by ``lost`` exactly where
 missing, before the next event of the room. A join with ``since`` whose replay does not fit
 into the outbox uses the same way, whatever its policy.
 
-Memory: events are shared by all who lag, so a lagging member costs a reference each. The
+Memory: events are shared by all who lag, so a lagging member costs a reference each; the bounds
+of the queue hold for all lagging rooms of a connection together (:class:`Backlog`). The
 outbox itself stops at ``Outbox.congested``, far below its bounds.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
+from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.broker.base import Event, HistoryPage
 
-__all__ = ["PAGE", "Lag", "Lost", "Overflow"]
+__all__ = ["PAGE", "Backlog", "Lag", "Lost", "Overflow"]
 
 Overflow = Literal["disconnect", "drop_oldest", "conflate", "replay"]
 
@@ -41,17 +45,50 @@ class Lost(NamedTuple):
     reason: str
 
 
+class Backlog:
+    """What all lagging rooms of one connection keep."""
+
+    __slots__ = ("_lags", "bytes", "max_bytes", "max_messages", "messages")
+
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.messages = 0
+        self.bytes = 0
+        self._lags: set[Lag] = set()
+
+    def grow(self, lag: Lag, event: Event) -> None:
+        """``lag`` keeps one event more."""
+        self._lags.add(lag)
+        self.messages += 1
+        self.bytes += event.size
+
+    def shrink(self, lag: Lag, event: Event) -> None:
+        """``lag`` keeps one event less."""
+        if not lag.messages:
+            self._lags.discard(lag)
+        self.messages -= 1
+        self.bytes -= event.size
+
+    def fattest(self) -> Lag | None:
+        """The lag that has to give something up; None while the bounds hold. One event always fits."""
+        if self.messages > self.max_messages:
+            return max(self._lags, key=_messages)
+        if self.bytes > self.max_bytes and self.messages > 1:
+            return max(self._lags, key=_bytes)
+        return None
+
+
 class Lag:
     """One lagging place. Sequence numbers below are those of its room."""
 
     __slots__ = (
-        "_bytes",
+        "_backlog",
         "_dropped",
         "_kept",
         "_key",
-        "_max_bytes",
-        "_max_messages",
         "aligned",
+        "bytes",
         "epoch",
         "held",
         "overtaken",
@@ -60,9 +97,7 @@ class Lag:
         "turn",
     )
 
-    def __init__(
-        self, policy: Overflow, epoch: str, position: int, *, key: str, max_messages: int, max_bytes: int
-    ) -> None:
+    def __init__(self, policy: Overflow, epoch: str, position: int, *, key: str, backlog: Backlog) -> None:
         """``position`` is the last event queued; ``key`` names the field of ``data`` to conflate by."""
         self.policy = policy
         self.epoch = epoch
@@ -75,12 +110,13 @@ class Lag:
         """Read ahead of what this node has delivered: live again when the node comes by ``position``."""
         self.overtaken: set[int] = set()
         """Critical events that went out at once: a replay must not bring them again."""
+        self.bytes = 0
+        """Of the kept events."""
         self._key = key
+        self._backlog = backlog
         self._kept: dict[Any, Event] = {}
-        self._bytes = 0
         self._dropped: list[int] = []
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        """A heap."""
 
     @property
     def replays(self) -> bool:
@@ -88,36 +124,47 @@ class Lag:
         return self.policy in {"replay", "disconnect"}
 
     @property
+    def messages(self) -> int:
+        """Kept events."""
+        return len(self._kept)
+
+    @property
     def due(self) -> bool:
         """There is something to be done about it when the socket has drained."""
         return not (self.aligned or self.held)
 
-    def add(self, event: Event) -> Event | None:
-        """Take one more event that matched; returns the one that was dropped for it, if any."""
+    def add(self, event: Event) -> list[tuple[Event, Overflow]]:
+        """Take one more event that matched; returns what was dropped for it, of whichever lag, and why."""
         if self.replays:
-            return None
+            return []
         if event.epoch != self.epoch:
             # The new epoch itself tells the client that what it lacks of the old one is gone.
             self._begin_anew(event.epoch or "")
         key: Any = event.seq
-        dropped: Event | None = None
+        dropped: list[tuple[Event, Overflow]] = []
         if self.policy == "conflate":
             data = event.data
             key = (event.event, _hashable(data.get(self._key)) if isinstance(data, dict) else None)
-            dropped = self._drop(key) if key in self._kept else None
+            if key in self._kept:
+                dropped.append((self._drop(key), self.policy))
         self._kept[key] = event
-        self._bytes += event.size
-        if len(self._kept) > self._max_messages or (self._bytes > self._max_bytes and len(self._kept) > 1):
-            dropped = self._drop(next(iter(self._kept)))
+        self.bytes += event.size
+        self._backlog.grow(self, event)
+        while (fattest := self._backlog.fattest()) is not None:
+            dropped.append((fattest._drop(next(iter(fattest._kept))), fattest.policy))
         return dropped
 
+    def clear(self) -> None:
+        """Nothing of what is kept is of interest any more."""
+        while self._kept:
+            self._remove(next(iter(self._kept)))
+        self._dropped.clear()
+        self.overtaken.clear()
+
     def _begin_anew(self, epoch: str) -> None:
+        self.clear()
         self.epoch = epoch
         self.position = 0
-        self.overtaken.clear()
-        self._kept.clear()
-        self._bytes = 0
-        self._dropped.clear()
 
     def overtake(self, event: Event) -> None:
         """A critical event went out at once."""
@@ -126,16 +173,25 @@ class Lag:
 
     def miss(self, first: int, last: int) -> None:
         """These never came; they are announced like what was dropped."""
-        self._dropped += (first, last)
+        self._note(first)
+        self._note(last)
+
+    def _remove(self, key: Any) -> Event:
+        event = self._kept.pop(key)
+        self.bytes -= event.size
+        self._backlog.shrink(self, event)
+        return event
 
     def _drop(self, key: Any) -> Event:
-        event = self._kept.pop(key)
-        self._bytes -= event.size
+        event = self._remove(key)
         assert event.seq is not None
-        self._dropped.append(event.seq)
-        if len(self._dropped) > 2 * self._max_messages + 64:
-            self._thin_out()
+        self._note(event.seq)
         return event
+
+    def _note(self, seq: int) -> None:
+        heappush(self._dropped, seq)
+        if len(self._dropped) > 2 * self._backlog.max_messages + 64:
+            self._thin_out()
 
     def _thin_out(self) -> None:
         """Of the dropped numbers between two kept events, only the first and the last matter."""
@@ -145,7 +201,7 @@ class Lag:
             gap = bisect(kept, seq)
             first, last = gaps.get(gap, (seq, seq))
             gaps[gap] = (min(first, seq), max(last, seq))
-        self._dropped = [seq for ends in gaps.values() for seq in ends]
+        self._dropped = sorted({seq for ends in gaps.values() for seq in ends})  # which is a heap
 
     @property
     def head(self) -> Event | None:
@@ -153,19 +209,21 @@ class Lag:
         return next(iter(self._kept.values()), None)
 
     def gap(self) -> Lost | None:
-        """What is missing in front of the ``head``; it is told once."""
+        """What is missing in front of the ``head``, or behind the last event; it is told once."""
         head = self.head
-        assert head is not None and head.seq is not None
-        missing = [seq for seq in self._dropped if seq < head.seq]
-        if not missing:
+        dropped = self._dropped
+        end = math.inf if head is None or head.seq is None else head.seq
+        if not dropped or dropped[0] > end:
             return None
-        self._dropped = [seq for seq in self._dropped if seq > head.seq]
-        return Lost(min(missing), max(missing), "conflated" if self.policy == "conflate" else "slow")
+        first = last = dropped[0]
+        while dropped and dropped[0] < end:
+            last = heappop(dropped)
+        self.position = last
+        return Lost(first, last, "conflated" if self.policy == "conflate" else "slow")
 
     def take(self) -> None:
         """The ``head`` was sent."""
-        event = self._kept.pop(next(iter(self._kept)))
-        self._bytes -= event.size
+        event = self._remove(next(iter(self._kept)))
         assert event.seq is not None
         self.position = event.seq
 
@@ -176,13 +234,20 @@ class Lag:
         """
         if page.epoch != self.epoch:
             self._begin_anew(page.epoch)
-        first = page.events[0].seq if page.events else page.seq + 1
-        assert first is not None
-        if first <= self.position + 1:
-            return None
-        lost = Lost(self.position + 1, first - 1, "history")
-        self.position = lost.last
-        return lost
+        behind = page.events[0].seq if page.events else page.seq + 1
+        assert behind is not None
+        first, last = self.position + 1, behind - 1
+        self.position = max(self.position, last)
+        while first in self.overtaken:
+            first += 1
+        while last in self.overtaken:
+            last -= 1
+        self.overtaken = {seq for seq in self.overtaken if seq > self.position}
+        return Lost(first, last, "history") if first <= last else None
+
+
+_messages = attrgetter("messages")
+_bytes = attrgetter("bytes")
 
 
 def _hashable(value: Any) -> Any:

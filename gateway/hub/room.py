@@ -64,18 +64,28 @@ class Membership:
 
         ``by_replay``: what follows is read from history, whatever the member's policy.
         """
-        outbox = self.connection.outbox
+        self.forget_lag()
         self.lag = Lag(
             "replay" if by_replay else self.overflow,
             self.room.epoch if epoch is None else epoch,
             position,
             key=self.key,
-            max_messages=outbox.max_messages,
-            max_bytes=outbox.max_bytes,
+            backlog=self.connection.backlog,
         )
         if by_replay:
             self.room.regroup(self)
         return self.lag
+
+    def forget_lag(self) -> None:
+        """What was kept for this member is of no interest any more."""
+        if self.lag is not None:
+            self.lag.clear()
+            self.lag = None
+
+    def keep(self, lag: Lag, event: Event) -> None:
+        """The member lags: keep ``event`` for later, at the price of older ones."""
+        for dropped, policy in lag.add(event):
+            self.connection.peer.dropped(dropped, policy)
 
     def hold(self) -> None:
         """Send this member nothing more until a join, which is under way, has said from where to go on."""
@@ -180,13 +190,13 @@ class Room:
         """Give a member another filter and another overflow policy; it does not lag any more."""
         self._ungroup(membership)
         membership.events, membership.overflow, membership.key = events, overflow, key
-        membership.lag = None
+        membership.forget_lag()
         self._group(membership)
 
     def remove(self, membership: Membership) -> None:
         """Remove a member, if it is one."""
         self._ungroup(membership)
-        membership.lag = None
+        membership.forget_lag()
 
     def regroup(self, membership: Membership) -> None:
         """The member's connection has another filter now; nothing happens if it has left."""
@@ -268,14 +278,12 @@ class Room:
                 if event.seq >= lag.position:
                     aligned.append(membership)
             elif lag is not None:
-                dropped = lag.add(event)
-                if dropped is not None:
-                    membership.connection.peer.dropped(dropped, lag.policy)
+                membership.keep(lag, event)
                 if lag.aligned:  # with an order that has ended: look what there is now
                     lag.aligned = False
                     membership.connection.peer.catch_up()
             elif outbox.refuses(len(frame)):
-                membership.fall_behind(event.seq - 1).add(event)
+                membership.keep(membership.fall_behind(event.seq - 1), event)
                 membership.connection.peer.catch_up()
             else:
                 count += outbox.put(frame)

@@ -90,10 +90,10 @@ class CatchUp:
             return
         for _ in range(PAGE):
             event = lag.head
+            self._announce(place, lag.epoch, lag.gap())
             if event is None:
                 place.caught_up()
                 return
-            self._announce(place, lag.epoch, lag.gap())
             if not self._session.replay(event):
                 return
             lag.take()

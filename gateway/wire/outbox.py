@@ -132,7 +132,10 @@ class Outbox:
         return self.blocked and (self.congested or not self._fits(size))
 
     def _fits(self, size: int) -> bool:
-        return not self.size or (self.waiting < self.max_messages and self.size + size <= self.max_bytes)
+        # Half of the queue is left to what cannot come later: replies, and rooms that do not lag.
+        return not self.size or (
+            2 * self.waiting < self.max_messages and 2 * (self.size + size) <= self.max_bytes
+        )
 
     async def room(self) -> None:
         """Wait until the socket has taken everything; only one task may wait."""
