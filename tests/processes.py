@@ -130,8 +130,9 @@ async def process(folder: Folder, *arguments: str, **streams: Any) -> AsyncItera
 
 
 @asynccontextmanager
-async def serving(folder: Folder, *arguments: str) -> AsyncIterator[Served]:
+async def serving(folder: Folder, *arguments: str, **environ: str) -> AsyncIterator[Served]:
     command = ("serve", "--port", "0", *arguments)
+    folder = Folder(folder.path, {**folder.environ, **environ})
     async with process(folder, *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
         served = Served(running)
         async with trio.open_nursery() as nursery:

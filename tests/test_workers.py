@@ -43,7 +43,7 @@ async def folder(tmp_path: Path) -> AsyncIterator[Folder]:
 
 @contextlib.asynccontextmanager
 async def two_workers(folder: Folder, **environ: str) -> AsyncIterator[Served]:
-    async with serving(Folder(folder.path, {**folder.environ, **environ}), "--workers", "2") as served:
+    async with serving(folder, "--workers", "2", **environ) as served:
         await until_logged(served, "all workers listen")
         yield served
 
