@@ -15,7 +15,6 @@ from collections.abc import Awaitable
 from typing import Final, Protocol
 
 from gateway.wire.engine import Engine
-from gateway.wire.flusher import Lane
 from gateway.wire.outbox import Outbox
 from gateway.wire.signal import Signal
 from protocol.errors import CloseCode
@@ -139,11 +138,6 @@ class FastLane:
     ) -> None:
         """See ``WireConnection.close``."""
         raise NotImplementedError
-
-    @property
-    def lane(self) -> Lane:
-        """Whose turn this connection's reading and writing is on."""
-        return self.outbox.lane
 
     def on_readable(self) -> None:
         """Read one chunk and handle what is in it (called by the pump); contains every error."""
