@@ -13,12 +13,19 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from gateway import __version__
 from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Broker
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
+from gateway.cluster.base import Cluster
+from gateway.cluster.many import ManyNodes
+from gateway.cluster.one import OneNode
+from gateway.cluster.presence import SharedPresence
+from gateway.cluster.registry import Member
 from gateway.hub.hub import Hub
+from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
 from gateway.rest.app import create_app
@@ -53,16 +60,32 @@ class Gateway:
         self._flusher = self._engine.flusher
         self.auth = Authenticator(settings.auth)
         self.broker = _broker(settings)
+        self.id = self.node
+        """Begins the ids of connections.
+
+        Of many nodes, several may have one name, now or one after the other.
+        """
+        presence = Presence()
+        if isinstance(self.broker, RedisBroker):
+            self.id = f"{self.node}-{secrets.token_hex(3)}"
+            presence = SharedPresence(self.broker.client, settings.cluster)
         self.hub = Hub(
             self.broker,
             self._flusher,
             node=self.node,
+            id=self.id,
+            presence=presence,
             command_timeout=settings.connection.command_timeout,
             weights=settings.weights,
             tracer=Tracer(settings.trace) if settings.trace.messages else None,
         )
+        self.cluster: Cluster = OneNode(self.hub, self.auth)
+        if isinstance(self.broker, RedisBroker) and isinstance(presence, SharedPresence):
+            self.cluster = ManyNodes(
+                self.broker.client, settings, self.hub, self.auth, presence, self._describe
+            )
         self._calls = Calls()
-        services = Services(settings, self.hub, self.auth, self._calls)
+        services = Services(settings, self.hub, self.auth, self.cluster, self._calls)
         self.guard = services.guard
         self.reception = Reception(
             services,
@@ -74,6 +97,7 @@ class Gateway:
             hub=self.hub,
             broker=self.broker,
             auth=self.auth,
+            cluster=self.cluster,
             node=self.node,
             is_draining=lambda: self.draining,
             started_at=time.time(),
@@ -93,6 +117,16 @@ class Gateway:
     def port(self) -> int:
         """The bound port."""
         return self.listener.port
+
+    def _describe(self) -> Member:
+        """What the other nodes are to know of this one."""
+        return Member(
+            id=self.id,
+            node=self.node,
+            address=f"{self.settings.host}:{self.settings.own_port or self.port}",
+            version=__version__,
+            started=self.hub.started_at,
+        )
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
         """Have ``handler`` answer the clients' calls of ``name``."""
@@ -120,6 +154,10 @@ class Gateway:
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
             await self._bind()
+            # Without the others this node refuses whoever comes, so it does not wait for them for long.
+            background.start_soon(self._join, joined := trio.Event())
+            with trio.move_on_after(self.settings.redis.timeout):
+                await joined.wait()
             async with trio.open_nursery() as connections:
                 await connections.start(self.http.run)
                 connections.start_soon(self.listener.run)
@@ -137,6 +175,7 @@ class Gateway:
                 self.listener.stop_accepting()
                 self.http.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
+            await self.cluster.leave()
             background.cancel_scope.cancel()
         self.finished.set()
 
@@ -146,6 +185,11 @@ class Gateway:
         await self.listener.bind(settings.host, settings.port, shared=shared)
         if settings.own_port:  # shared, too, with the worker that comes after this one
             await self.listener.bind(settings.host, settings.own_port, shared=shared)
+
+    async def _join(self, joined: trio.Event) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.cluster.run)
+            joined.set()
 
 
 def _broker(settings: Settings) -> Broker:

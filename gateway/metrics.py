@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 
 if TYPE_CHECKING:
+    from gateway.cluster.base import Cluster
     from gateway.hub.hub import Hub
 
 __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
@@ -71,9 +72,12 @@ class LoopLag:
 class Metrics(Collector):
     """Everything that ``/metrics`` shows. One registry per gateway, none global."""
 
-    def __init__(self, hub: Hub, *, started_at: float, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, hub: Hub, cluster: Cluster, *, started_at: float, is_draining: Callable[[], bool]
+    ) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
+        self._cluster = cluster
         self._is_draining = is_draining
         self._started_at = started_at
         self.http = HttpCounters()
@@ -118,7 +122,7 @@ class Metrics(Collector):
         )
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
-        for name, (text, value) in hub.broker.measures().items():
+        for name, (text, value) in (*hub.broker.measures().items(), *self._cluster.measures().items()):
             if name.endswith("_total"):
                 yield _counter(name.removesuffix("_total"), text, value)
             else:

@@ -276,6 +276,22 @@ class HistorySettings(Group, frozen=True):
     """Events in one page of ``history``."""
 
 
+class ClusterSettings(Group, frozen=True):
+    """How nodes that share a Redis act as one; of no meaning for a node that is alone.
+
+    Times are in seconds.
+    """
+
+    lease: Annotated[float, msgspec.Meta(ge=0.5, le=300)] = 10.0
+    """So long after a node's death, at the latest, its users have gone from their rooms."""
+    answer_timeout: Seconds = 2.0
+    """How long other nodes may take to answer a question or to carry out an order."""
+    pending: Count = 10_000
+    """Questions that wait for answers, and answers that wait to be sent; more are refused with 301."""
+    answer_bytes: Bytes = 8 * 2**20
+    """Largest answer of one node."""
+
+
 class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
@@ -327,6 +343,7 @@ class Settings(Group, frozen=True):
     supervisor: SupervisorSettings = SupervisorSettings()
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
+    cluster: ClusterSettings = ClusterSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

@@ -33,14 +33,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.settings", "gateway.auth.identity", "gateway.broker"),
         *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox"),
     },
-    "gateway.metrics": {"gateway.hub"},
+    "gateway.cluster": {"gateway.settings", "gateway.auth", "gateway.broker", "gateway.hub"},
+    "gateway.metrics": {"gateway.hub", "gateway.cluster"},
     "gateway.session": {
         *("gateway.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
-        *("gateway.limits", "gateway.wire"),
+        *("gateway.cluster", "gateway.limits", "gateway.wire"),
     },
     "gateway.rest": {
         *("gateway.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
-        *("gateway.limits", "gateway.metrics", "gateway.store"),
+        *("gateway.cluster", "gateway.limits", "gateway.metrics", "gateway.store"),
     },
     "gateway.client": set(),
     "gateway.web": set(),

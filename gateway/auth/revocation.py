@@ -29,6 +29,8 @@ class Revocations:
         self._longest = settings.max_token_ttl
         self._now = now
         self._entries: OrderedDict[_Key, float] = OrderedDict()  # → time of the revocation, oldest first
+        self.complete = True
+        """False until what other nodes revoked is known: meanwhile nobody can say that a token is good."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -41,24 +43,44 @@ class Revocations:
         MISSING_FIELD when nothing is named, OVERLOADED when ``max_revocations`` are
         held already; dropping an old one instead would let a refused token in again.
         """
-        if jti is not None:
-            if user is not None:
-                raise ProtocolError(ErrorCode.BAD_FIELD, "revoke either a jti or a user, not both")
-            key: _Key = ("jti", org, jti)
-        elif org is not None:
-            key = ("org", org, None) if user is None else ("user", org, user)
-        else:
-            raise ProtocolError(
-                ErrorCode.MISSING_FIELD, "name a jti, a user with its organisation, or an organisation"
-            )
+        key = _key(jti, org, user)
         self._prune()
         self._entries.pop(key, None)  # a second revocation is newer, so it goes to the end
         if len(self._entries) >= self._max:
             raise ProtocolError(ErrorCode.OVERLOADED, f"the limit of {self._max} revocations is reached")
         self._entries[key] = self._now()
 
+    def learn(self, *, jti: str | None, org: str | None, user: str | None, at: float) -> bool:
+        """Take a revocation that was made elsewhere ``at`` this time; there it was checked and counted.
+
+        Returns whether it was new.
+        """
+        key = _key(jti, org, user)
+        if at <= self._entries.get(key, -math.inf):
+            return False
+        self._entries.pop(key, None)
+        self._entries[key] = at
+        return True
+
+    def entries(self) -> list[tuple[str | None, str | None, str | None, float]]:
+        """What is revoked: organisation, jti, user and time, the oldest first."""
+        self._prune()
+        return [
+            (org, name if kind == "jti" else None, name if kind == "user" else None, at)
+            for (kind, org, name), at in self._entries.items()
+        ]
+
+    @property
+    def longest(self) -> float:
+        """The longest that a token of those seen may still live, in seconds."""
+        return self._longest
+
     def is_revoked(self, identity: Identity) -> bool:
-        """Tell whether a revocation hits ``identity``."""
+        """Tell whether a revocation hits ``identity``; raises BROKER_UNAVAILABLE while that is unknown."""
+        if not self.complete:
+            raise ProtocolError(
+                ErrorCode.BROKER_UNAVAILABLE, "what was revoked is not known yet", retry_after=1.0
+            )
         remaining = math.inf if identity.expires is None else identity.expires - self._now()
         self._longest = max(self._longest, remaining)
         entries = self._entries
@@ -79,3 +101,15 @@ class Revocations:
             if at > horizon:
                 return
             del self._entries[key]
+
+
+def _key(jti: str | None, org: str | None, user: str | None) -> _Key:
+    if jti is not None:
+        if user is not None:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "revoke either a jti or a user, not both")
+        return "jti", org, jti
+    if org is None:
+        raise ProtocolError(
+            ErrorCode.MISSING_FIELD, "name a jti, a user with its organisation, or an organisation"
+        )
+    return ("org", org, None) if user is None else ("user", org, user)

@@ -22,6 +22,7 @@ __all__ = [
     "Since",
     "has_order",
     "organisation_channel",
+    "presence_channel",
     "room_channel",
     "user_channel",
 ]
@@ -44,9 +45,14 @@ def user_channel(org: str, user: str) -> str:
     return f"{org}\0u\0{user}"
 
 
+def presence_channel(channel: str) -> str:
+    """The channel in which nodes tell each other who comes to and goes from ``channel``."""
+    return f"{channel}\0p"
+
+
 def has_order(channel: str) -> bool:
-    """Tell whether events of this channel may have a place; what is sent to a user never has."""
-    return "\0u\0" not in channel
+    """Tell whether events of this channel may have a place: not what is sent to a user, nor presence."""
+    return "\0u\0" not in channel and not channel.endswith("\0p")
 
 
 class Event:

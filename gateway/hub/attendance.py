@@ -48,9 +48,14 @@ class Attendance:
         command_timeout: float = 10.0,
         weights: Mapping[str, int] | None = None,
         presence: Presence | None = None,
+        id: str | None = None,
     ) -> None:
-        """``command_timeout`` bounds every wait for the broker, in seconds."""
+        """``command_timeout`` bounds every wait for the broker, in seconds.
+
+        ``id`` begins the ids of connections; the node's name, where that is enough to tell them apart.
+        """
         self.node = node
+        self.id = id or node
         self.started_at = time.time()
         self.broker = broker
         self.flusher = flusher
@@ -82,7 +87,7 @@ class Attendance:
         """
         organisation = self._organisation(identity.org)
         connection = Connection(
-            id=f"{self.node}-{next(self._ids):x}",
+            id=f"{self.id}-{next(self._ids):x}",
             node=self.node,
             organisation=organisation,
             identity=identity,
@@ -97,6 +102,7 @@ class Attendance:
         organisation.connections[connection.id] = connection
         organisation.totals.connects += 1
         self.counters.connects += 1
+        self.presence.connected(connection)
         own = [organisation.everyone]
         if identity.user is not None:
             own.append(organisation.user(identity.user))
@@ -105,8 +111,8 @@ class Attendance:
                 held.enter_context(self._held(room, organisation))
             try:
                 with deadline(self._timeout):
-                    for room in own:
-                        await self.broker.subscribe(room.channel)
+                    await self.broker.subscribe(organisation.channel)
+                    await self.presence.settled(connection)
             except BaseException:
                 self.disconnected(connection, CloseCode.INTERNAL_ERROR)
                 raise
@@ -120,6 +126,7 @@ class Attendance:
             return
         organisation = connection.organisation
         del organisation.connections[connection.id]
+        self.presence.disconnected(connection)
         for place in (*connection.internal, *connection.memberships.values()):
             self._exit(place)
         connection.memberships.clear()
@@ -162,15 +169,15 @@ class Attendance:
         reason: str = "disconnected by an administrator",
     ) -> None:
         """Close one connection of ``org``; raises NOT_FOUND."""
-        self._find(org, connection_id).peer.close(code, reason)
+        self.find(org, connection_id).peer.close(code, reason)
 
-    def take_over(self, connection: Connection, token: str) -> bytes:
-        """Close the other open connection of the user that has this resume ``token``; returns what it had.
+    def take_over(self, org: str, user: str | None, token: str, by: Connection | None = None) -> bytes:
+        """Close the open connection of the user that has this resume ``token``; returns what it had.
 
-        Empty when there is none.
+        Empty when there is none, or it is the one that wants it (``by``).
         """
         old = self.connections.get(token.rpartition(".")[0])
-        if old is None or old is connection or (old.org, old.user) != (connection.org, connection.user):
+        if old is None or old is by or (old.org, old.user) != (org, user):
             return b""
         return old.peer.give_way(token)
 
@@ -182,7 +189,8 @@ class Attendance:
         self.flusher.wake()
         return len(matching)
 
-    def _find(self, org: str, connection_id: str) -> Connection:
+    def find(self, org: str, connection_id: str) -> Connection:
+        """The connection of that id; raises NOT_FOUND."""
         organisation = self.organisations.get(org)
         connection = None if organisation is None else organisation.connections.get(connection_id)
         if connection is None:

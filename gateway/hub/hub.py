@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -60,12 +60,21 @@ class Hub(Attendance):
         command_timeout: float = 10.0,
         weights: Mapping[str, int] | None = None,
         presence: Presence | None = None,
+        id: str | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """``command_timeout`` bounds every wait for the broker, in seconds."""
+        """See :class:`~gateway.hub.attendance.Attendance`."""
         super().__init__(
-            broker, flusher, node=node, command_timeout=command_timeout, weights=weights, presence=presence
+            broker,
+            flusher,
+            node=node,
+            command_timeout=command_timeout,
+            weights=weights,
+            presence=presence,
+            id=id,
         )
+        self.listeners: dict[str, Callable[[Event], None]] = {}
+        """Channels without members, whose events are for somebody else in here."""
         self.statistics = Statistics(self)
         self.tracer = tracer
         self._mids = _random_mids()
@@ -172,12 +181,12 @@ class Hub(Attendance):
         sender: str | None = None,
         mid: str | None = None,
     ) -> Sent:
-        """Send to all connections of one user; raises BAD_EVENT."""
+        """Send to all connections of one user to this node; raises BAD_EVENT."""
         check_event(event)
         organisation = self.organisations.get(org)
         local = None if organisation is None else organisation.users.get(user)
         mid = mid or self.new_mid()
-        self.broker.submit(
+        self._deliver(
             Event(
                 channel=user_channel(org, user),
                 event=event,
@@ -186,8 +195,7 @@ class Hub(Attendance):
                 data=data,
                 sender=sender,
                 ordered=False,
-            ),
-            _ignore,
+            )
         )
         self.flusher.wake()
         wanting = (
@@ -207,7 +215,7 @@ class Hub(Attendance):
     ) -> Sent:
         """Send to one connection; raises NOT_FOUND."""
         check_event(event)
-        connection = self._find(org, connection_id)
+        connection = self.find(org, connection_id)
         mid = mid or self.new_mid()
         direct = Event(
             channel=f"{org}\0c\0{connection_id}",
@@ -250,6 +258,9 @@ class Hub(Attendance):
             for tap in room.taps:
                 tap.append(event)
             self.counters.deliveries += room.fan_out(event)
+        elif event.channel in self.listeners:
+            self.listeners[event.channel](event)
+            return
         # Nobody asks about typing: its message id is not told.
         if self.tracer is not None and event.exclude_connection is None:
             members = () if room is None else room.members()

@@ -60,6 +60,15 @@ class Presence:
                 del here[user]
             self._changed(room.channel, user, count, begun=False)
 
+    def connected(self, connection: Connection) -> None:
+        """A connection has come to this node."""
+
+    def disconnected(self, connection: Connection) -> None:
+        """A connection that was :meth:`connected` is gone."""
+
+    async def settled(self, connection: Connection) -> None:
+        """Wait until all nodes can know that the connection is here; raises 3xx when they cannot be told."""
+
     def _changed(self, channel: str, user: str, count: int, *, begun: bool) -> None:
         """``user`` has ``count`` connections in a counted channel on this node now; ``begun``: the first."""
         if begun or not count:

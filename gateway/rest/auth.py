@@ -18,7 +18,7 @@ from gateway.rest.models import (
 )
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
-from protocol.errors import CloseCode, ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["blueprint"]
 
@@ -70,8 +70,7 @@ async def issue_ticket() -> Response:
 
     For addresses (`/ws?ticket=…`), which proxies and browsers keep in logs.
     """
-    auth = services().auth
-    ticket = auth.tickets.issue(await caller())
+    ticket = await services().cluster.issue_ticket(await caller())
     return reply(Ticket(ticket=ticket, expires_in=services().settings.auth.ticket_ttl))
 
 
@@ -92,13 +91,7 @@ async def revoke_tokens() -> Response:
     own_user = wanted.jti is None and wanted.user is not None and wanted.user == identity.user
     if not (own_jti or own_user):
         require_service(identity)
-    revocations = services().auth.revocations
-    revocations.revoke(jti=wanted.jti, user=wanted.user, org=named)
-    closed = services().hub.close_matching(
-        lambda connection: revocations.is_revoked(connection.identity),
-        CloseCode.POLICY_VIOLATION,
-        "the token was revoked",
-    )
+    closed = await services().cluster.revoke(named, jti=wanted.jti, user=wanted.user)
     return reply(ClosedConnections(closed=closed))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity, Permission
-from gateway.hub.connection import Connection
 from gateway.rest.http import (
     caller,
     organisation,
     page,
     read_body,
+    read_cursor,
     read_query,
     reply,
     require_permission,
@@ -42,24 +42,16 @@ _PRIVATE = ("ip", "user_agent", "client_id")
 _MAX_REASON = 100
 
 
-def _find(org: str, connection_id: str) -> Connection:
-    local = services().hub.organisations.get(org)
-    connection = None if local is None else local.connections.get(connection_id)
-    if connection is None:
-        raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
-    return connection
-
-
-def _describe(connection: Connection, identity: Identity) -> dict[str, Any]:
-    known = connection.describe()
-    if not (identity.is_service or _is_own(connection, identity)):
+def _shown(known: dict[str, Any], identity: Identity) -> dict[str, Any]:
+    """What of a connection the caller may see."""
+    if not (identity.is_service or _is_own(known, identity)):
         for name in _PRIVATE:
             known.pop(name, None)
     return known
 
 
-def _is_own(connection: Connection, identity: Identity) -> bool:
-    return identity.user is not None and connection.user == identity.user and connection.org == identity.org
+def _is_own(known: dict[str, Any], identity: Identity) -> bool:
+    return identity.user is not None and known.get("user") == identity.user and known["org"] == identity.org
 
 
 @blueprint.get("/connections")
@@ -68,23 +60,21 @@ async def list_connections() -> Response:
     """List the open connections of an organisation, the oldest first."""
     identity = await caller()
     query = read_query(ConnectionQuery)
-    local = services().hub.organisations.get(organisation(identity, query.org))
-    found = [
-        connection
-        for connection in (() if local is None else local.connections.values())
-        if (query.user is None or connection.user == query.user)
-        and (query.room is None or query.room in connection.memberships)
-    ]
-    connections, cursor = page(
-        found,
-        key=lambda each: (each.connected_at, each.id),
-        kind=tuple[int, str],
-        cursor=query.cursor,
-        limit=query.limit,
+    found, missing = await services().cluster.connections(
+        organisation(identity, query.org),
+        user=query.user,
+        room=query.room,
+        after=read_cursor(query.cursor, tuple[int, str]),
+        limit=query.limit + 1,
     )
-    answer: dict[str, Any] = {"connections": [_describe(each, identity) for each in connections]}
+    connections, cursor = page(
+        found, key=lambda each: (each["connected_at"], each["connection"]), limit=query.limit
+    )
+    answer: dict[str, Any] = {"connections": [_shown(each, identity) for each in connections]}
     if cursor is not None:
         answer["next"] = cursor
+    if missing:
+        answer["missing"] = missing
     return reply(answer)
 
 
@@ -94,7 +84,7 @@ async def get_connection(connection: str) -> Response:
     """Tell what is known of one connection."""
     identity = await caller()
     org = organisation(identity, read_query(OrganisationQuery).org)
-    return reply(_describe(_find(org, connection), identity))
+    return reply(_shown(await services().cluster.connection(org, connection), identity))
 
 
 @blueprint.post("/connections/<connection>/disconnect")
@@ -109,13 +99,16 @@ async def disconnect(connection: str) -> Response:
     org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
     if len(wanted.reason.encode()) > _MAX_REASON:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"reason: must not be longer than {_MAX_REASON} bytes")
-    if not identity.is_service and not _is_own(_find(org, connection), identity):
-        require_service(identity)
-    services().hub.disconnect(org, connection, wanted.code, wanted.reason)
+    only_of = None
+    if not identity.is_service:
+        if identity.user is None:
+            require_service(identity)
+        only_of = identity.user
+    await services().cluster.disconnect(org, connection, wanted.code, wanted.reason, only_of=only_of)
     return reply(Disconnected(connection=connection, code=wanted.code))
 
 
-def send_to(
+async def send_to(
     identity: Identity, wanted: Send, org: str, *, user: str | None = None, connection: str | None = None
 ) -> SentTo:
     """Send to one user or one connection, when the caller may.
@@ -125,16 +118,17 @@ def send_to(
     if wanted.mid is not None:
         check_mid(wanted.mid)
     data = check_value(wanted.data)
-    hub = services().hub
-    if user is not None:
-        require_permission(identity, f"user:{user}", Permission.PUBLISH)
-        sent = hub.send_to_user(org, user, wanted.event, data, sender=identity.user, mid=wanted.mid)
-    else:
-        assert connection is not None
-        require_permission(identity, f"connection:{connection}", Permission.PUBLISH)
-        sent = hub.send_to_connection(
-            org, connection, wanted.event, data, sender=identity.user, mid=wanted.mid
-        )
+    name = f"user:{user}" if user is not None else f"connection:{connection}"
+    require_permission(identity, name, Permission.PUBLISH)
+    sent = await services().cluster.send(
+        org,
+        wanted.event,
+        data,
+        user=user,
+        connection=connection,
+        sender=identity.user,
+        mid=wanted.mid,
+    )
     return SentTo(mid=sent.mid, connections=sent.connections)
 
 
@@ -148,7 +142,7 @@ async def send_to_connection(connection: str) -> Response:
     identity = await caller()
     wanted = await read_body(Send)
     org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    return reply(send_to(identity, wanted, org, connection=connection))
+    return reply(await send_to(identity, wanted, org, connection=connection))
 
 
 @blueprint.post("/users/<name:user>/send")
@@ -163,4 +157,4 @@ async def send_to_user(user: str) -> Response:
     org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
     if not user:
         raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
-    return reply(send_to(identity, wanted, org, user=user))
+    return reply(await send_to(identity, wanted, org, user=user))

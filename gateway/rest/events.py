@@ -98,7 +98,7 @@ async def _operate(
             return OperationResult(200, mid=published.mid, seq=published.seq, epoch=published.epoch)
         if (wanted.user is None) == (wanted.connection is None):
             raise ProtocolError(ErrorCode.MISSING_FIELD, "give either user or connection")
-        sent = send_to(identity, wanted, org, user=wanted.user, connection=wanted.connection)
+        sent = await send_to(identity, wanted, org, user=wanted.user, connection=wanted.connection)
         return OperationResult(200, mid=sent.mid, connections=sent.connections)
     except ProtocolError as error:
         problem = Problem(**problem_for(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -17,11 +17,13 @@ from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = [
+    "MAX_PAGE",
     "caller",
     "check_target",
     "organisation",
     "page",
     "read_body",
+    "read_cursor",
     "read_query",
     "reply",
     "require_permission",
@@ -142,23 +144,20 @@ def reply(content: Any, status: int = 200) -> Response:
     return Response(_encoder.encode(content), status=status, content_type="application/json")
 
 
-def page(
-    items: Iterable[T], *, key: Callable[[T], K], kind: type[K], cursor: str | None, limit: int
-) -> tuple[list[T], str | None]:
-    """Return the first ``limit`` items behind ``cursor`` in the order of ``key``, and the cursor behind them.
+def read_cursor(cursor: str | None, kind: type[K]) -> K | None:
+    """The key behind which the page of ``cursor`` begins; raises BAD_FIELD for a foreign one."""
+    if not cursor:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(text, type=kind)
+    except ValueError:  # of base64 as well as of msgspec
+        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: was not given here") from None
 
-    ``kind`` is the type of the keys. Raises ``ProtocolError`` BAD_FIELD for a
-    cursor that was not given here.
-    """
-    if cursor:
-        try:
-            text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            after = msgspec.json.decode(text, type=kind)
-        except ValueError:  # of base64 as well as of msgspec
-            raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: was not given here") from None
-        items = [item for item in items if key(item) > after]
-    ordered = sorted(items, key=key)
-    if len(ordered) <= limit:
-        return ordered, None
-    last = _encoder.encode(key(ordered[limit - 1]))
-    return ordered[:limit], base64.urlsafe_b64encode(last).decode().rstrip("=")
+
+def page(items: list[T], *, key: Callable[[T], K], limit: int) -> tuple[list[T], str | None]:
+    """Return the first ``limit`` of ordered items, and the cursor behind them when there are more."""
+    if len(items) <= limit:
+        return items, None
+    last = _encoder.encode(key(items[limit - 1]))
+    return items[:limit], base64.urlsafe_b64encode(last).decode().rstrip("=")

@@ -32,9 +32,7 @@ async def get_trace(mid: str) -> Response:
     found = services()
     if found.hub.tracer is None:
         raise ProtocolError(ErrorCode.NOT_FOUND, "messages are not traced here: trace.messages is 0")
-    trace = found.hub.trace(org, mid, user=query.user)
+    trace = await found.cluster.trace(org, mid, user=query.user)
     if trace is None:
-        raise ProtocolError(
-            ErrorCode.NOT_FOUND, "this message was not traced on this node, or is no longer remembered"
-        )
+        raise ProtocolError(ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered")
     return reply({"node": found.node, **trace})

@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
+Missing = Annotated[
+    list[str], msgspec.Meta(description="Nodes that did not answer; what they have is not listed.")
+]
 Org = Annotated[
     str, msgspec.Meta(description="The organisation; only an admin may name another than its own.")
 ]
@@ -158,14 +161,51 @@ class Revoke(msgspec.Struct):
 class ClosedConnections(msgspec.Struct):
     """What was done."""
 
-    closed: Annotated[int, msgspec.Meta(description="Open connections of this node that were closed.")]
+    closed: Annotated[
+        int, msgspec.Meta(description="Open connections that were closed, on all nodes that answered.")
+    ]
 
 
 # --- what is known --------------------------------------------------------------------------------
 
 
+class NodeInfo(msgspec.Struct, omit_defaults=True):
+    """One node."""
+
+    id: Annotated[str, msgspec.Meta(description="Begins the ids of its connections.")]
+    node: Annotated[str, msgspec.Meta(description="Its name in the settings.")]
+    connections: int
+    address: str | None = None
+    version: str | None = None
+    started: Milliseconds | None = None
+
+
+class Whole(msgspec.Struct, omit_defaults=True):
+    """Counts of all nodes together.
+
+    Of an organisation, `users` counts each user once; of everything, `users` and `rooms` are added up over
+    the nodes.
+    """
+
+    nodes: Annotated[list[NodeInfo], msgspec.Meta(description="Those that are counted.")]
+    missing: Annotated[list[str], msgspec.Meta(description="Nodes that did not answer, and are not counted.")]
+    reason: Annotated[str, msgspec.Meta(description="Why nothing is known of the nodes.")] | None = None
+    connections: int | None = None
+    connections_total: int | None = None
+    disconnections_total: int | None = None
+    users: int | None = None
+    messages_in: int | None = None
+    messages_out: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    rooms: dict[str, int] | int | None = None
+    organisations: dict[str, int] | None = None
+    publishes: int | None = None
+    deliveries: int | None = None
+
+
 class Stats(msgspec.Struct, omit_defaults=True):
-    """Counts of one organisation (`org` is there), or of the whole node."""
+    """Counts of this node and, under `cluster`, of all; of one organisation, or of everything."""
 
     node: str
     uptime: Annotated[float, msgspec.Meta(description="Seconds.")]
@@ -187,6 +227,7 @@ class Stats(msgspec.Struct, omit_defaults=True):
     ) = None
     publishes: int | None = None
     deliveries: int | None = None
+    cluster: Whole | None = None
 
 
 class JoinedRoom(msgspec.Struct, omit_defaults=True):
@@ -222,6 +263,7 @@ class ConnectionPage(msgspec.Struct, omit_defaults=True):
 
     connections: list[ConnectionInfo]
     next: Cursor | None = None
+    missing: Missing | None = None
 
 
 class ConnectionQuery(msgspec.Struct):
@@ -243,10 +285,11 @@ class RoomInfo(msgspec.Struct):
 
 
 class RoomPage(msgspec.Struct, omit_defaults=True):
-    """Rooms with a member on this node, by name."""
+    """Rooms with a member, by name."""
 
     rooms: list[RoomInfo]
     next: Cursor | None = None
+    missing: Missing | None = None
 
 
 class RoomQuery(msgspec.Struct):
@@ -340,7 +383,7 @@ class Send(msgspec.Struct):
 
 
 class SentTo(msgspec.Struct):
-    """How many connections of this node it was queued for."""
+    """How many connections it was queued for."""
 
     mid: str
     connections: int

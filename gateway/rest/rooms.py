@@ -9,7 +9,16 @@ from quart import Blueprint, Response
 from gateway.auth.identity import Permission
 from gateway.broker.base import Since
 from gateway.hub.presence import describe_members
-from gateway.rest.http import caller, organisation, page, read_query, reply, require_permission
+from gateway.rest.http import (
+    MAX_PAGE,
+    caller,
+    organisation,
+    page,
+    read_cursor,
+    read_query,
+    reply,
+    require_permission,
+)
 from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
@@ -30,18 +39,30 @@ async def list_rooms() -> Response:
     """
     identity = await caller()
     query = read_query(RoomQuery)
-    rooms = services().hub.statistics.rooms(organisation(identity, query.org))
-    allows = identity.grants.allows
-    found, cursor = page(
-        [room for room in rooms if identity.is_service or allows(room["room"], Permission.PRESENCE)],
-        key=lambda room: str(room["room"]),
-        kind=str,
-        cursor=query.cursor,
-        limit=query.limit,
-    )
+    org = organisation(identity, query.org)
+    after = read_cursor(query.cursor, str)
+    wanted = query.limit + 1
+    found: list[dict[str, Any]] = []
+    missing: set[str] = set()
+    while len(found) < wanted:
+        # Whoever may see only some of the rooms may have to look at many.
+        run = wanted if identity.is_service else MAX_PAGE
+        rooms, silent = await services().cluster.rooms(org, after=after, limit=run)
+        found += [
+            room
+            for room in rooms
+            if identity.is_service or identity.grants.allows(room["room"], Permission.PRESENCE)
+        ]
+        missing.update(silent)
+        if len(rooms) < run:
+            break
+        after = rooms[-1]["room"]
+    found, cursor = page(found, key=lambda room: str(room["room"]), limit=query.limit)
     answer: dict[str, Any] = {"rooms": found}
     if cursor is not None:
         answer["next"] = cursor
+    if missing:
+        answer["missing"] = sorted(missing)
     return reply(answer)
 
 

@@ -13,6 +13,7 @@ from gateway.metrics import Metrics
 if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
     from gateway.broker.base import Broker
+    from gateway.cluster.base import Cluster
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
     from gateway.settings import Settings
@@ -30,6 +31,7 @@ class Services:
     hub: Hub
     broker: Broker
     auth: Authenticator
+    cluster: Cluster
     node: str
     is_draining: Callable[[], bool]
     started_at: float
@@ -38,7 +40,9 @@ class Services:
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.hub, started_at=self.started_at, is_draining=self.is_draining)
+        self.metrics = Metrics(
+            self.hub, self.cluster, started_at=self.started_at, is_draining=self.is_draining
+        )
 
 
 def services() -> Services:

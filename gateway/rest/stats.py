@@ -20,16 +20,20 @@ blueprint = Blueprint("stats", __name__)
 async def get_stats() -> Response:
     """Count connections, rooms, messages and bytes.
 
-    Of the caller's organisation, with the members of each room; of the whole node, with the connections
-    of each organisation, when an admin names none. Members see the rooms whose presence they may see.
+    Of the caller's organisation, with the members of each room; of everything, with the connections
+    of each organisation, when an admin names none. The counts of this node come first, those of all nodes are
+    under `cluster`. Members see the rooms whose presence they may see.
     """
     identity = await caller()
     named = read_query(OrganisationQuery).org
     org = None if identity.is_admin and named is None else organisation(identity, named)
-    counts = services().hub.statistics.of(org)
+    counts = await services().cluster.stats(org)
     if not identity.is_service:
         allows = identity.grants.allows
-        counts["rooms"] = {
-            room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)
-        }
+        for part in (counts, counts["cluster"]):
+            part["rooms"] = {
+                room: members
+                for room, members in part.get("rooms", {}).items()
+                if allows(room, Permission.PRESENCE)
+            }
     return reply(counts)

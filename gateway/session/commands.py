@@ -162,9 +162,8 @@ def _published(session: Session, envelope: Envelope, result: Position | Protocol
         )
 
 
-def _send(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+async def _send(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
     wanted = read(envelope.data, _Send)
-    hub = session.services.hub
     event = check_event(envelope.event)
     if envelope.mid is not None:
         check_mid(envelope.mid)
@@ -172,18 +171,20 @@ def _send(session: Session, connection: Connection, envelope: Envelope, size: in
         raise ProtocolError(ErrorCode.MISSING_FIELD, "data: lacks user or connection")
     if wanted.user is not None and wanted.connection is not None:
         raise ProtocolError(ErrorCode.BAD_FIELD, "data: names both a user and a connection")
+    # Directed sends are permitted by patterns like rooms are, under the names user:NAME and connection:ID.
     if wanted.user is not None:
-        # Directed sends are permitted by patterns like rooms are, under the name user:NAME.
         permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
-        sent = hub.send_to_user(
-            connection.org, wanted.user, event, wanted.data, sender=connection.user, mid=envelope.mid
-        )
     else:
-        assert wanted.connection is not None
         permit(connection, f"connection:{wanted.connection}", Permission.PUBLISH, "send to this connection")
-        sent = hub.send_to_connection(
-            connection.org, wanted.connection, event, wanted.data, sender=connection.user, mid=envelope.mid
-        )
+    sent = await session.services.cluster.send(
+        connection.org,
+        event,
+        wanted.data,
+        user=wanted.user,
+        connection=wanted.connection,
+        sender=connection.user,
+        mid=envelope.mid,
+    )
     session.reply(envelope, mid=sent.mid, data={"connections": sent.connections})
 
 
@@ -250,12 +251,12 @@ def _info(session: Session, connection: Connection, envelope: Envelope, size: in
     session.reply(envelope, data={**connection.describe(), "resume": session.resume_token})
 
 
-def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    counts = session.services.hub.statistics.of(connection.org)
+async def _stats(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
+    counts = await session.services.cluster.stats(connection.org)
     allows = connection.identity.grants.allows
-    counts["rooms"] = {
-        room: members for room, members in counts["rooms"].items() if allows(room, Permission.PRESENCE)
-    }
+    for part in (counts, counts["cluster"]):
+        rooms = part.get("rooms", {})
+        part["rooms"] = {room: number for room, number in rooms.items() if allows(room, Permission.PRESENCE)}
     session.reply(envelope, data=counts)
 
 

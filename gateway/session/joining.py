@@ -221,7 +221,11 @@ async def _reenter(session: Session, connection: Connection, saved: _SavedRoom, 
 
 async def _recall(session: Session, connection: Connection, token: str) -> _Saved:
     hub = session.services.hub
-    value = hub.take_over(connection, token) or await hub.broker.recall(f"resume:{token}")
+    value = (
+        hub.take_over(connection.org, connection.user, token, connection)
+        or await session.services.cluster.take_over(connection.org, connection.user, token)
+        or await hub.broker.recall(f"resume:{token}")
+    )
     saved = None if value is None else msgspec.json.decode(value, type=_Saved)
     if saved is None or saved.org != connection.org or saved.user != connection.user:
         # One answer for all: whether somebody else's token exists is nobody's business.

@@ -119,7 +119,7 @@ class Reception:
                 raise ProtocolError(ErrorCode.UNAUTHENTICATED, "Authorization must be of the scheme Bearer")
             return await auth.verify(credentials.strip())
         if ticket is not None:
-            return auth.tickets.redeem(ticket)
+            return await self._services.cluster.redeem_ticket(ticket)
         token = request.parameter("token")
         if token is not None:
             return await auth.verify(token)

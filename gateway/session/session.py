@@ -20,6 +20,7 @@ import trio
 from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Event
+from gateway.cluster.base import Cluster
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
 from gateway.hub.room import event_frame
@@ -57,6 +58,7 @@ class Services:
     settings: Settings
     hub: Hub
     auth: Authenticator
+    cluster: Cluster
     calls: Calls
     guard: Guard = field(init=False)
 

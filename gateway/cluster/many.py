@@ -1,0 +1,319 @@
+"""Many nodes that act as one, joined through Redis.
+
+Each part has one thing that is shared: the registry who is there, presence who is where, the exchange what
+one node asks of another, tickets and revocations what is valid. This joins them with what this node does
+itself (``local.py``), and makes one answer out of many (``merging.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from gateway.auth.identity import Identity
+from gateway.auth.tokens import Authenticator
+from gateway.broker.base import organisation_channel, room_channel
+from gateway.broker.redis.client import Client
+from gateway.cluster.base import Listing
+from gateway.cluster.exchange import Answers, Exchange
+from gateway.cluster.local import Local
+from gateway.cluster.merging import merge_connections, merge_rooms, merge_traces, whole_of
+from gateway.cluster.presence import SharedPresence
+from gateway.cluster.registry import Member, Registry
+from gateway.cluster.scripts import REVOKE
+from gateway.cluster.tickets import SharedTickets
+from gateway.hub.hub import Hub, Sent
+from gateway.settings import Settings
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = ["ManyNodes"]
+
+log = structlog.get_logger(__name__)
+
+_FAREWELL: Final = 2.0
+"""Seconds that a shutdown waits until the others know; what they do not learn ends with the lease."""
+
+
+class _Revocation(msgspec.Struct, array_like=True):
+    """What is revoked, as it is kept in Redis; equal ones are equal texts."""
+
+    org: str | None
+    jti: str | None
+    user: str | None
+
+
+class ManyNodes:
+    """A :class:`~gateway.cluster.base.Cluster`; ``run`` it beside the broker."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        hub: Hub,
+        auth: Authenticator,
+        presence: SharedPresence,
+        describe: Callable[[], Member],
+    ) -> None:
+        """``describe`` tells of this node, from the moment that it listens."""
+        self.id = hub.id
+        self._client = client
+        self._settings = settings
+        self._hub = hub
+        self._auth = auth
+        self._presence = presence
+        self._local = Local(hub, auth.revocations)
+        self._tickets = SharedTickets(client, settings.auth, auth)
+        self.registry = Registry(
+            client,
+            settings.cluster,
+            hub.id,
+            describe,
+            longest_token=lambda: auth.revocations.longest,
+            restate=self._restate,
+            remove=presence.statements.remove,
+            revoked=self._learn,
+        )
+        self.exchange = Exchange(client, hub.id, settings.cluster, self._local.answer, self.registry.hurry)
+        self._revocations_lost = trio.Event()
+        presence.bind(hub)
+        auth.revocations.complete = False  # until the registry has brought what the others know
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        self.exchange.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.exchange.run)
+            nursery.start_soon(self._presence.run)
+            nursery.start_soon(self.registry.run)
+            nursery.start_soon(self._restore_revocations)
+            await self.registry.joined.wait()
+            await self.exchange.hurry()  # so that the others know of this node
+            self._auth.revocations.complete = True
+            self._local.close_revoked()
+            task_status.started()
+
+    async def leave(self) -> None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        with trio.move_on_after(_FAREWELL):
+            try:
+                await self._presence.statements.settled()
+                await self.registry.leave()
+                await self.exchange.hurry()
+            except ProtocolError as error:
+                log.info("left without a word", reason=error.message)
+
+    def _restate(self, lease: str) -> None:
+        self._presence.restate(lease)
+        self._revocations_lost.set()
+
+    # --- questions ----------------------------------------------------------------------------------
+
+    async def stats(self, org: str | None) -> dict[str, Any]:
+        """See :class:`~gateway.cluster.base.Cluster`.
+
+        While Redis is away, ``cluster`` says why it is unknown.
+        """
+        mine = self._local.stats(org)
+        try:
+            answers = await self._ask_all("stats", {"org": org})
+            parts = {self.id: mine, **answers.good}
+            whole = whole_of(list(parts.values()))
+            if org is not None:
+                channel = organisation_channel(org)
+                whole["users"] = (await self._presence.count_users([channel]))[channel]
+        except ProtocolError as error:
+            return {**mine, "cluster": {"nodes": [], "missing": [], "reason": error.message}}
+        nodes = [
+            {
+                **msgspec.structs.asdict(member),
+                "started": int(member.started * 1000),
+                "connections": parts[member.id]["connections"],
+            }
+            for member in sorted(self.registry.members.values(), key=lambda each: each.id)
+            if member.id in parts
+        ]
+        return {**mine, "cluster": {"nodes": nodes, "missing": answers.missing, **whole}}
+
+    async def connections(
+        self, org: str, *, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
+    ) -> Listing:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        wanted = {"org": org, "user": user, "room": room, "after": after, "limit": limit}
+        answers = await self._ask_all("connections", wanted)
+        parts = [self._local.connections(org, user, room, after, limit), *answers.good.values()]
+        return Listing(merge_connections(parts, limit), answers.missing)
+
+    async def connection(self, org: str, connection_id: str) -> dict[str, Any]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        node = self._node_of(connection_id)
+        if node is None:
+            return self._local.connection(org, connection_id)
+        found: dict[str, Any] = await self._ask_one(node, "connection", {"org": org, "id": connection_id})
+        return found
+
+    async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        answers = await self._ask_all("rooms", {"org": org, "after": after, "limit": limit})
+        rooms, several = merge_rooms([self._local.rooms(org, after, limit), *answers.good.values()], limit)
+        channels = {room_channel(org, room["room"]): room for room in several}
+        for channel, users in (await self._presence.count_users(channels)).items():
+            channels[channel]["users"] = users
+        return Listing(rooms, answers.missing)
+
+    async def trace(self, org: str, mid: str, *, user: str | None) -> dict[str, Any] | None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        answers = await self._ask_all("trace", {"org": org, "mid": mid, "user": user})
+        found = [self._local.trace(org, mid, user), *answers.good.values()]
+        return merge_traces(trace for trace in found if trace is not None)
+
+    # --- orders -------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        org: str,
+        event: str,
+        data: Any,
+        *,
+        user: str | None = None,
+        connection: str | None = None,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """See :class:`~gateway.cluster.base.Cluster`.
+
+        The user's connections to this node are served in any case.
+        """
+        mid = mid or self._hub.new_mid()
+        wanted = {
+            "org": org,
+            "event": event,
+            "data": data,
+            "user": user,
+            "connection": connection,
+            "sender": sender,
+            "mid": mid,
+        }
+        if connection is not None:
+            node = self._node_of(connection)
+            if node is None:
+                return self._local.send(org, event, data, user, connection, sender, mid)
+            return Sent(*await self._ask_one(node, "send", wanted))
+        assert user is not None
+        here = self._local.send(org, event, data, user, None, sender, mid)
+        others = {lease: member.id for lease, member in self.registry.members.items() if member.id != self.id}
+        leases = await self._presence.leases_of(org, user, others)
+        answers = await self.exchange.ask([others[lease] for lease in leases], "send", wanted)
+        answers.check()
+        return Sent(mid, here.connections + sum(sent[1] for sent in answers.good.values()))
+
+    async def disconnect(
+        self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None
+    ) -> None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        node = self._node_of(connection_id)
+        if node is None:
+            self._local.disconnect(org, connection_id, code, reason, only_of)
+            return
+        wanted = {"org": org, "id": connection_id, "code": code, "reason": reason, "only_of": only_of}
+        await self._ask_one(node, "disconnect", wanted)
+
+    async def take_over(self, org: str, user: str | None, token: str) -> bytes:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        try:
+            node = self._node_of(token.rpartition(".")[0])
+            if node is None:
+                return b""
+            saved: str = await self._ask_one(node, "take_over", {"org": org, "user": user, "token": token})
+        except ProtocolError:
+            return b""  # what it had is remembered when it has ended
+        return saved.encode()
+
+    def _node_of(self, connection_id: str) -> str | None:
+        """The other node that has this connection; None for this node.
+
+        Raises NOT_FOUND when it is not there.
+        """
+        node = connection_id.rpartition("-")[0]
+        if node == self.id:
+            return None
+        if self.registry.lease_of(node) is None:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
+        return node
+
+    async def _ask_one(self, node: str, operation: str, wanted: dict[str, Any]) -> Any:
+        answers = await self.exchange.ask([node], operation, wanted)
+        answers.check()
+        if node not in answers.good:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
+        return answers.good[node]
+
+    async def _ask_all(self, operation: str, wanted: dict[str, Any]) -> Answers:
+        return await self.exchange.ask(self.registry.others(), operation, wanted, all=True)
+
+    # --- what is valid ------------------------------------------------------------------------------
+
+    async def revoke(self, org: str, *, jti: str | None, user: str | None) -> int:
+        """See :class:`~gateway.cluster.base.Cluster`.
+
+        This node refuses it at once, and also when that raises.
+        """
+        at = time.time()
+        revocations = self._auth.revocations
+        revocations.revoke(jti=jti, user=user, org=org)
+        closed = self._local.close_revoked()
+        await self._keep(_Revocation(org, jti, user), at)
+        answers = await self._ask_all("revoked", {"org": org, "jti": jti, "user": user, "at": at})
+        if answers.missing:
+            await self.exchange.hurry()  # at the latest they learn of it with their next beat
+        return closed + sum(int(number) for number in answers.good.values())
+
+    async def _keep(self, revocation: _Revocation, at: float) -> None:
+        settings = self._settings.auth
+        words: list[bytes | str | int] = [
+            msgspec.json.encode(revocation),
+            repr(at),
+            int(self._auth.revocations.longest * 1000),
+            settings.max_revocations,
+        ]
+        if not await self._client.run_script(REVOKE, self.registry.revocation_keys, words):
+            raise ProtocolError(
+                ErrorCode.OVERLOADED, f"the limit of {settings.max_revocations} revocations is reached"
+            )
+
+    def _learn(self, text: bytes, at: float) -> None:
+        revocation = msgspec.json.decode(text, type=_Revocation)
+        if self._auth.revocations.learn(org=revocation.org, jti=revocation.jti, user=revocation.user, at=at):
+            self._local.close_revoked()
+
+    async def _restore_revocations(self) -> None:
+        """When Redis has lost its data, give it back what this node knows."""
+        while True:
+            await self._revocations_lost.wait()
+            self._revocations_lost = trio.Event()
+            for org, jti, user, at in self._auth.revocations.entries():
+                try:
+                    await self._keep(_Revocation(org, jti, user), at)
+                except ProtocolError as error:
+                    log.warning("a revocation could not be kept", reason=error.message)
+                    await trio.sleep(error.retry_after or 1.0)
+                    self._revocations_lost.set()  # from the beginning: what is there already stays the same
+                    break
+
+    async def issue_ticket(self, identity: Identity) -> str:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return await self._tickets.issue(identity)
+
+    async def redeem_ticket(self, ticket: str) -> Identity:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return await self._tickets.redeem(ticket)
+
+    def measures(self) -> dict[str, tuple[str, float]]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return {**self.registry.measures(), **self._presence.measures(), **self.exchange.measures()}

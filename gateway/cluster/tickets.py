@@ -1,0 +1,109 @@
+"""Tickets that are good on any node: one key each, gone when it is used or its time is over.
+
+Redis holds the ticket's hash, so that who can read Redis cannot come in with what he finds there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import deque
+
+import msgspec
+import trio
+
+from gateway.auth.identity import Grants, Identity, Permission
+from gateway.auth.tokens import Authenticator
+from gateway.broker.redis.client import Client
+from gateway.settings import AuthSettings
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = ["SharedTickets"]
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """An identity."""
+
+    org: str
+    user: str | None
+    roles: list[str]
+    rooms: dict[str, list[str]] | None
+    """None for everything: a service."""
+    expires: float | None
+    jti: str | None
+    issued_at: float | None
+
+
+class SharedTickets:
+    """As ``gateway.auth.tickets.Tickets``, for all nodes; the bound holds for those issued by this one."""
+
+    def __init__(self, client: Client, settings: AuthSettings, auth: Authenticator) -> None:
+        self._client = client
+        self._settings = settings
+        self._auth = auth
+        self._open: deque[float] = deque()
+        """When those that were issued here expire, used or not."""
+
+    async def issue(self, identity: Identity) -> str:
+        """A new ticket: 192 random bits as URL-safe text. Raises OVERLOADED and BROKER_UNAVAILABLE."""
+        now = trio.current_time()
+        while self._open and self._open[0] <= now:
+            self._open.popleft()
+        if len(self._open) >= self._settings.max_tickets:
+            wait = max(self._open[0] - now, 0.001)
+            raise ProtocolError(ErrorCode.OVERLOADED, "too many tickets are open", retry_after=wait)
+        ticket = secrets.token_urlsafe(24)
+        key = self._key(ticket)
+        ttl = int(self._settings.ticket_ttl * 1000)
+        self._open.append(now + self._settings.ticket_ttl)
+        await self._client.call(key, b"SET", key, _pack(identity), b"PX", max(ttl, 1))
+        return ticket
+
+    async def redeem(self, ticket: str) -> Identity:
+        """Who is behind it, once. Raises UNAUTHENTICATED, what the token deserves, and BROKER_UNAVAILABLE:
+        then the ticket may be used up."""
+        key = self._key(ticket)
+        value = await self._client.call(key, b"GETDEL", key, again=False)
+        if value is None:
+            raise ProtocolError(
+                ErrorCode.UNAUTHENTICATED, "the ticket is unknown, expired or was used already"
+            )
+        identity = _unpack(value)
+        self._auth.recheck(identity)
+        return identity
+
+    def _key(self, ticket: str) -> str:
+        return self._client.key("ticket", hashlib.sha256(ticket.encode()).hexdigest())
+
+
+def _pack(identity: Identity) -> bytes:
+    rooms = None
+    if identity.grants is not Grants.ALL:
+        rooms = {
+            pattern: [each.name.lower() for each in Permission if each & bits and each.name]
+            for pattern, bits in identity.grants.rules
+        }
+    return msgspec.json.encode(
+        _Saved(
+            identity.org,
+            identity.user,
+            sorted(identity.roles),
+            rooms,
+            identity.expires,
+            identity.jti,
+            identity.issued_at,
+        )
+    )
+
+
+def _unpack(value: bytes) -> Identity:
+    saved = msgspec.json.decode(value, type=_Saved)
+    return Identity(
+        org=saved.org,
+        user=saved.user,
+        roles=frozenset(saved.roles),
+        grants=Grants.ALL if saved.rooms is None else Grants.of(saved.rooms),
+        expires=saved.expires,
+        jti=saved.jti,
+        issued_at=saved.issued_at,
+    )
