@@ -124,6 +124,8 @@ class Feed:
         while True:
             for push in await feed.pushes():
                 self._pushed(push)
+            # Here and now: handing it to another task would cost each message a turn of the scheduler.
+            self._inbox.work()
             if self._inbox.full:
                 await feed.hold(self._inbox.room)
 

@@ -144,6 +144,7 @@ class Repairs:
                     self._settle(channel)
                 else:
                     nursery.start_soon(self._catch_up, shard, channel, attempt)
+            self._inbox.work()
 
     def _is_on(self, channel: Channel, attempt: int) -> bool:
         """Nothing has made this check pointless."""
@@ -196,11 +197,13 @@ class Repairs:
                 return
             if not self._is_on(channel, attempt):
                 return
-            if page.place.epoch != channel.epoch or not self._append(channel, page):
+            follows = page.place.epoch == channel.epoch and self._append(channel, page)
+            if not follows:
                 self.ask(channel)
-                return
-            if channel.seq >= page.place.seq:
+            elif channel.seq >= page.place.seq:
                 self._settle(channel)
+            self._inbox.work()
+            if not follows or channel.phase is Phase.LIVE:
                 return
 
     def _append(self, channel: Channel, page: Page) -> bool:

@@ -105,24 +105,27 @@ class Inbox:
             await self._waiting.park()
 
     def put(self, org: str, steps: Iterator[None], size: int) -> None:
-        """Have ``steps`` done in the turns of ``org``; ``size`` is its memory in bytes."""
+        """Have ``steps`` done in the turns of ``org`` after ``work``; ``size`` is its memory in bytes."""
         self._turns.add(org, (size, steps))
         self.bytes += size
-        self._wake.set()
+
+    def work(self) -> None:
+        """Deliver for a while; what is left then is seen to by :meth:`run`."""
+        clock = time.perf_counter
+        turns = self._turns
+        stop = clock() + _HOLD
+        while turns:
+            self._slice(clock() + _TURN)
+            self._settled()
+            if clock() > stop:
+                self._wake.set()
+                return
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        clock = time.perf_counter
-        turns = self._turns
         while True:
             await self._wake.wait()
-            started = clock()
-            while turns:
-                self._slice(clock() + _TURN)
-                self._settled()
-                if clock() - started > _HOLD:
-                    await trio.lowlevel.checkpoint()
-                    started = clock()
+            self.work()
 
     def _slice(self, stop: float) -> None:
         clock = time.perf_counter

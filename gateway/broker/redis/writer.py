@@ -29,7 +29,7 @@ from gateway.broker.redis.packets import cast, encode
 from gateway.broker.redis.repair import new_epoch
 from gateway.broker.redis.scripts import CAST, PUBLISH
 from gateway.broker.redis.servers import Servers, Shard
-from gateway.broker.redis.turns import Turns, Wake
+from gateway.broker.redis.turns import Turns
 from gateway.settings import RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 
@@ -40,9 +40,9 @@ log = structlog.get_logger(__name__)
 _CALL: Final = 64
 """Channels in one call."""
 _CALL_BYTES: Final = 2**20
-_FLYING: Final = 4
+_SENDERS: Final = 4
 """Calls on their way; a cluster, where each has one channel, takes more."""
-_FLYING_CLUSTER: Final = 128
+_SENDERS_CLUSTER: Final = 128
 _TICK: Final = 0.1
 _PAUSE: Final = 0.05
 _IDLE: Final = 10_000
@@ -64,16 +64,16 @@ class Writer:
         self._servers = servers
         self._settings = settings
         self._settled = settled
-        self._flights = _FLYING_CLUSTER if servers.cluster else _FLYING
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
         self._busy: set[Lane] = set()
         self._stalled: set[Lane] = set()
         self._ready: Turns[Lane] = Turns()
         self._numbers = itertools.count(1)
-        self._flying = 0
         self._count = 0
         self._bytes = 0
-        self._wake = Wake()
+        self._idle = trio.lowlevel.ParkingLot()
+        """The senders that have nothing to do."""
+        self._called = False
         self._bounds = history
 
     def __len__(self) -> int:
@@ -128,7 +128,13 @@ class Writer:
         if not (lane.queued or lane.flying) and lane not in self._stalled:
             lane.queued = True
             self._ready.add(lane.org, lane)
-            self._wake.set()
+            self._call_sender()
+
+    def _call_sender(self) -> None:
+        """Have one sender look what is ready: one is enough until it has."""
+        if not self._called and self._idle:
+            self._called = True
+            self._idle.unpark()
 
     def retry(self) -> None:
         """A connection is there again: what did not get through may go once more."""
@@ -147,14 +153,19 @@ class Writer:
         """Send until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._expire)
-            while True:
-                await self._wake.wait()
-                while self._ready and self._flying < self._flights:
-                    shard, lanes = self._load()
-                    if shard is None:
-                        continue
-                    self._flying += 1
-                    nursery.start_soon(self._carry, shard, lanes)
+            for _ in range(_SENDERS_CLUSTER if self._servers.cluster else _SENDERS):
+                nursery.start_soon(self._send)
+
+    async def _send(self) -> None:
+        while True:
+            while not self._ready:
+                await self._idle.park()
+                self._called = False
+            shard, lanes = self._load()
+            if self._ready:
+                self._call_sender()
+            if shard is not None:
+                await self._carry(shard, lanes)
 
     def _load(self) -> tuple[Shard | None, list[Lane]]:
         """The lanes of the next call; they are flying from now on. No shard: they cannot be sent now."""
@@ -193,9 +204,6 @@ class Writer:
             await self._failed(lanes, error)
         else:
             self._placed(lanes, answers)
-        finally:
-            self._flying -= 1
-            self._wake.set()
         self._settled()
 
     async def _carry_over(self, asked: AskError, lanes: list[Lane]) -> None:
@@ -241,8 +249,7 @@ class Writer:
         if not isinstance(error, LinkLost | NotNow | MovedError | AskError):
             raise error
         self._servers.moved()
-        if not isinstance(error, LinkLost):
-            await trio.sleep(_PAUSE)
+        await trio.sleep(_PAUSE)
         self._stall(lanes)
         if any(shard.commands.usable for shard in self._servers.shards):
             self.retry()
