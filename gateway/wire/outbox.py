@@ -219,16 +219,15 @@ class Outbox:
         return True
 
     def seal(self, last: bytes, *, discard: bool = False) -> None:
-        """Queue the last frame (a Close) and refuse all later ones; ``discard`` drops what still waits."""
+        """Queue a Close and refuse what comes later; ``discard`` drops what waits and is not urgent."""
         if self.sealed:
             return
         if self.lane.broadcasts:
             self.lane.catch_up(self)
         self._unfold()
         if discard:
-            del self.queue[int(self.torn) :]
+            del self.queue[self.torn + self._urgent :]
             self.size = sum(map(len, self.queue))
-            self._urgent = 0
         if not self.queue:
             self.lane.mark(self)
         self.queue.append(last)

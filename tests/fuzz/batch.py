@@ -214,7 +214,8 @@ class _Batch:
         try:
             self._result.outcomes[self._judge(plan, heard)] += 1
         except Violation as violation:
-            self._result.violations.append((plan.number, str(violation)))
+            said = f"{violation}; the end of what was said: {bytes(heard.data[-200:])!r}"
+            self._result.violations.append((plan.number, said))
         except Exception as error:  # what cannot be read is not valid
             self._result.violations.append((plan.number, "".join(traceback.format_exception(error))))
 

@@ -1,4 +1,4 @@
-"""Whether the campaign sees what it should: its reference, its reader, its checks."""
+"""A short campaign, and whether the campaign sees what it should: its reference, its reader, its checks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import trio
 from gateway.wire.connection import WireConnection
 from tests.framing import BINARY, CLOSE, TEXT
 from tests.fuzz import reference
+from tests.fuzz.__main__ import campaign
 from tests.fuzz.batch import run_batch
-from tests.fuzz.plan import make_plan
+from tests.fuzz.plan import BATCH, SETUPS, make_plan
 from tests.fuzz.transcript import Violation, read_transcript
 from tests.wire.conversations import CASES, LIMIT, OPEN, Case
 
@@ -26,11 +27,27 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
     return bytes((128 | opcode, len(payload))) + payload
 
 
+@pytest.mark.timeout(120)
+def test_a_short_campaign() -> None:
+    """One batch of each kind of gateway; the long one is ``python -m tests.fuzz``."""
+    found = campaign(7, 0, BATCH * len(SETUPS), verbose=False)
+    assert found.violations == []
+    assert {
+        "close 1002",
+        "close 1003",
+        "close 1007",
+        "close 1008",
+        "close 1009",
+        "HTTP 400",
+        "HTTP 401",
+    } <= set(found.outcomes)
+
+
 def test_a_session_is_decided_by_its_seed_and_number() -> None:
     code = "\n".join(
         (
             "import zlib",
-            "from tests.fuzz.plan import make_plan",
+            "from tests.fuzz.plan import BATCH, SETUPS, make_plan",
             "print(*(zlib.crc32(make_plan(3, number).sent) for number in range(99)))",
         )
     )

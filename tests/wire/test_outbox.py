@@ -55,12 +55,15 @@ class Model:
             count -= taken
 
     def discard(self) -> None:
+        self.ordinary.clear()
+
+    def clear(self) -> None:
         self.urgent.clear()
         self.ordinary.clear()
 
     def lose(self) -> None:
         self.torn = b""
-        self.discard()
+        self.clear()
         self.broken = True
 
     def full_for(self, size: int, *, urgent: bool) -> bool:
@@ -123,7 +126,7 @@ class FakeStream(trio.abc.SendStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
         assert data and data == self._model.pending, "what is sent is not what is promised"
-        self._model.discard()
+        self._model.clear()
         self._model.torn = data  # nothing can be put in front of it any more
         while data and not self.broken:
             taken = min(self.room, len(data))

@@ -1,0 +1,188 @@
+"""Clients that note what they got, and what must be left of them afterwards: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from gateway.app import Gateway
+from gateway.hub.connection import Connection
+from gateway.hub.room import Membership
+from gateway.session.session import Session
+from gateway.wire.connection import WireConnection
+from gateway.wire.outbox import Outbox
+from tests.framing import CLOSE, PING, PONG, TEXT, client_frame
+from tests.support import DEADLINE, start_gateway, until
+from tests.upgrade import request_head
+from tests.wire.support import Peer, read_head
+from tests.wire.test_life_cycle import count_sockets, count_tasks
+
+__all__ = ["Member", "chaos", "dial", "joined", "reset", "say"]
+
+ROOM: Final = "ticks"
+_KINDS: Final = (WireConnection, Session, Connection, Membership, Outbox)
+
+
+async def dial(gateway: Gateway, *, window: int = 0) -> trio.SocketStream:
+    """A connection; with a ``window`` the kernel takes about so many bytes that are not read."""
+    sock = trio.socket.socket()
+    if window:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    with trio.fail_after(DEADLINE):
+        await sock.connect(("127.0.0.1", gateway.port))
+    return trio.SocketStream(sock)
+
+
+def say(**message: Any) -> bytes:
+    """A command as a frame."""
+    return client_frame(TEXT, msgspec.json.encode({"v": 1, **message}))
+
+
+async def joined(gateway: Gateway, user: str, *, window: int = 0, room: str = ROOM, **data: Any) -> Peer:
+    """A client in a room, whose reply is read."""
+    token = gateway.auth.issue(org="acme", user=user).token
+    stream = await dial(gateway, window=window)
+    try:
+        with trio.fail_after(DEADLINE):
+            await stream.send_all(
+                request_head(f"/ws?token={token}") + say(t="join", id=1, room=room, data=data)
+            )
+        _, rest = await read_head(stream)
+        peer = Peer(stream, rest)
+        while msgspec.json.decode((await peer.frame()).payload)["t"] != "reply":
+            pass
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return peer
+
+
+async def reset(stream: trio.SocketStream) -> None:
+    """Be gone, with a reset (RFC 9293, section 3.5.3) in the place of an orderly end."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await trio.aclose_forcefully(stream)
+
+
+@dataclass
+class Member:
+    """A client that reads on until the gateway closes, and notes what it was given of the room."""
+
+    peer: Peer
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    replies: dict[int, dict[str, Any]] = field(default_factory=dict)
+    awake: trio.Event = field(default_factory=trio.Event)
+    """It reads only while this is set."""
+    code: int | None = None
+    """Of the Close."""
+    sending: trio.Lock = field(default_factory=trio.Lock)
+
+    def __post_init__(self) -> None:
+        self.awake.set()
+
+    async def say(self, *frames: bytes) -> None:
+        """Send; more than one task may."""
+        async with self.sending:
+            await self.peer.send(*frames)
+
+    async def listen(self) -> None:
+        """Read until the end; pings are answered, and the Close."""
+        try:
+            while True:
+                await self.awake.wait()
+                if await self.peer.at_end():
+                    return
+                frame = await self.peer.frame()
+                if frame.opcode == PING:
+                    await self.say(client_frame(PONG, frame.payload))
+                elif frame.opcode == CLOSE:
+                    self.code = frame.code
+                    await self.say(client_frame(CLOSE, frame.payload[:2]))
+                else:
+                    self._note(msgspec.json.decode(frame.payload))
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            await self.peer.close()
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if message["t"] == "lost" or (message["t"] == "event" and "seq" in message):
+            self.messages.append(message)
+        elif "id" in message:
+            self.replies[message["id"]] = message
+
+    @property
+    def position(self) -> int:
+        """The number up to which it was told of everything."""
+        if not self.messages:
+            return 0
+        last = self.messages[-1]
+        return int(last["seq"] if last["t"] == "event" else last["data"]["to"])
+
+    def account(self, start: int = 1) -> Counter[str]:
+        """Count events and lost numbers; fails unless they are all from ``start`` on, in order, each once."""
+        found: Counter[str] = Counter(event=0, lost=0)
+        expected = start
+        for message in self.messages:
+            if message["t"] == "event":
+                assert message["seq"] == expected, (message["seq"], expected)
+                found["event"] += 1
+                expected += 1
+            else:
+                first, last = message["data"]["from"], message["data"]["to"]
+                assert first == expected <= last, (message, expected)
+                found["lost"] += last - first + 1
+                expected = last + 1
+        return found
+
+
+def _living() -> dict[str, int]:
+    """Objects of connections that somebody still holds."""
+    gc.collect()
+    counts = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _KINDS))
+    return dict(counts)
+
+
+@contextlib.asynccontextmanager
+async def chaos(**changes: Any) -> AsyncIterator[Gateway]:
+    """A gateway that must be as it was after its start when the block is over, unless it was stopped."""
+    async with trio.open_nursery() as nursery:
+        gateway = await start_gateway(nursery, **changes)
+        # What is made once is made by the first client.
+        await (await joined(gateway, "first")).close()
+        await until(lambda: gateway.listener.open == 0)
+        tasks, sockets, living = count_tasks(), count_sockets(), _living()
+        yield gateway
+        if not gateway.draining:
+            await until(lambda: gateway.listener.open == 0, "the end of all connections")
+            assert (count_tasks(), count_sockets()) == (tasks, sockets)
+        _nothing_left(gateway)
+        assert _living() == living
+        nursery.cancel_scope.cancel()
+
+
+def _nothing_left(gateway: Gateway) -> None:
+    hub, engine = gateway.hub, gateway._engine
+    assert hub.connections == {} and hub.organisations == {}
+    assert not gateway.reception.sessions and not gateway.guard._open
+    assert gateway.http.connections == 0 and gateway.listener.open == 0
+    assert engine.pump is not None and len(engine.pump) == 0
+    assert len(engine.alarms) == 0
+    flusher = engine.flusher
+    assert not flusher.active and not flusher.lane.dirty and not flusher.lane.slow
+    assert len(flusher.tally._free) == len(flusher.tally.messages)
+    assert hub.counters.connects == hub.counters.disconnects == sum(hub.counters.closes.values())
+
+
+async def everybody(members: Iterable[Member], position: int) -> None:
+    """Wait until each was told of everything up to ``position``, or is gone."""
+    for member in members:
+        await until(lambda each=member: each.code is not None or each.position >= position, "the last event")
