@@ -47,8 +47,12 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """One node. Make it, :meth:`run` it in a nursery, :meth:`stop` it."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ``SettingsError`` when the configuration cannot be used."""
+    def __init__(self, settings: Settings, *, broker: Broker | None = None, listen: bool = True) -> None:
+        """``broker`` takes the place of the one that the settings name.
+
+        Without ``listen`` no port is opened: connections are given to ``listener.serve``. Raises
+        ``SettingsError`` when the configuration cannot be used.
+        """
         self.settings = settings = with_signing_key(settings)
         self.node = settings.node or f"n{secrets.token_hex(3)}"
         self.draining = False
@@ -59,7 +63,8 @@ class Gateway:
         self._engine = Engine()
         self._flusher = self._engine.flusher
         self.auth = Authenticator(settings.auth)
-        self.broker = _broker(settings)
+        self.broker = broker or _broker(settings)
+        self._listen = listen
         self.id = self.node
         """Begins the ids of connections.
 
@@ -153,7 +158,8 @@ class Gateway:
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
-            await self._bind()
+            if self._listen:
+                await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.
             background.start_soon(self._join, joined := trio.Event())
             with trio.move_on_after(self.settings.redis.timeout):

@@ -18,7 +18,6 @@ from gateway.app import Gateway
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.link import Link, LinkEnd
 from gateway.wire.listener import Accepted
-from gateway.wire.upgrade import Refusal, parse_upgrade, refusal_response
 from protocol.codec import Codec
 from protocol.json import JSON
 from tests.support import DEADLINE, Raw, greeted, settings
@@ -31,11 +30,10 @@ class MemoryGateway(Gateway):
 
     def __init__(self, **changes: Any) -> None:
         """``changes`` are settings, as in ``tests.support.settings``."""
-        super().__init__(settings(**changes))
-        broker = FaultyBroker(self.settings.history)
-        broker.deliver = self.broker.deliver
+        made = settings(**changes)
+        broker = FaultyBroker(made.history)
+        super().__init__(made, broker=broker, listen=False)
         self.broker: FaultyBroker = broker
-        self.hub.broker = broker
         self._streams: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -54,22 +52,10 @@ class MemoryGateway(Gateway):
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         # Accepted names the streams that sockets have; it needs no more of them than any stream has.
-        accepted = Accepted("memory", stream=cast("trio.SSLStream[trio.SocketStream]", stream))
-        head, found, unread = b"", b"", b""
-        while not found:
-            chunk = await accepted.receive()
-            if not chunk:
-                return
-            head, found, unread = (head + chunk).partition(b"\r\n\r\n")
-        try:
-            life = await self.reception.receive(
-                accepted, parse_upgrade(head + found, max_bytes=65536), unread
-            )
-            await life
-        except Refusal as refusal:
-            await accepted.send(refusal_response(refusal))
-        finally:
-            await accepted.close()
+        self.listener.open += 1
+        await self.listener.serve(
+            Accepted("memory", stream=cast("trio.SSLStream[trio.SocketStream]", stream))
+        )
 
     @contextlib.asynccontextmanager
     async def connect(
@@ -96,9 +82,8 @@ class MemoryGateway(Gateway):
                 resource,
                 subprotocols=[codec.subprotocol],
             )
-            raw = Raw(socket, codec)
+            raw = Raw(socket, codec)  # which is patient for an hour, a virtual one
             raw.link = stream.link
-            raw.patience = 3600  # of virtual seconds
             yield await greeted(raw) if greet else raw
             with trio.move_on_after(DEADLINE):
                 await socket.aclose()

@@ -12,9 +12,8 @@ import trio_websocket
 
 from gateway.app import Gateway
 from gateway.settings import AuthSettings, Settings
-from gateway.testing.link import Link
+from gateway.testing.raw import RawClient
 from protocol.codec import Codec
-from protocol.envelope import Envelope
 from protocol.json import JSON
 
 SECRET = "only-for-tests-only-for-tests-only-for-tests"
@@ -56,74 +55,13 @@ def url(gateway: Gateway, token: str | None = None, path: str = "/ws", **query: 
     return f"ws://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
 
 
-class Raw:
-    """One connection that speaks the envelope through trio-websocket, command by command."""
-
-    def __init__(self, socket: trio_websocket.WebSocketConnection, codec: Codec) -> None:
-        self.socket = socket
-        self.codec = codec
-        self.greeting: Envelope
-        self.link: Link
-        """What is between it and its node, where that is in memory."""
-        self.events: list[Envelope] = []
-        """Events that came while something else was waited for."""
-        self.patience = DEADLINE
-        """Seconds to wait for one message."""
-        self._ids = 0
-
-    async def send(self, t: str, **fields: Any) -> None:
-        """Send one envelope."""
-        payload = self.codec.encode(Envelope(t, **fields))
-        await self.socket.send_message(payload if self.codec.binary else payload.decode())
-
-    async def receive(self) -> Envelope:
-        """The next message, whatever it is."""
-        with trio.fail_after(self.patience):
-            message = await self.socket.get_message()
-        return self.codec.decode(message if isinstance(message, bytes) else message.encode())
-
-    async def ask(self, t: str, **fields: Any) -> Envelope:
-        """Send a command and return its answer; events that come before it are kept in ``events``."""
-        self._ids += 1
-        await self.send(t, id=self._ids, **fields)
-        while True:
-            answer = await self.receive()
-            if answer.id == self._ids:
-                return answer
-            self.events.append(answer)
-
-    async def event(self) -> Envelope:
-        """The next event."""
-        if self.events:
-            return self.events.pop(0)
-        answer = await self.receive()
-        assert answer.t == "event", answer
-        return answer
-
-    async def send_raw(self, payload: bytes | str) -> None:
-        """Send one message as it is: bytes as a binary one, str as a text one."""
-        await self.socket.send_message(payload)
-
-    async def closed(self) -> trio_websocket.CloseReason:
-        """Read until the server has closed; what came before that is kept in ``events``."""
-        while True:
-            try:
-                self.events.append(await self.receive())
-            except trio_websocket.ConnectionClosed as closed:
-                assert closed.reason is not None
-                return closed.reason
-
-    async def settled(self) -> list[Envelope]:
-        """Everything that had been queued for this client before now (a ping goes last)."""
-        await self.ask("ping")
-        events, self.events = self.events, []
-        return events
+Raw = RawClient
+"""One connection that speaks the envelope through trio-websocket, command by command."""
 
 
 async def greeted(raw: Raw) -> Raw:
     """Take the greeting, which must be the first message."""
-    raw.greeting = await raw.receive()
-    assert raw.greeting.t == "connected", raw.greeting
+    await raw.greet()
     return raw
 
 
@@ -144,7 +82,7 @@ async def connected(
         async with trio_websocket.open_websocket_url(
             url(gateway, token), subprotocols=[codec.subprotocol]
         ) as socket:
-            yield await greeted(Raw(socket, codec))
+            yield await greeted(Raw(socket, codec, patience=DEADLINE))
     finally:
         # trio-websocket leaves the socket to the garbage collector when the server closed first.
         if socket is not None:

@@ -8,6 +8,7 @@ Trio's, so on a virtual clock a delay costs no time.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 
 import trio
@@ -96,8 +97,21 @@ class Pipe:
                 await self._changed.park()
 
 
+class _NoSocket:
+    """Who asks a stream for its socket wants to know addresses (hypercorn)."""
+
+    family = socket.AF_INET
+
+    def getpeername(self) -> tuple[str, int]:
+        return "memory", 0
+
+    getsockname = getpeername
+
+
 class LinkEnd(trio.abc.HalfCloseableStream):
     """One side's stream."""
+
+    socket = _NoSocket()
 
     def __init__(self, link: Link, sends: Pipe, receives: Pipe) -> None:
         self.link = link
@@ -133,8 +147,9 @@ class LinkEnd(trio.abc.HalfCloseableStream):
 class Link:
     """One connection between a client and a node, in memory."""
 
-    def __init__(self, capacity: int = 65536) -> None:
-        """``capacity`` bytes fit on the way in each direction."""
+    def __init__(self, user: str | None = None, capacity: int = 65536) -> None:
+        """``user`` is whose it is, if that is known; ``capacity`` bytes fit on the way in each direction."""
+        self.user = user
         self.down = Pipe(capacity)
         """From the node to the client."""
         self.up = Pipe(capacity)

@@ -1,0 +1,243 @@
+"""A node in memory: the real gateway, without a port, with everything around it in the test's hands."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+from collections.abc import AsyncIterator
+from typing import Any, Literal, cast
+
+import httpx
+import msgspec
+import trio
+import trio_websocket
+
+from gateway.app import Gateway
+from gateway.client import Client, connect
+from gateway.session.calls import CallHandler
+from gateway.settings import AuthSettings, Settings, SettingsError
+from gateway.testing.broker import FaultyBroker
+from gateway.testing.http import LinkTransport
+from gateway.testing.link import Link, LinkEnd
+from gateway.testing.raw import RawClient
+from gateway.wire.listener import Accepted
+from protocol.codec import Codec
+from protocol.negotiation import CODECS
+
+__all__ = ["Node", "make_settings", "run_node"]
+
+_SECRET = "of the test kit, and of nothing else"
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Settings for a node in memory; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
+
+    Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
+    """
+    base = Settings(port=0, node="test", auth=AuthSettings(secret=_SECRET))
+    raw = msgspec.to_builtins(base)
+    for name, value in changes.items():
+        raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value
+    try:
+        return msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error)) from None
+
+
+class Node:
+    """One gateway, and the network and the broker that it has. Get one from :func:`run_node`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.broker = FaultyBroker(settings.history)
+        """Outlives the gateway, as a broker on the network does."""
+        self.links: list[Link] = []
+        """Every open connection, oldest first."""
+        self.down = False
+        """Nobody can connect; open connections go on (cut their links to end them)."""
+        self._calls: dict[str, CallHandler] = {}
+        self._gateway: Gateway | None = None
+        self._life = trio.CancelScope()
+        self._over = trio.Event()
+        self._nursery: trio.Nursery
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway that runs now: its ``hub``, ``auth``, ``guard`` and so on."""
+        assert self._gateway is not None, "the node does not run"
+        return self._gateway
+
+    # --- its life -----------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Live until cancelled; started when the first gateway runs."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self.start()
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def start(self) -> None:
+        """Run a new gateway; the old one must have stopped."""
+        assert self._gateway is None, "the node runs already"
+        await self._nursery.start(self._run_gateway)
+
+    async def _run_gateway(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        gateway = Gateway(self.settings, broker=self.broker, listen=False)
+        for name, handler in self._calls.items():
+            gateway.handle_call(name, handler)
+        self._over = trio.Event()
+        try:
+            with trio.CancelScope() as self._life:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(gateway.run)
+                    self._gateway, self._streams = gateway, nursery
+                    task_status.started()
+                    await gateway.finished.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._gateway = None
+            self._over.set()
+
+    async def stop(self) -> None:
+        """Stop as SIGTERM does: clients are told, queues flushed, connections closed."""
+        self.gateway.stop()
+        await self._over.wait()
+
+    async def kill(self) -> None:
+        """Stop as SIGKILL does: every connection breaks, without a word."""
+        for link in list(self.links):
+            link.cut()
+        self._life.cancel()
+        await self._over.wait()
+
+    def handle_call(self, name: str, handler: CallHandler) -> None:
+        """Have ``handler`` answer the clients' calls of ``name``, now and after a restart."""
+        self._calls[name] = handler
+        self.gateway.handle_call(name, handler)
+
+    # --- connections to it --------------------------------------------------------------------
+
+    def links_of(self, user: str | None) -> list[Link]:
+        """The open connections of one user's :meth:`client` and :meth:`raw`, oldest first."""
+        return [link for link in self.links if link.user == user]
+
+    def cut(self, user: str | None) -> None:
+        """Break all of :meth:`links_of` ``user``; fails when there is none."""
+        links = self.links_of(user)
+        assert links, f"{user!r} has no connection"
+        for link in links:
+            link.cut()
+
+    async def dial(self, address: object = None, *, user: str | None = None) -> LinkEnd:
+        """A new connection, on which nothing was said yet. Raises ConnectionRefusedError.
+
+        It is what :func:`gateway.client.connect` takes as ``dial``; ``address`` does not matter.
+        """
+        await trio.lowlevel.checkpoint()
+        if self.down or self._gateway is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        link = Link(user)
+        self.links.append(link)
+        self._streams.start_soon(self._serve, self._gateway, link)
+        return link.client
+
+    async def _serve(self, gateway: Gateway, link: Link) -> None:
+        gateway.listener.open += 1
+        try:
+            # Accepted names the streams that sockets have; it needs no more of them than any stream has.
+            accepted = Accepted("memory", stream=cast("trio.SSLStream[trio.SocketStream]", link.node))
+            await gateway.listener.serve(accepted)
+        finally:
+            self.links.remove(link)
+
+    def token(self, *, org: str = "acme", user: str | None = "alice", **claims: Any) -> str:
+        """A token; ``claims`` are ``roles``, ``rooms``, ``ttl`` (seconds)."""
+        return self.gateway.auth.issue(org=org, user=user, **claims).token
+
+    @contextlib.asynccontextmanager
+    async def client(
+        self,
+        *,
+        org: str = "acme",
+        user: str | None = "alice",
+        token: str | None = None,
+        options: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> AsyncIterator[Client]:
+        """The Python client, connected to this node; ``options`` are those of ``gateway.client.connect``."""
+        token = token or self.token(org=org, user=user, **claims)
+        dial = functools.partial(self.dial, user=user)
+        async with connect("ws://node", token=token, dial=dial, **(options or {})) as client:
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def raw(
+        self,
+        *,
+        org: str = "acme",
+        user: str | None = "alice",
+        token: str | None = None,
+        codec: Literal["cbor", "json"] = "json",
+        resource: str | None = None,
+        greet: bool = True,
+        **claims: Any,
+    ) -> AsyncIterator[RawClient]:
+        """A client that speaks the envelope, greeted; with ``greet=False`` the greeting is not waited for.
+
+        ``resource`` is what the request asks for in place of ``/ws`` with a token.
+        """
+        spoken: Codec = next(each for each in CODECS.values() if each.name == codec)
+        resource = resource or f"/ws?token={token or self.token(org=org, user=user, **claims)}"
+        async with _nursery() as nursery:
+            stream = await self.dial(user=user)
+            try:
+                socket = await trio_websocket.wrap_client_stream(
+                    nursery,
+                    cast("trio.SocketStream", stream),
+                    "node",
+                    resource,
+                    subprotocols=[spoken.subprotocol],
+                )
+                raw = RawClient(socket, spoken)
+                raw.link = stream.link
+                if greet:
+                    await raw.greet()
+                yield raw
+                with trio.move_on_after(10):
+                    await socket.aclose()
+            finally:
+                await trio.aclose_forcefully(stream)
+
+    def http(self, **options: Any) -> httpx.AsyncClient:
+        """An httpx client whose requests go to this node; ``options`` are httpx's."""
+        return httpx.AsyncClient(transport=LinkTransport(self.dial), base_url="http://node", **options)
+
+    async def publish(self, room: str | None, event: str, data: Any = None, **options: Any) -> None:
+        """Publish from inside, as a service; options are those of ``gateway.hub.hub.Hub.publish``."""
+        org = options.pop("org", "acme")
+        await self.gateway.hub.publish(org, room, event, data, **options)
+
+
+@contextlib.asynccontextmanager
+async def run_node(**changes: Any) -> AsyncIterator[Node]:
+    """A node for the length of the block; ``changes`` are settings, see :func:`make_settings`."""
+    async with _nursery() as nursery:
+        node = Node(make_settings(**changes))
+        await nursery.start(node.run)
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def _nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block, and out of which the block's error comes as it is."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None
