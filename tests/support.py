@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.settings import AuthSettings, Settings
+from gateway.settings import AuthSettings, OverloadSettings, Settings
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.json import JSON
@@ -22,8 +22,13 @@ DEADLINE = 10.0
 
 
 def settings(**changes: Any) -> Settings:
-    """Settings for tests; a group is changed by a dict: ``limits={"message_bytes": 2048}``."""
-    base = Settings(port=0, node="test", auth=AuthSettings(secret=SECRET))
+    """Settings for tests; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
+
+    No load is shed for lateness: a busy machine stops for seconds.
+    """
+    base = Settings(
+        port=0, node="test", auth=AuthSettings(secret=SECRET), overload=OverloadSettings(loop_lag=0)
+    )
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
             value = msgspec.structs.replace(getattr(base, name), **value)

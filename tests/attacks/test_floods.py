@@ -24,7 +24,7 @@ from tests.wire.support import Peer
 
 async def test_a_flood_of_silent_connections() -> None:
     """They fill the node: who is in is served, who comes gets 503, and soon there is room again."""
-    limits = {"connections": 200, "head_timeout": 0.6}
+    limits = {"connections": 200, "head_timeout": 2.0}
     async with running_gateway(limits=limits) as gateway, bystander(gateway):
         token = gateway.auth.issue(org="good", user="late").token
         async with contextlib.AsyncExitStack() as stack:
