@@ -156,10 +156,12 @@ class Registry:
             self.lost += 1
             self._new_lease()
             self.hurry()
+            # What was on its way under the old lease may have come behind the other node's broom.
+            nursery.start_soon(self._clear_up, lease)
             return
         new, version, members, over, revocations = answer
         if new and lease in self.members:
-            log.warning("Redis has lost its data; this node states everything again")
+            log.warning("Redis no longer knows this node; it states everything again", lease=lease)
             self.lost += 1
             self._cursor = 0.0
             self._restate(lease)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.trio.client import connect
 
 from tests.cluster.together import Client, client, request, rest, together
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, address_of, redis_cluster
 
 
 async def closed(who: Client) -> int | None:
@@ -197,3 +200,27 @@ async def test_a_message_is_traced_on_all_nodes(shared_redis: RedisServer) -> No
             assert sorted(each["user"] for each in trace["recipients"]) == ["alice", "bob"]
             one = await rest(n1, f"/messages/{mid}/trace?user=bob")
             assert [each["connection"] for each in one["recipients"]] == [bob.greeting["connection"]]
+
+
+async def test_all_of_it_holds_over_a_redis_cluster(tmp_path: Path) -> None:
+    async with redis_cluster(tmp_path) as servers:
+        async with together(servers[0], "n1", "n2", broker=address_of(servers)) as (n1, n2):
+            async with client(n1) as alice, client(n2, "bob") as bob:
+                for number in range(12):  # rooms on every server
+                    room = f"r{number}"
+                    assert (await alice.ask("join", room=room, data={"presence": True}))["t"] == "reply"
+                    await bob.ask("join", room=room)
+                    assert await alice.told() == (room, "join", "bob")
+                assert (await rest(n1, "/stats"))["cluster"]["users"] == 2
+                assert (await rest(n1, "/rooms/r5/presence"))["connections"] == 2
+                assert (await rest(n1, "/users/bob/send", {"event": "x"}))["connections"] == 1
+                assert (await bob.next())["event"] == "x"
+                id = bob.greeting["connection"]
+                assert (await rest(n1, f"/connections/{id}/send", {"event": "y"}))["connections"] == 1
+                ticket = (await rest(n1, "/auth/ticket", {}))["ticket"]
+                async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}"):
+                    pass
+                assert (await rest(n1, "/auth/revoke", {"user": "bob"}))["closed"] == 1
+                assert sorted([await alice.told() for _ in range(12)]) == sorted(
+                    (f"r{number}", "leave", "bob") for number in range(12)
+                )

@@ -18,18 +18,15 @@ from tests.support import DEADLINE, start_gateway, until
 
 _prefixes = itertools.count(1)
 
-LEASE = 1.0
-"""Seconds; short, so that a node's death is soon noticed."""
-
 
 @contextlib.asynccontextmanager
-async def together(redis: RedisServer, *names: str, **changes: Any) -> AsyncIterator[list[Gateway]]:
+async def together(server: RedisServer, /, *names: str, **changes: Any) -> AsyncIterator[list[Gateway]]:
     """Gateways of these names that know of each other."""
-    changes.setdefault("cluster", {"lease": 10.0})
+    changes = {"broker": server.url, "cluster": {"lease": 10.0}, **changes}
     changes.setdefault("redis", {})
     changes["redis"] = {"prefix": f"together{next(_prefixes)}", **changes["redis"]}
     async with trio.open_nursery() as nursery:
-        nodes = [await start_gateway(nursery, node=name, broker=redis.url, **changes) for name in names]
+        nodes = [await start_gateway(nursery, node=name, **changes) for name in names]
         for node in nodes:
             await knows(node, len(nodes))
         yield nodes
