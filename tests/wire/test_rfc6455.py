@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 
-from tests.framing import BINARY, CLOSE, PING, TEXT, client_frame, close_payload
+from tests.framing import BINARY, CLOSE, CONTINUATION, PING, TEXT, Frame, client_frame, close_payload
 from tests.wire.conversations import CASES, OPEN, Case
 from tests.wire.support import Heard, WireServer, peer_of
 
@@ -46,3 +48,35 @@ async def test_byte_by_byte(case: Case, echo: WireServer) -> None:
         await peer.send_apart(BEFORE + case.data)
         await peer.send(AFTER)
         check(case, await peer.hear(), before=True)
+
+
+LONG_TEXT = b"ok " * 20
+
+
+@pytest.mark.parametrize("size", [100, 1000, 70_000])
+@pytest.mark.parametrize("fragment", [False, True], ids=["whole", "fragment"])
+async def test_text_that_cannot_become_utf8_is_refused_before_its_frame_ends(
+    size: int, fragment: bool, echo: WireServer
+) -> None:
+    """Section 8.1, as early as it can be known: the rest of the frame never comes."""
+    for bad in ("ff", "c0af", "eda080", "e228", "f4908080", "fe", "80"):
+        async with peer_of(echo.port) as peer:
+            if fragment:
+                await peer.send(client_frame(TEXT, b"first", fin=False))
+            begun = LONG_TEXT + bytes.fromhex(bad)
+            frame = client_frame(CONTINUATION if fragment else TEXT, begun + b" " * (size - len(begun)))
+            await peer.send(frame[: len(frame) - (size - len(begun))])
+            assert (await peer.hear()).code == 1007
+
+
+@pytest.mark.parametrize("size", [100, 1000, 70_000])
+async def test_a_character_that_is_not_whole_yet_is_waited_for(size: int, echo: WireServer) -> None:
+    text = LONG_TEXT + "€🚣".encode() + b" " * (size - len(LONG_TEXT) - 7)
+    frame = client_frame(TEXT, text)
+    start = len(frame) - len(text) + len(LONG_TEXT)
+    async with peer_of(echo.port) as peer:
+        for cut in range(start + 1, start + 7):
+            await peer.send(frame[:cut])
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(frame[cut:])
+            assert await peer.frame() == Frame(TEXT, text)
