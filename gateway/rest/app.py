@@ -8,7 +8,7 @@ from typing import Any, Final
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, BadRequest, HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from gateway.problems import (
@@ -47,11 +47,19 @@ _DETAILS: Final = {
 
 
 class _Application(QuartTrio):
-    """Quart, with a deadline on every handler."""
+    """Quart, with a deadline on every handler; a bad ``Host`` is answered as other bad requests are."""
 
     handler_timeout: float
 
+    def create_url_adapter(self, request: Any) -> Any:
+        try:
+            return super().create_url_adapter(request)
+        except BadHost:
+            return None  # errors are not answered yet here, but in dispatch_request
+
     async def dispatch_request(self, *args: Any, **kwargs: Any) -> Any:
+        if request.url_rule is None and request.routing_exception is None:
+            raise BadRequest("the Host header is not a host")
         # The routing error of an unknown path is raised in here too, after the body was read.
         with trio.fail_after(self.handler_timeout):
             return await super().dispatch_request(*args, **kwargs)

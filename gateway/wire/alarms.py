@@ -63,7 +63,8 @@ class Alarms:
             if heap[0][2] is alarm:
                 self._nearer.set()
         if self._wasted > _WASTE + len(heap) // 2:
-            heap[:] = [entry for entry in heap if entry[0] == entry[2].time]
+            # One entry for each: a time may have been set, moved, and set again.
+            heap[:] = {entry[2]: entry for entry in heap if entry[0] == entry[2].time}.values()
             heapq.heapify(heap)
             self._wasted = 0
 

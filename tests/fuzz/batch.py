@@ -266,9 +266,9 @@ class _Batch:
             return
         verdict = reference.judge(plan.said, self._limit)
         close = transcript.close
-        if close == CloseCode.PROTOCOL_ERROR and verdict.wrong != CloseCode.PROTOCOL_ERROR:
+        if close == CloseCode.PROTOCOL_ERROR and not (verdict.wrong == close or verdict.reason):
             raise Violation(f"closed with 1002, but {verdict}")
-        if close == CloseCode.TOO_LARGE and not verdict.oversize:
+        if close == CloseCode.TOO_LARGE and not (verdict.oversize or verdict.code == close):
             raise Violation(f"closed with 1009, but {verdict}")
         if stayed and heard.all_said and close is None and (verdict.closed or verdict.wrong):
             raise Violation(f"not closed, but {verdict}")

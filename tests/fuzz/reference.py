@@ -22,6 +22,8 @@ class Verdict:
     """A good Close came first; nothing behind it counts."""
     code: int | None = None
     """Of that Close; None when it had none."""
+    reason: bool = False
+    """What is wrong is the text in a Close, for which 1002 will do as well."""
     oversize: bool = False
     """A frame announced more than the limit, whether it came or not."""
 
@@ -41,9 +43,6 @@ def judge(data: bytes, limit: int) -> Verdict:
         if control and (not fin or size > 125):
             verdict.wrong = 1002
             return verdict
-        if not control and (opcode == CONTINUATION) != (opcode_begun >= 0):
-            verdict.wrong = 1002
-            return verdict
         start = 2
         if size >= 126:
             start = 4 if size == 126 else 10
@@ -55,6 +54,11 @@ def judge(data: bytes, limit: int) -> Verdict:
                 verdict.wrong = 1002
                 return verdict
         whole = len(data) >= start + 4 + size
+        if not whole and len(data) <= start + 4:
+            return verdict  # that a message is continued may be judged at the first byte of it
+        if not control and (opcode == CONTINUATION) != (opcode_begun >= 0):
+            verdict.wrong = 1002
+            return verdict
         payload = xor(data[start + 4 : start + 4 + size], data[start : start + 4])
         if control:
             if not whole:
@@ -98,6 +102,6 @@ def _judge_close(payload: bytes, verdict: Verdict) -> None:
     try:
         payload[2:].decode()
     except UnicodeDecodeError:
-        verdict.wrong = 1007
+        verdict.wrong, verdict.reason = 1007, True
         return
     verdict.closed, verdict.code = True, code

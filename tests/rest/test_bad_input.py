@@ -223,3 +223,14 @@ async def test_bad_requests_harm_nobody_else(api: Api, gateway: Gateway) -> None
             nursery.start_soon(api.get, "/nothing")
         place = success(await api.post("/broadcast", {"room": "r", "event": "e"}))
         assert (await alice.event()).mid == place["mid"]
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 64, "a" * 64 + ":80", ".x"])
+async def test_a_host_that_is_none_is_the_clients_fault(
+    api: Api, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for path in ("/stats", "/nothing"):
+        assert "Host" in problem(await api.get(path, headers={"Host": host}), 400, 100)
+    assert caplog.records == []
+    success(await api.get("/stats"))

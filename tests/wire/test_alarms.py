@@ -106,3 +106,14 @@ def test_alarms_moved_again_and_again_take_no_more_room() -> None:
         assert len(alarms._heap) <= 400
 
     trio.run(main)
+
+
+def test_an_alarm_that_goes_to_and_fro_counts_once() -> None:
+    alarms = Alarms()
+    alarm = Alarm(alarms)
+    for _ in range(200):
+        alarm.at(5.0)
+        alarm.at(7.0)
+        assert len(alarms) == 1
+    alarm.at(math.inf)
+    assert len(alarms) == 0
