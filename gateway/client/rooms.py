@@ -138,11 +138,15 @@ class Rooms:
     def seen(self, envelope: Envelope) -> None:
         """What ``check`` returned was handed on.
 
-        A ``lost`` or a critical event moves no position: it may overtake older events, which would then
-        pass for duplicates.
+        A ``lost`` within an order or a critical event moves no position: it may overtake older events,
+        which would then pass for duplicates.
         """
         for name in self._due(envelope):
             del self._unsaid[name]
+        if envelope.t == "lost" and envelope.room not in self.unasked:
+            following = msgspec.convert(envelope.data, _LostData).next
+            if following is not None:
+                self._advance(envelope.room, following.epoch, following.seq)
         if envelope.t != "event":
             return
         if envelope.mid is not None and self.window:
@@ -209,10 +213,16 @@ def _event(envelope: Envelope) -> Event:
     )
 
 
+class _Position(msgspec.Struct):
+    epoch: str
+    seq: int
+
+
 class _LostData(msgspec.Struct, rename={"start": "from", "end": "to"}):
     start: int
     end: int | None = None
     reason: str = ""
+    next: _Position | None = None
 
 
 def _announced(envelope: Envelope) -> Lost:

@@ -316,6 +316,7 @@ class Room:
                 "next": {"epoch": epoch, "seq": seq},
             }
             if lag is not None:
+                lag.clear()
                 membership.caught_up()
             self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
         self.epoch, self.seq = epoch, seq

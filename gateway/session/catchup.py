@@ -8,7 +8,7 @@ socket to drain, sends what is next, and so on until every room is live again. S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.session.session import Session
 
 __all__ = ["CatchUp"]
+
+_RETRY: Final = 1.0
+"""Seconds until the history is asked for again, where the broker does not say."""
 
 
 class CatchUp:
@@ -108,8 +111,8 @@ class CatchUp:
                 connection.org, room.name, since=Since(lag.epoch, lag.position), limit=PAGE
             )
         except ProtocolError as error:
-            # Without history the client has to come back for it.
-            session.close(1013, error.message, retry_after=error.retry_after)
+            # The broker is away or slow: the client stays, and its position waits.
+            await trio.sleep(error.retry_after or _RETRY)
             return
         if place.lag is not lag or lag.held:  # joined again, or left, meanwhile
             return

@@ -323,7 +323,7 @@ export class Trireme {
     if (t === "event") this.#event(message);
     else if (t === "connected") this.#connected(data ?? {});
     else if (t === "closing") [this.#closing, this.#ready] = [message, false]; // commands wait for the next connection
-    else if (t === "lost") this.#emit("lost", { room, epoch: message.epoch, ...data });
+    else if (t === "lost") this.#lost(message);
     else if (t === "error") {
       const retryAfter = data?.retry_after * 1000 || undefined;
       const error = new TriremeError(message.code, message.message, { room, retryAfter });
@@ -340,6 +340,12 @@ export class Trireme {
       else if (kind === "refresh") this.#left(data?.left ?? []);
       this.#finish(command, null, message);
     }
+  }
+
+  #lost({ room, epoch, data: { next, ...data } }) {
+    const entry = room === undefined ? this.#organisation : this.#rooms.get(room);
+    if (entry && next) entry.position = next; // the broker lost data: the old order is of no use any more
+    this.#emit("lost", { room, epoch, ...data });
   }
 
   #joined({ room, data: { since, ...options } }, { epoch, seq, data: outcome }) {

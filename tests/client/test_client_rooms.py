@@ -144,6 +144,21 @@ def test_a_hole_that_the_gateway_does_not_announce_is_a_loss_all_the_same() -> N
         assert numbers(rooms, event(8), event(10))[-1] == 10, "once"
 
 
+def test_after_a_loss_of_the_broker_the_position_is_in_the_new_order() -> None:
+    rooms = rooms_at(3)
+    following = {"epoch": "new", "seq": 2}
+    for room in ("r", None):
+        announced = Envelope(
+            "lost", room=room, epoch="e", data={"from": 4, "reason": "epoch", "next": following}
+        )
+        assert receive(rooms, announced) == [
+            Lost(room=room, epoch="e", from_seq=4, to_seq=None, reason="epoch")
+        ]
+    assert position(rooms) == ("new", 2)
+    again = Envelope("event", room="r", event="e", seq=2, epoch="new", ts=0, mid="again")
+    assert receive(rooms, again) == [], "it was there before"
+
+
 def test_announcements_belong_to_their_room() -> None:
     rooms = Rooms(window=10)
     for name in ("a", "b"):

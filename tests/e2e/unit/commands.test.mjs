@@ -418,6 +418,20 @@ test("a room whose order began anew is told, and followed", async () => {
   assert.deepEqual(play.socket.last("join").data.since, { epoch: "e2", seq: 2 });
 });
 
+test("a room whose order the broker lost on the open connection goes on in the new one", async () => {
+  const play = await connected();
+  const seen = collect(play, "note");
+  await join(play, "r", 4);
+  const next = { epoch: "e2", seq: 2 };
+  play.socket.say({ t: "lost", room: "r", epoch: "e1", data: { from: 5, reason: "epoch", next } });
+  assert.deepEqual(play.named("lost"), [{ room: "r", epoch: "e1", from: 5, reason: "epoch" }]);
+  await reconnect(play);
+  assert.deepEqual(play.socket.last("join").data.since, next);
+  play.socket.reply("join", { room: "r", epoch: "e2", seq: 3, data: { recovered: true, replayed: 1 } });
+  play.socket.event("r", 3, { epoch: "e2" });
+  assert.deepEqual(seen.map(({ seq }) => seq), [3]);
+});
+
 test("lost on the open connection is told, and join with since repairs it", async () => {
   const play = await connected();
   const seen = collect(play, "note");
