@@ -26,6 +26,7 @@ from gateway import __version__
 if TYPE_CHECKING:
     from gateway.cluster.base import Cluster
     from gateway.hub.hub import Hub
+    from gateway.limits.guard import Guard
 
 __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
 
@@ -73,11 +74,18 @@ class Metrics(Collector):
     """Everything that ``/metrics`` shows. One registry per gateway, none global."""
 
     def __init__(
-        self, hub: Hub, cluster: Cluster, *, started_at: float, is_draining: Callable[[], bool]
+        self,
+        hub: Hub,
+        cluster: Cluster,
+        guard: Guard,
+        *,
+        started_at: float,
+        is_draining: Callable[[], bool],
     ) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
         self._cluster = cluster
+        self._guard = guard
         self._is_draining = is_draining
         self._started_at = started_at
         self.http = HttpCounters()
@@ -127,6 +135,14 @@ class Metrics(Collector):
                 yield _counter(name.removesuffix("_total"), text, value)
             else:
                 yield _gauge(name, text, value)
+        overload, suspicion = self._guard.overload, self._guard.suspicion
+        yield _gauge("overloaded", "1 while load is shed", overload.reason is not None)
+        yield _counter(
+            "overload_refusals", "Connections and publishes refused to shed load", overload.refused
+        )
+        yield _counter("suspicions", "Suspicious patterns of addresses reported", suspicion.reports)
+        yield _counter("bans", "Addresses refused for a time because of them", suspicion.bans)
+        yield _gauge("suspects", "Addresses whose behaviour is being counted", len(suspicion))
         if hub.tracer is not None:
             yield _gauge("traced_messages", "Messages remembered for traces", len(hub.tracer))
             yield _gauge("trace_records", "Connections recorded in traces", hub.tracer.records)

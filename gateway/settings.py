@@ -134,7 +134,8 @@ class RateSettings(Group, frozen=True):
     """New connections; how many may be open at once is in ``limits``."""
     failed_logins_per_ip: Rate = 20.0
     abuse_after: Count = 500
-    """Commands refused without a pause of a second, after which the connection is closed with 4501."""
+    """Commands that come sooner than ``retry_after`` said, without a pause of a second, after which the
+    connection is closed with 4501."""
 
 
 class OverloadSettings(Group, frozen=True):

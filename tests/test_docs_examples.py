@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.settings import Settings
 from tests.rest.api import SERVICE
 from tests.support import connected, start_gateway
 
@@ -83,3 +84,30 @@ async def test_every_operation_has_an_example(gateway: Gateway) -> None:
         described[title] = FENCE.search(section) is not None
     assert documented - set(described) == set()
     assert all(described.values()), described
+
+
+# --- docs/security.md -------------------------------------------------------------------------------------
+
+SECURITY = (ROOT / "docs/security.md").read_text()
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)`(?: \(([^)]*)\))?", SECURITY)
+    assert len(named) > 30
+    for file, tests in named:
+        text = (ROOT / "tests" / file).read_text()
+        for test in re.findall(r"`(\w+)`", tests):
+            assert re.search(rf"def test_\w*{test}\w*\(", text), f"{file}: {test}"
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    rows = [row.split("|") for row in SECURITY.splitlines() if row.startswith("| ") and row.count("|") == 5]
+    assert len(rows) > 20
+    for row in rows[1:]:
+        group = ""
+        for setting in re.findall(r"`([a-z_.…]+)`", row[3]):
+            before, _, name = setting.rpartition(".")
+            group = before or (group if setting.startswith(".") else "")
+            owner = getattr(Settings(), group) if group else Settings()
+            fields = owner.__struct_fields__
+            assert any(each.startswith(name.rstrip("…")) for each in fields) or name == "…", setting

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox"),
     },
     "gateway.cluster": {"gateway.settings", "gateway.auth", "gateway.broker", "gateway.hub"},
-    "gateway.metrics": {"gateway.hub", "gateway.cluster"},
+    "gateway.metrics": {"gateway.hub", "gateway.cluster", "gateway.limits"},
     "gateway.session": {
         *("gateway.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
         *("gateway.cluster", "gateway.limits", "gateway.wire"),

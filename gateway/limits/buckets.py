@@ -10,6 +10,9 @@ __all__ = ["Bucket", "BucketTable"]
 _MAX_BUCKETS: Final = 50_000
 """Keys that a table remembers; the longest unused goes first, and begins with a full bucket again."""
 
+_ROUNDING: Final = 1e-6
+"""Seconds that sums of floats may be off: not the last unit of a bucket may be refused for them."""
+
 
 class Bucket:
     """``rate`` units a second, and up to ``burst`` seconds' worth at once.
@@ -32,7 +35,8 @@ class Bucket:
         """
         if self._full_at <= now:
             return 0.0
-        return max(0.0, self._full_at + min(cost / self._rate, self._burst) - now - self._burst)
+        wait = self._full_at + min(cost / self._rate, self._burst) - now - self._burst
+        return wait if wait > _ROUNDING else 0.0
 
     def take(self, cost: float, now: float) -> None:
         """Take ``cost`` units, also more than there are."""

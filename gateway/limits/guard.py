@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.auth.identity import Identity
-from gateway.limits.limiter import Limiters
+from gateway.limits.limiter import Limiters, rate_limited
 from gateway.limits.overload import Overload
 from gateway.limits.suspicion import Suspicion
 from gateway.settings import Settings
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["Guard"]
+__all__ = ["LOGIN_FAILURES", "Guard"]
+
+LOGIN_FAILURES: Final = frozenset(
+    {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+)
+"""Refusals that count as failed logins of their address."""
 
 
 class Guard:
@@ -26,9 +33,13 @@ class Guard:
             burst=settings.rates.burst,
         )
 
+    def check_address(self, ip: str, now: float) -> None:
+        """A peer wants anything at all; raises 300 while its address is refused."""
+        self._wait(self.suspicion.blocked(ip, now), "this address is refused for a while")
+
     def knock(self, ip: str, now: float) -> None:
         """A peer wants to connect, and only its address is known; raises 300, 301 or 402."""
-        self._wait(self.suspicion.blocked(ip, now), "this address is refused for a while")
+        self.check_address(ip, now)
         if self.overload.reason is not None:
             self.overload.refused += 1
             raise ProtocolError(
@@ -45,9 +56,16 @@ class Guard:
             self._bound(of_user, self._limits.connections_per_user, "user")
         self._bound(of_org, self._limits.connections_per_organisation, "organisation")
 
-    def failed_login(self, ip: str, now: float) -> None:
-        """A token or ticket from this address did not verify."""
-        self.suspicion.note("failed_logins", ip, now)
+    def login_refused(self, error: ProtocolError, ip: str, now: float) -> None:
+        """A peer at this address was refused; counts when the token or ticket did not verify."""
+        if error.code in LOGIN_FAILURES:
+            self.suspicion.note("failed_logins", ip, now)
+
+    def request(self, identity: Identity, ip: str, size: int, now: float) -> None:
+        """A command of ``size`` bytes comes over HTTP, where there is no connection; raises 300."""
+        limiter = self.limiters.limiter(identity, ip, of_connection=False)
+        if limiter is not None:
+            self._wait(limiter.admit("request", size, now), "too many commands")
 
     def opened(self, ip: str) -> None:
         """A connection from this address is open."""
@@ -63,7 +81,7 @@ class Guard:
 
     def _wait(self, seconds: float, message: str) -> None:
         if seconds:
-            raise ProtocolError(ErrorCode.RATE_LIMITED, message, retry_after=max(round(seconds, 3), 0.001))
+            raise rate_limited(seconds, message)
 
     def _bound(self, count: int, bound: int, whose: str) -> None:
         if bound and count >= bound:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 from gateway.auth.identity import Identity
 from gateway.limits.buckets import Bucket, BucketTable
 from gateway.settings import RateSettings
+from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["Limiter", "Limiters"]
+__all__ = ["Limiter", "Limiters", "rate_limited"]
+
+
+def rate_limited(wait: float, message: str) -> ProtocolError:
+    """The refusal that says to come again in ``wait`` seconds, in whole milliseconds and not too early."""
+    return ProtocolError(
+        ErrorCode.RATE_LIMITED, message, retry_after=max(1, math.ceil(wait * 1000 - 1e-3)) / 1000
+    )
 
 
 class Limiter:
     """The buckets that one connection draws from."""
 
-    __slots__ = ("_abuse_after", "_bytes", "_commands", "_joins", "_refusals", "_refused_at")
+    __slots__ = ("_abuse_after", "_bytes", "_commands", "_joins", "_refusals", "_refused_at", "_wait_until")
 
     def __init__(
         self, commands: list[Bucket], bytes_: list[Bucket], joins: list[Bucket], abuse_after: int
@@ -23,6 +33,7 @@ class Limiter:
         self._abuse_after = abuse_after
         self._refusals = 0
         self._refused_at = 0.0
+        self._wait_until = 0.0
 
     def admit(self, kind: str, size: int, now: float) -> float:
         """Draw for one command of ``size`` bytes; returns 0.0, or the seconds to wait and draws nothing."""
@@ -35,9 +46,14 @@ class Limiter:
         for bucket in joins:
             wait = max(wait, bucket.wait(1, now))
         if wait:
-            # A pause of a second is what a client makes that heeds retry_after.
-            self._refusals = self._refusals + 1 if now - self._refused_at < 1.0 else 1
+            if now - self._refused_at >= 1.0:
+                self._refusals = 0
+            elif now < self._wait_until:
+                self._refusals += 1
+            elif self._refusals:  # it did wait, and has used up what was there again
+                self._refusals -= 1
             self._refused_at = now
+            self._wait_until = now + wait
             return wait
         for bucket in self._commands:
             bucket.take(1, now)
@@ -49,7 +65,7 @@ class Limiter:
 
     @property
     def abusive(self) -> bool:
-        """So many commands were refused without a pause that the client does not listen."""
+        """So many commands came although the client was told to wait that it does not listen."""
         return self._refusals >= self._abuse_after
 
 
@@ -67,10 +83,10 @@ class Limiters:
             for what in ("commands", "bytes", "joins", "connections")
         }
 
-    def limiter(self, identity: Identity, ip: str) -> Limiter | None:
-        """The limiter of a new connection; None when nothing limits it."""
+    def limiter(self, identity: Identity, ip: str, *, of_connection: bool = True) -> Limiter | None:
+        """The limiter of a new connection, or of a request without one; None when nothing limits it."""
         commands, bytes_, joins = (
-            self._buckets(what, identity, ip) for what in ("commands", "bytes", "joins")
+            self._buckets(what, identity, ip, of_connection) for what in ("commands", "bytes", "joins")
         )
         if not (commands or bytes_ or joins):
             return None
@@ -95,9 +111,9 @@ class Limiters:
                 bucket.take(1, now)
         return wait
 
-    def _buckets(self, what: str, identity: Identity, ip: str) -> list[Bucket]:
+    def _buckets(self, what: str, identity: Identity, ip: str, of_connection: bool) -> list[Bucket]:
         tables = self._tables[what]
-        rate = getattr(self._rates, f"{what}_per_connection")
+        rate = getattr(self._rates, f"{what}_per_connection") if of_connection else 0.0
         buckets = [
             Bucket(rate, self._rates.burst) if rate else None,
             tables["organisation"].get(identity.org),

@@ -21,13 +21,12 @@ _MAX_ADDRESSES: Final = 10_000
 class _Record:
     """What one address did in the present window."""
 
-    __slots__ = ("banned_until", "counts", "reported", "started")
+    __slots__ = ("counts", "reported", "started")
 
     def __init__(self, now: float) -> None:
         self.started = now
         self.counts: dict[Pattern, int] = {}
         self.reported: set[Pattern] = set()
-        self.banned_until = 0.0
 
 
 class Suspicion:
@@ -36,6 +35,8 @@ class Suspicion:
     def __init__(self, settings: SuspicionSettings, *, failed_logins_per_ip: float, burst: float) -> None:
         self._settings = settings
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._banned: OrderedDict[str, float] = OrderedDict()
+        """Until when; apart from the records, which a flood of other addresses drives out."""
         self._logins = BucketTable(failed_logins_per_ip, burst)
         self.reports = 0
         """Patterns reported since the start."""
@@ -46,8 +47,7 @@ class Suspicion:
 
     def blocked(self, ip: str, now: float) -> float:
         """Seconds for which ``ip`` is refused: it is banned, or failed to log in too often; else 0.0."""
-        record = self._records.get(ip)
-        banned = 0.0 if record is None else max(0.0, record.banned_until - now)
+        banned = max(0.0, self._banned.get(ip, 0.0) - now)
         logins = self._logins.get(ip)
         return max(banned, 0.0 if logins is None else logins.wait(1, now))
 
@@ -66,8 +66,7 @@ class Suspicion:
             record.reported.add(pattern)
             self.reports += 1
             if self._settings.ban:
-                record.banned_until = now + self._settings.ban
-                self.bans += 1
+                self._ban(ip, now + self._settings.ban)
             log.warning(
                 "suspicious address",
                 ip=ip,
@@ -77,15 +76,18 @@ class Suspicion:
                 banned_for=self._settings.ban,
             )
 
+    def _ban(self, ip: str, until: float) -> None:
+        self.bans += 1
+        self._banned[ip] = until
+        self._banned.move_to_end(ip)
+        if len(self._banned) > _MAX_ADDRESSES:
+            self._banned.popitem(last=False)
+
     def _record(self, ip: str, now: float) -> _Record:
         record = self._records.get(ip)
-        if record is None:
-            while len(self._records) >= _MAX_ADDRESSES:
+        if record is None or now - record.started > self._settings.window:
+            record = self._records[ip] = _Record(now)
+            if len(self._records) > _MAX_ADDRESSES:
                 self._records.popitem(last=False)
-            record = self._records[ip] = _Record(now)
-        elif now - record.started > self._settings.window:
-            banned_until = record.banned_until
-            record = self._records[ip] = _Record(now)
-            record.banned_until = banned_until
-            self._records.move_to_end(ip)
+        self._records.move_to_end(ip)
         return record

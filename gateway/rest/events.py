@@ -7,7 +7,7 @@ from quart import Blueprint, Response
 from gateway.auth.identity import Identity, Permission
 from gateway.problems import problem_for
 from gateway.rest.connections import send_to
-from gateway.rest.http import caller, organisation, read_body, read_query, reply, require_permission
+from gateway.rest.http import admit, caller, organisation, read_body, read_query, reply, require_permission
 from gateway.rest.models import (
     Batch,
     BatchResults,
@@ -92,6 +92,7 @@ async def _operate(
     identity: Identity, wanted: BroadcastOperation | SendOperation, org: str
 ) -> OperationResult:
     try:
+        admit(identity, 0)
         org = organisation(identity, wanted.org) if wanted.org is not None else org
         if isinstance(wanted, BroadcastOperation):
             published = await _broadcast(identity, wanted, org)

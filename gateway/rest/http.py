@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+import trio
 from quart import Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
@@ -18,6 +19,7 @@ from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = [
     "MAX_PAGE",
+    "admit",
     "caller",
     "check_target",
     "organisation",
@@ -41,7 +43,29 @@ _FIELD: Final = re.compile(r"field `(.*?)`")
 
 
 async def caller() -> Identity:
-    """Verify the bearer token; raises ``ProtocolError`` UNAUTHENTICATED and what the token deserves."""
+    """Verify the bearer token; raises ``ProtocolError`` UNAUTHENTICATED and what the token deserves.
+
+    Failed logins and requests count for the caller's address, user and organisation, as they do on
+    WebSockets: raises RATE_LIMITED too.
+    """
+    guard = services().guard
+    ip, now = request.remote_addr or "", trio.current_time()
+    guard.check_address(ip, now)
+    try:
+        identity = await _verify()
+    except ProtocolError as error:
+        guard.login_refused(error, ip, now)
+        raise
+    admit(identity, len(await request.get_data()))
+    return identity
+
+
+def admit(identity: Identity, size: int) -> None:
+    """Count one command of ``size`` bytes; raises ``ProtocolError`` RATE_LIMITED."""
+    services().guard.request(identity, request.remote_addr or "", size, trio.current_time())
+
+
+async def _verify() -> Identity:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if not scheme:
         raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: send it as Authorization: Bearer <token>")

@@ -69,6 +69,7 @@ _STATUSES: Final[dict[int, str]] = {
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
+    429: "Too much in too short a time; come again after `retry_after` seconds.",
     500: "The gateway failed.",
     503: "Not now: overloaded, draining, or the broker cannot be reached.",
 }
@@ -93,7 +94,7 @@ def operation(
     """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
 
     def decorate(handler: F) -> F:
-        statuses = {*errors} if public else {*errors, 401, 403, 503}
+        statuses = {*errors} if public else {*errors, 401, 403, 429, 503}
         if body is not None:
             document_request(body)(handler)
             statuses |= {400, 413, 415}

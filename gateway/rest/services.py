@@ -41,7 +41,7 @@ class Services:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(
-            self.hub, self.cluster, started_at=self.started_at, is_draining=self.is_draining
+            self.hub, self.cluster, self.guard, started_at=self.started_at, is_draining=self.is_draining
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import structlog
+import trio
 
 from gateway.auth.identity import Permission
 from gateway.broker.base import Position
@@ -66,7 +67,12 @@ def _auth(session: Session, connection: Connection, envelope: Envelope, size: in
 
 
 async def _refresh(session: Session, connection: Connection, envelope: Envelope, size: int) -> None:
-    identity = await session.services.auth.verify(read(envelope.data, TokenData).token)
+    token = read(envelope.data, TokenData).token
+    try:
+        identity = await session.services.auth.verify(token)
+    except ProtocolError as error:
+        session.services.guard.login_refused(error, connection.ip, trio.current_time())
+        raise
     old = connection.identity
     if identity.org != old.org or identity.user != old.user:
         raise ProtocolError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +9,7 @@ import trio
 
 from gateway.auth.identity import Identity
 from gateway.problems import STATUS
-from gateway.session.session import LOGIN_FAILURES, Client, Services, Session
+from gateway.session.session import Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
@@ -98,7 +97,7 @@ class Reception:
                 503,
                 "the gateway is shutting down",
                 code=ErrorCode.SHUTTING_DOWN,
-                headers={"Retry-After": str(math.ceil(self._services.settings.retry_after))},
+                retry_after=self._services.settings.retry_after,
             )
 
     async def _authenticate(self, request: UpgradeRequest, ip: str) -> Identity | None:
@@ -106,8 +105,7 @@ class Reception:
         try:
             return await self._verify(request)
         except ProtocolError as error:
-            if error.code in LOGIN_FAILURES:
-                self._services.guard.failed_login(ip, trio.current_time())
+            self._services.guard.login_refused(error, ip, trio.current_time())
             raise
 
     async def _verify(self, request: UpgradeRequest) -> Identity | None:
@@ -135,10 +133,9 @@ def _refusing(services: Services) -> Iterator[None]:
         yield
     except ProtocolError as error:
         services.hub.counters.errors[error.code] += 1
-        headers = {}
-        if error.retry_after is not None:
-            headers["Retry-After"] = str(math.ceil(error.retry_after))
-        raise Refusal(STATUS[error.code], error.message, code=error.code, headers=headers) from None
+        raise Refusal(
+            STATUS[error.code], error.message, code=error.code, retry_after=error.retry_after
+        ) from None
 
 
 def _note(text: str | None) -> str | None:

@@ -25,7 +25,7 @@ from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
 from gateway.hub.room import event_frame
 from gateway.limits.guard import Guard
-from gateway.limits.limiter import Limiter
+from gateway.limits.limiter import Limiter, rate_limited
 from gateway.session.calls import Calls
 from gateway.session.catchup import CatchUp
 from gateway.session.checks import TokenData, read
@@ -39,12 +39,7 @@ from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnec
 from protocol.frames import BINARY, TEXT, server_frame
 from protocol.names import check_room
 
-__all__ = ["LOGIN_FAILURES", "Client", "Services", "Session"]
-
-LOGIN_FAILURES: Final = frozenset(
-    {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
-)
-"""Refusals that count as failed logins of their address."""
+__all__ = ["Client", "Services", "Session"]
 
 log = structlog.get_logger(__name__)
 
@@ -306,8 +301,7 @@ class Session:
         if wait:
             if limiter.abusive:
                 self.close(CloseCode.ABUSE, "far too many commands")
-            retry_after = max(round(wait, 3), 0.001)  # 0 would mean now
-            raise ProtocolError(ErrorCode.RATE_LIMITED, "too many commands", retry_after=retry_after)
+            raise rate_limited(wait, "too many commands")
 
     async def _awaited(self, work: Awaitable[None], envelope: Envelope) -> None:
         try:
@@ -346,8 +340,7 @@ class Session:
             identity = await self.services.auth.verify(read(envelope.data, TokenData).token)
             self.services.check_in(identity, self.client.ip)
         except ProtocolError as error:
-            if error.code in LOGIN_FAILURES:
-                self.services.guard.failed_login(self.client.ip, trio.current_time())
+            self.services.guard.login_refused(error, self.client.ip, trio.current_time())
             self.refuse(error, envelope)
             for_now = error.retry_after is not None
             code = CloseCode.TRY_AGAIN_LATER if for_now else CloseCode.POLICY_VIOLATION

@@ -203,7 +203,7 @@ class Listener:
                     scope.deadline = trio.current_time() + self._head_timeout
                     head, unread = await self._read_head(connection, upgrade)
                 if self.open > self._max_connections:
-                    raise Refusal(503, "this node is full", code=402, headers={"Retry-After": "1"})
+                    raise Refusal(503, "this node is full", code=402, retry_after=1.0)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
                 scope.deadline = math.inf
                 return await self._websocket(connection, request, unread)

@@ -13,7 +13,13 @@ from urllib.parse import parse_qs
 
 import h11
 
-from gateway.problems import CONTENT_TYPE, code_for_status, problem_bytes, problem_document
+from gateway.problems import (
+    CONTENT_TYPE,
+    code_for_status,
+    problem_bytes,
+    problem_document,
+    retry_after_header,
+)
 from protocol.errors import ErrorCode
 
 __all__ = ["Refusal", "UpgradeRequest", "accept_response", "parse_upgrade", "refusal_response"]
@@ -22,15 +28,25 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Refusal(Exception):
-    """The handshake is refused with an HTTP answer; ``code`` is an error number of ours, 0 for none."""
+    """The handshake is refused with an HTTP answer.
+
+    ``code`` is an error number of ours, 0 for none; ``retry_after`` is in seconds.
+    """
 
     def __init__(
-        self, status: int, detail: str, *, code: int = 0, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: int = 0,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.code = code
+        self.retry_after = retry_after
         self.headers = dict(headers or {})
 
 
@@ -113,7 +129,9 @@ def accept_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
 def refusal_response(refusal: Refusal) -> bytes:
     """A whole HTTP/1.1 answer with a problem document (RFC 9457), after which the connection closes."""
     code = ErrorCode(refusal.code) if refusal.code else code_for_status(refusal.status)
-    body = problem_bytes(problem_document(code, refusal.detail, status=refusal.status))
+    body = problem_bytes(
+        problem_document(code, refusal.detail, status=refusal.status, retry_after=refusal.retry_after)
+    )
     headers = {
         "Content-Type": CONTENT_TYPE,
         "Content-Length": str(len(body)),
@@ -121,6 +139,8 @@ def refusal_response(refusal: Refusal) -> bytes:
         "Cache-Control": "no-store",
         **refusal.headers,
     }
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = retry_after_header(refusal.retry_after)
     if refusal.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

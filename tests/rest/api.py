@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -44,6 +46,20 @@ class Api:
         if json is not None:
             options["json"] = json
         return await self.request("POST", path, **options)
+
+
+_contracts: list[Contract] = []
+"""The document is the same for every gateway, and takes a while to make."""
+
+
+@contextlib.asynccontextmanager
+async def asking(gateway: Gateway) -> AsyncIterator[Api]:
+    """Requests to ``gateway``, as whoever the test names."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=10) as client:
+        if not _contracts:
+            document = await client.get("/api/v1/openapi.json")
+            _contracts.append(Contract.parse(document.content))
+        yield Api(gateway, client, _contracts[0])
 
 
 def problem(response: httpx.Response, status: int, code: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from gateway.app import Gateway
-from tests.rest.api import ADMIN, Api, problem, success
+from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.support import connected, running_gateway, start_gateway, until
 
 
@@ -89,7 +89,7 @@ async def test_direct_sends_and_organisation_events_are_traced(api: Api, gateway
         assert await outcomes(api, "to-nobody") == {}
 
 
-async def test_what_a_slow_client_gets_later_or_never(api: Api) -> None:
+async def test_what_a_slow_client_gets_later_or_never() -> None:
     pad = "x" * 16_000
     settings: dict[str, Any] = {
         "trace": {"messages": 10_000},
@@ -97,9 +97,7 @@ async def test_what_a_slow_client_gets_later_or_never(api: Api) -> None:
         "history": {"messages": 10, "bytes": 2**24},
         "connection": {"close_timeout": 0.1},
     }
-    async with running_gateway(**settings) as gateway:
-        other = Api(gateway, api.client, api.contract)
-        other.client.base_url = f"http://127.0.0.1:{gateway.port}"
+    async with running_gateway(**settings) as gateway, asking(gateway) as other:
         async with (
             connected(gateway, user="drops") as drops,
             connected(gateway, user="replays") as replays,
@@ -192,7 +190,7 @@ async def test_a_repeated_publish_does_not_change_the_trace(api: Api, gateway: G
         assert await outcomes(api, "m", "bob") == {"bob": "sent"}
 
 
-async def test_a_share_of_the_messages_is_traced(api: Api) -> None:
+async def test_a_share_of_the_messages_is_traced() -> None:
     async with running_gateway(trace={"messages": 1000, "sample": 0.3}) as gateway:
         for n in range(400):
             await gateway.hub.publish("acme", "r", "e", mid=f"m{n}", size=0)
@@ -206,11 +204,9 @@ async def test_a_share_of_the_messages_is_traced(api: Api) -> None:
             assert {n for n in range(400) if second.hub.trace("acme", f"m{n}")} == traced
 
 
-async def test_off_is_off(api: Api) -> None:
-    async with running_gateway() as gateway:
+async def test_off_is_off() -> None:
+    async with running_gateway() as gateway, asking(gateway) as other:
         assert gateway.hub.tracer is None
-        other = Api(gateway, api.client, api.contract)
-        other.client.base_url = f"http://127.0.0.1:{gateway.port}"
         success(await other.post("/broadcast", {"event": "e", "mid": "m"}))
         assert "trace.messages" in problem(await other.get("/messages/m/trace"), 404, 109)
 
