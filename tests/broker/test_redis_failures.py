@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from gateway.broker.base import Position, Since, organisation_channel, room_channel
+from gateway.broker.redis import writer
 from gateway.broker.redis.connection import LinkLost
 from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import Node, cluster_of, make, measure, numbers, redis_of, running
@@ -133,6 +135,22 @@ async def test_away_and_back(server: RedisServer) -> None:
         with trio.fail_after(5):
             while await two.broker.recall("kept") is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
+
+
+async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without memory refuses every batch; that is said once, and it is not taken for away."""
+    logged: list[str] = []
+    monkeypatch.setattr(writer, "log", SimpleNamespace(error=lambda event, **_: logged.append(event)))
+    async with cluster_of(1, server.url, **QUICK) as (node,):
+        await node.publish()
+        await server.ask("CONFIG SET", "maxmemory", "1")
+        for _ in range(3):
+            error = await node.refused()
+            assert (error.code, error.retry_after) == (ErrorCode.BROKER_UNAVAILABLE, 1.0)
+        assert logged == ["the broker refuses what is published"]
+        assert node.broker.ready() is None
+        await server.ask("CONFIG SET", "maxmemory", "0")
+        await node.publish()
 
 
 async def test_a_node_starts_before_its_broker(server: RedisServer) -> None:

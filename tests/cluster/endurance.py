@@ -31,6 +31,9 @@ FAILURES: dict[str, Failure] = {
     "broker-unreachable": partial(failures.broker_unreachable, redis={}, seconds=30, messages=MESSAGES),
     "connections-cut": partial(failures.connections_cut, redis={}, cuts=20),
     "broker-lost-data": partial(failures.broker_lost_data, redis={}, seconds=5, messages=MESSAGES),
+    "broker-replaced": partial(failures.broker_replaced, redis={}, messages=MESSAGES),
+    "broker-full": partial(failures.broker_full, redis={}, seconds=10, messages=MESSAGES),
+    "subscribers-dropped": partial(failures.subscribers_dropped, redis={}, times=20),
     "node-killed": partial(failures.node_killed, seconds=10, messages=MESSAGES),
     "node-slow": partial(failures.node_slow, seconds=10, messages=MESSAGES),
 }

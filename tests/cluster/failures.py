@@ -19,9 +19,9 @@ import trio
 
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode
-from tests.cluster.nodes import cluster, processes
+from tests.cluster.nodes import cluster, nodes_on, processes
 from tests.cluster.traffic import ROOM, Traffic, traffic
-from tests.redis_server import redis_server
+from tests.redis_server import redis_sentinels, redis_server
 from tests.support import Raw, connected
 
 _MARGIN = 20.0
@@ -136,6 +136,55 @@ async def broker_lost_data(
         for watcher in running.watchers:
             assert [lost.data["reason"] for lost in watcher.lost] == ["epoch"], (watcher.name, watcher.lost)
             assert watcher.position is not None and watcher.position[0] not in before
+        return running
+
+
+async def broker_replaced(folder: Path, redis: Mapping[str, Any], *, messages: int = 20) -> Traffic:
+    """Sentinels put the replica in its place; what that did not have is lost, and every member is told."""
+    async with (
+        redis_sentinels(folder) as watched,
+        nodes_on([watched.url] * 2, redis) as nodes,
+        traffic(nodes, messages=messages, patience=2 * _MARGIN) as running,
+    ):
+        await running.flows()
+        watched.primary.stop()
+        await running.flows()
+        await running.settle()
+        _only_refused_as_away(running)
+        for watcher in running.watchers:
+            assert all(lost.data["reason"] == "epoch" for lost in watcher.lost), (watcher.name, watcher.lost)
+        return running
+
+
+async def broker_full(folder: Path, redis: Mapping[str, Any], seconds: float, messages: int = 20) -> Traffic:
+    """It takes no more data, but answers."""
+    async with (
+        cluster(folder, redis) as system,
+        traffic(system.nodes, messages=messages, patience=seconds + _MARGIN) as running,
+    ):
+        await running.flows()
+        await system.server.ask("CONFIG SET", "maxmemory", "1")
+        await running.refused(len(running.publishers))
+        await trio.sleep(seconds)
+        await system.server.ask("CONFIG SET", "maxmemory", "0")
+        await running.flows()
+        await running.settle()
+        _only_refused_as_away(running)
+        assert not any(watcher.lost for watcher in running.watchers)
+        return running
+
+
+async def subscribers_dropped(folder: Path, redis: Mapping[str, Any], times: int) -> Traffic:
+    """It closes the nodes' subscriptions, as it does when they read too slowly; all else goes on."""
+    async with cluster(folder, redis) as system, traffic(system.nodes, patience=2 * _MARGIN) as running:
+        await running.flows()
+        for _ in range(times):
+            dropped = await system.server.ask("CLIENT KILL", "TYPE", "pubsub")
+            assert dropped == len(system.nodes)
+            await running.flows(5)
+        await running.settle()
+        assert running.reconnects == 0 and not running.codes()
+        assert not any(watcher.lost for watcher in running.watchers)
         return running
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.cluster.proxy import Proxy
 from tests.redis_server import RedisServer, free_port, redis_server
 from tests.support import SECRET, start_gateway
 
-__all__ = ["HASTY", "Cluster", "Process", "cluster", "processes"]
+__all__ = ["HASTY", "Cluster", "Process", "cluster", "nodes_on", "processes"]
 
 HASTY: Mapping[str, Any] = {
     "timeout": 1.0,
@@ -47,7 +47,7 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def cluster(
-    folder: Path, redis: Mapping[str, Any], *, persistent: bool = True, **settings: Any
+    folder: Path, redis: Mapping[str, Any], *, persistent: bool = True
 ) -> AsyncIterator[Cluster]:
     """For the length of the block; ``redis`` are the settings of that group."""
     async with redis_server(folder, persistent=persistent) as server, trio.open_nursery() as nursery:
@@ -55,20 +55,19 @@ async def cluster(
         for proxy in proxies:
             await nursery.start(proxy.run)
         # Nodes end before their proxies: they write until the last moment.
-        async with trio.open_nursery() as running:
-            nodes = [
-                await start_gateway(
-                    running,
-                    node=name,
-                    broker=f"redis://127.0.0.1:{proxy.port}",
-                    redis=dict(redis),
-                    history=_HISTORY,
-                    **settings,
-                )
-                for name, proxy in zip(NAMES, proxies, strict=True)
-            ]
+        async with nodes_on([f"redis://127.0.0.1:{proxy.port}" for proxy in proxies], redis) as nodes:
             yield Cluster(server, proxies, nodes)
-            running.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def nodes_on(brokers: Sequence[str], redis: Mapping[str, Any]) -> AsyncIterator[list[Gateway]]:
+    """Two nodes in this process, each with its address of the broker."""
+    async with trio.open_nursery() as nursery:
+        yield [
+            await start_gateway(nursery, node=name, broker=broker, redis=dict(redis), history=_HISTORY)
+            for name, broker in zip(NAMES, brokers, strict=True)
+        ]
         nursery.cancel_scope.cancel()
 
 

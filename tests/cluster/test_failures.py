@@ -29,6 +29,18 @@ async def test_broker_lost_data(tmp_path: Path) -> None:
     await failures.broker_lost_data(tmp_path, HASTY, 0.5)
 
 
+async def test_broker_replaced(tmp_path: Path) -> None:
+    await failures.broker_replaced(tmp_path, HASTY)
+
+
+async def test_broker_full(tmp_path: Path) -> None:
+    await failures.broker_full(tmp_path, HASTY, 0.5)
+
+
+async def test_subscribers_dropped(tmp_path: Path) -> None:
+    await failures.subscribers_dropped(tmp_path, HASTY, 3)
+
+
 async def test_node_killed(tmp_path: Path) -> None:
     await failures.node_killed(tmp_path, 1)
 

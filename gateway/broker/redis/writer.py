@@ -45,6 +45,8 @@ _SENDERS: Final = 4
 _SENDERS_CLUSTER: Final = 128
 _TICK: Final = 0.1
 _PAUSE: Final = 0.05
+_SILENCE: Final = 10.0
+"""Seconds for which a refusal is not logged again: a full server refuses every batch."""
 _IDLE: Final = 10_000
 """Lanes kept without work, for the names of their keys."""
 
@@ -74,6 +76,7 @@ class Writer:
         self._idle = trio.lowlevel.ParkingLot()
         """The senders that have nothing to do."""
         self._called = False
+        self._silent_until = 0.0
         self._bounds = history
 
     def __len__(self) -> int:
@@ -241,7 +244,10 @@ class Writer:
 
     async def _failed(self, lanes: list[Lane], error: Exception) -> None:
         if isinstance(error, Refused):
-            log.error("the broker refuses what is published", reason=str(error))
+            now = trio.current_time()
+            if now >= self._silent_until:
+                self._silent_until = now + _SILENCE
+                log.error("the broker refuses what is published", reason=str(error))
             for lane in lanes:
                 lane.flying = False
                 self._give_up(lane, self._unavailable(str(error)))
