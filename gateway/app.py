@@ -24,6 +24,7 @@ from gateway.cluster.many import ManyNodes
 from gateway.cluster.one import OneNode
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.registry import Member
+from gateway.extensions import load_extensions
 from gateway.hub.hub import Hub
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
@@ -117,6 +118,8 @@ class Gateway:
             max_connections=settings.limits.connections,
             ssl_context=_ssl_context(settings.tls),
         )
+        for setup in load_extensions(settings.extensions):
+            setup(self)
 
     @property
     def port(self) -> int:

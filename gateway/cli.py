@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 import trio
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
+from cyclopts.exceptions import CycloptsError, MissingArgumentError
 from msgspec import structs
 
 from gateway import logs
@@ -24,6 +24,7 @@ from gateway.auth.keys import dev_secret_file, with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.configuration import load_settings
 from gateway.diagnosis import examine
+from gateway.extensions import load_extensions
 from gateway.settings import Settings, SettingsError
 from protocol.errors import ProtocolError
 
@@ -104,6 +105,7 @@ def serve(
         },
     )
     settings = with_signing_key(settings)
+    load_extensions(settings.extensions)  # once here, so that each worker need not say what is wrong
     logs.configure(settings.log)
     if settings.workers > 1:
         from gateway.supervisor import supervise
@@ -220,6 +222,12 @@ def run(arguments: list[str]) -> int:
     """Carry out one command line and return its exit code."""
     try:
         result = app(arguments, exit_on_error=False, print_error=False, backend="trio")
+    except MissingArgumentError as exc:
+        assert exc.argument is not None
+        if exc.keyword is not None:  # it was named, and then nothing came
+            return _complain(str(exc), 2)
+        command = " ".join(["gateway", *(exc.command_chain or ())])
+        return _complain(f"{exc.argument.name} is missing; see {command} --help", 2)
     except (CycloptsError, SettingsError, UserError, ProtocolError) as exc:
         return _complain(str(exc), 2)
     except Failed as exc:

@@ -15,6 +15,7 @@ import trio
 from gateway.auth.jwks import KeySet
 from gateway.auth.keys import load_keys, with_signing_key
 from gateway.configuration import SQLITE
+from gateway.extensions import load_extensions
 from gateway.settings import Settings, SettingsError, hide_password
 from protocol.errors import ProtocolError
 
@@ -46,6 +47,8 @@ async def examine(settings: Settings) -> list[Finding]:
     ]
     if settings.tls.certificate:
         parts.append(("tls", _tls))
+    if settings.extensions:
+        parts.append(("extensions", _extensions))
     findings = []
     for part, look in parts:
         try:
@@ -66,6 +69,14 @@ async def _keys(settings: Settings) -> str:
             raise _Failure(f"{hide_password(auth.jwks_url)}: {exc.message}") from None
         text += f", {count} from the JWKS address"
     return text
+
+
+async def _extensions(settings: Settings) -> str:
+    try:
+        load_extensions(settings.extensions)
+    except SettingsError as error:
+        raise _Failure(str(error).removeprefix("extensions: ")) from None
+    return ", ".join(settings.extensions)
 
 
 async def _broker(settings: Settings) -> str:

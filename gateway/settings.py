@@ -325,6 +325,8 @@ class Settings(Group, frozen=True):
     """Where development mode keeps its generated key."""
     node: str = ""
     """Name of this node in ``connected`` and stats; generated when empty."""
+    extensions: list[str] = []
+    """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
     """Origins that browsers may connect from; empty allows every one."""
     shutdown_timeout: Seconds = 10.0

@@ -342,3 +342,18 @@ def test_room_arguments() -> None:
     for text in ("a", "=join", "a=", "a=,", "a=join,fly"):
         with pytest.raises(UserError, match="--room"):
             parse_rooms([text])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["token"], "gateway: --org is missing; see gateway token --help\n"),
+        (["publish", "--room", "r"], "gateway: --event is missing; see gateway publish --help\n"),
+        (["token", "--org"], 'gateway: Command "token" parameter --org requires an argument.\n'),
+    ],
+)
+def test_what_is_missing_is_named(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 2
+    assert capsys.readouterr().err == expected
