@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import trio
 
 from gateway.broker.base import (
@@ -35,10 +34,12 @@ from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher
 from protocol.errors import ProtocolError
 from protocol.names import check_event, check_mid, check_room
+from protocol.values import footprint
 
 __all__ = ["Hub", "Sent"]
 
-_encode: Final = msgspec.json.Encoder().encode
+_SMALL: Final = 256
+"""Bytes of a message from which on it is worth looking at what it takes in memory."""
 
 
 class Sent(NamedTuple):
@@ -103,9 +104,12 @@ class Hub(Attendance):
     ) -> None:
         """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error.
 
-        ``size`` is roughly what ``data`` takes in memory, in bytes: the bounds of history and of what waits
-        for slow clients count with it. ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
+        ``size`` is what ``data`` took on the wire, in bytes, or 0. The bounds of history and of what waits
+        for slow clients count with what it takes in memory, which is looked at when it may be much.
+        ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
         """
+        if size > _SMALL or not size:
+            size = max(size, footprint(data))
         self.counters.publishes += 1
         self.broker.submit(
             Event(
@@ -134,11 +138,11 @@ class Hub(Attendance):
         mid: str | None = None,
         exclude: frozenset[str] | None = None,
         critical: bool = False,
-        size: int | None = None,
+        size: int = 0,
     ) -> Position:
         """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors.
 
-        ``size`` is measured when it is not given. ``data`` must be of the value model.
+        ``data`` must be of the value model.
         """
         if room is not None:
             check_room(room)
@@ -162,7 +166,7 @@ class Hub(Attendance):
             mid=mid,
             exclude=exclude or None,
             critical=critical,
-            size=len(_encode(data)) if size is None else size,
+            size=size,
         )
         self.flusher.wake()
         with deadline(self._timeout):

@@ -266,7 +266,8 @@ class _Batch:
             return
         verdict = reference.judge(plan.said, self._limit)
         close = transcript.close
-        if close == CloseCode.PROTOCOL_ERROR and not (verdict.wrong == close or verdict.reason):
+        earned = verdict.reason or close in {verdict.wrong, verdict.code}
+        if close == CloseCode.PROTOCOL_ERROR and not earned:
             raise Violation(f"closed with 1002, but {verdict}")
         if close == CloseCode.TOO_LARGE and not (verdict.oversize or verdict.code == close):
             raise Violation(f"closed with 1009, but {verdict}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from protocol.cbor import CBOR
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.json import JSON
-from protocol.values import check_value, find_problem
+from protocol.values import check_value, find_problem, footprint
 from tests.protocol.strategies import values, wrap
 
 
@@ -82,3 +83,35 @@ def test_a_value_that_contains_itself_is_too_deep() -> None:
     cycle.append(cycle)
     with pytest.raises(ProtocolError, match="nested deeper"):
         check_value(cycle)
+
+
+def in_memory(value: object) -> int:
+    """What a value takes, were nothing of it shared."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        size += sum(in_memory(key) + in_memory(each) for key, each in value.items())
+    elif isinstance(value, list):
+        size += sum(map(in_memory, value))
+    return size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{} for _ in range(500)],
+        [[] for _ in range(500)],
+        [[[]] for _ in range(500)],
+        {str(number): number for number in range(500)},
+        {str(number): {} for number in range(500)},
+        [number + 0.5 for number in range(500)],
+        [2**40 + number for number in range(500)],
+        [f"{number:02x}" for number in range(500)],
+        "x" * 10_000,
+        {"text": "hello", "n": 1, "tags": ["a", "b"]},
+        {"rows": [{"id": 1000 + number, "name": f"name {number}"} for number in range(100)]},
+        None,
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_footprint_is_roughly_what_a_value_takes(value: Any) -> None:
+    assert in_memory(value) / 2 < footprint(value) < in_memory(value) * 3
