@@ -225,7 +225,7 @@ Beside = Callable[[Gateway], Awaitable[None]]
 
 
 def serve(settings: Settings, *, beside: Beside | None = None) -> int:
-    """Run one gateway until SIGTERM or SIGINT; returns the exit code."""
+    """Run one gateway until SIGTERM, SIGINT or, without ``beside``, SIGHUP; returns the exit code."""
     configure(settings.log)
     try:
         gateway = Gateway(settings)
@@ -259,7 +259,9 @@ def _calm_collector() -> None:
 
 async def _serve(gateway: Gateway, beside: Beside | None) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, gateway, nursery.cancel_scope)
+        # Alone, a terminal that goes away is a reason to stop; a worker decides by itself.
+        ends = (signal.SIGTERM, signal.SIGINT, *(() if beside else (signal.SIGHUP,)))
+        nursery.start_soon(_stop_on_signal, gateway, nursery.cancel_scope, ends)
         await nursery.start(gateway.run)
         log.info("listening", host=gateway.settings.host, port=gateway.port, node=gateway.node)
         if beside is not None:
@@ -270,8 +272,10 @@ async def _serve(gateway: Gateway, beside: Beside | None) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _stop_on_signal(gateway: Gateway, scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _stop_on_signal(
+    gateway: Gateway, scope: trio.CancelScope, ends: tuple[signal.Signals, ...]
+) -> None:
+    with trio.open_signal_receiver(*ends) as signals:
         async for _ in signals:
             if gateway.draining:
                 scope.cancel()  # asked twice: do not wait for anybody

@@ -168,7 +168,7 @@ async def test_a_port_that_is_taken_stops_the_start(keyed: Folder) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in result.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_serving_ends_with_a_signal(keyed: Folder, number: signal.Signals) -> None:
     async with serving(keyed) as served:
         served.process.send_signal(number)
