@@ -202,7 +202,7 @@ class Session:
             # Remembered before the client can be back, on this node or another.
             remember(self, self.connection)
             data["resume"] = self.resume_token
-        self.send(Envelope("closing", code=int(code), message=reason, data=data))
+        self.send_first(Envelope("closing", code=int(code), message=reason, data=data))
         self.wire.close(code, reason, flush_timeout=flush_timeout)
         self.outbox.flush()
 
@@ -262,6 +262,11 @@ class Session:
         """Queue one message to this client."""
         self.outbox.put(self._frame(envelope))
 
+    def send_first(self, envelope: Envelope) -> None:
+        """Queue one message, before all that is not critical if the socket is full."""
+        put = self.outbox.put_urgent if self.outbox.blocked else self.outbox.put
+        put(self._frame(envelope))
+
     def _frame(self, envelope: Envelope) -> bytes:
         return server_frame(self._opcode, self.codec.encode(envelope))
 
@@ -318,7 +323,7 @@ class Session:
         """Answer with a numbered error; close where it says that the connection cannot go on."""
         self.services.hub.counters.errors[error.code] += 1
         id, room = (error.id, error.room) if envelope is None else (envelope.id, _name_only(envelope.room))
-        self.send(
+        self.send_first(
             Envelope("error", id=id, code=int(error.code), message=error.message, room=room, data=error.data)
         )
         if error.fatal is not None:

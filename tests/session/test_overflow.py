@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from gateway.app import Gateway
 from protocol.cbor import CBOR
+from protocol.codec import Codec
 from protocol.envelope import Envelope
+from tests.memory import memory_gateway
 from tests.support import Raw, connected, running_gateway, until
 
 PAD = "x" * 16_000
@@ -139,6 +143,42 @@ async def test_a_critical_event_overtakes_the_queue() -> None:
         places = [index for index, message in enumerate(messages) if message.event == "alarm"]
         assert len(places) == 1 and places[0] < len(messages) - 1
         assert messages[places[0]].critical is True
+
+
+async def test_errors_and_closing_overtake_the_queue(clock: MockClock, codec: Codec) -> None:
+    async with (
+        memory_gateway(connection={"heartbeat": 1e6, "close_timeout": 60.0}) as gateway,
+        gateway.connect(codec=codec, roles=["service"]) as slow,
+    ):
+        await slow.ask("join", room="r")
+        slow.link.down.stall()
+        for number in range(1, 301):
+            await gateway.hub.publish(
+                "acme", "r", "e", {"n": number, "pad": "x" * 1000}, critical=number == 250
+            )
+            if number == 100:
+                await trio.testing.wait_all_tasks_blocked()  # so much is on its way
+        await slow.send("leave", id=77, room="never-joined")
+        await trio.testing.wait_all_tasks_blocked()
+        gateway.hub.disconnect("acme", slow.greeting.data["connection"])
+        slow.link.down.resume()
+        assert (await slow.closed()).code == 4500
+        kinds = [(message.t, message.seq) for message in slow.events]
+        at = kinds.index(("event", 250))
+        assert kinds[at : at + 3] == [("event", 250), ("error", None), ("closing", None)]
+        assert at <= 100
+        ordinary = [seq for kind, seq in kinds if kind == "event" and seq != 250]
+        assert ordinary == [seq for seq in range(1, 301) if seq != 250], "and what they overtook still comes"
+
+
+async def test_to_a_client_that_keeps_up_everything_comes_in_order(gateway: Gateway, codec: Codec) -> None:
+    async with connected(gateway, codec=codec) as alice:
+        for id in range(1, 101):
+            if id % 3:
+                await alice.send("ping", id=id)
+            else:
+                await alice.send("leave", id=id, room="never-joined")
+        assert [(await alice.receive()).id for _ in range(100)] == list(range(1, 101))
 
 
 async def test_only_services_may_mark_an_event_as_critical(gateway: Gateway) -> None:
