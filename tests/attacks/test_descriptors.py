@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import trio
 
@@ -66,7 +67,7 @@ class Reader:
     queued = False
 
     def __init__(self, lane: Lane, pair: tuple[socket.socket, socket.socket]) -> None:
-        self.lane = lane
+        self.outbox = SimpleNamespace(lane=lane)
         self.ours, self.theirs = pair
         self.ours.setblocking(False)
         self.calls = 0
