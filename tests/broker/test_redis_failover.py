@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from gateway.broker.base import Position, room_channel
 from protocol.errors import ErrorCode
-from tests.broker.nodes import Node, cluster_of, redis_of
+from tests.broker.nodes import Node, cluster_of, make, redis_of
 from tests.broker.traffic import traffic
-from tests.redis_server import PATIENCE, redis_cluster, redis_sentinels
+from tests.redis_server import PATIENCE, redis_cluster, redis_sentinels, redis_server
 from tests.support import until
 
-QUICK = {"timeout": 1.0, "patience": 0.2, "heartbeat": 0.1, "max_backoff": 0.1, "sweep": 0.5}
+QUICK: dict[str, Any] = {"timeout": 1.0, "patience": 0.2, "heartbeat": 0.1, "max_backoff": 0.1, "sweep": 0.5}
 
 
 async def test_sentinels_name_another_primary(tmp_path: Path) -> None:
@@ -39,6 +40,35 @@ async def test_sentinels_name_another_primary(tmp_path: Path) -> None:
         assert {
             str(shard.commands.location) for node in nodes for shard in redis_of(node)._servers.shards
         } == {f"127.0.0.1:{watched.replica.port}"}
+
+
+async def test_sentinels_turn_away_from_a_primary_that_is_still_there(tmp_path: Path) -> None:
+    """They cannot reach it any more and promoted another; its clients follow, although still connected."""
+    async with redis_sentinels(tmp_path) as watched, cluster_of(1, watched.url, **QUICK) as (node,):
+        await node.publish()
+        await watched.in_sync()
+        await watched.replica.ask("REPLICAOF", "NO", "ONE")
+        for sentinel in watched.sentinels:
+            await sentinel.ask("SENTINEL REMOVE", "main")
+            await sentinel.ask("SENTINEL MONITOR", "main", "127.0.0.1", str(watched.replica.port), "2")
+        (shard,) = redis_of(node)._servers.shards
+        await until(
+            lambda: all(str(link.location) == f"127.0.0.1:{watched.replica.port}" for link in shard.links)
+        )
+        await node.ready()
+        assert (await node.publish()).seq == 2
+
+
+async def test_a_replica_is_not_taken_for_a_primary(tmp_path: Path) -> None:
+    async with redis_server(tmp_path / "primary") as primary:
+        async with redis_server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}") as replica:
+            node = make(replica.url, **QUICK)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.broker.run)
+                await until(lambda: "is a replica" in (node.broker.ready() or ""))
+                await replica.ask("REPLICAOF", "NO", "ONE")
+                await node.ready()
+                nursery.cancel_scope.cancel()
 
 
 async def delivered(node: Node, room: str, place: Position) -> bool:
@@ -101,7 +131,9 @@ async def test_slots_move_to_another_server(tmp_path: Path) -> None:
                         *("127.0.0.1", str(target.port), "", "0", "5000", "KEYS"),
                         *(key.decode() for key in keys),
                     )
-            await flowing.flow()
+            # The keys are there and the slot is not: every command about them has to ask for it.
+            before = len(flowing.placed[room])
+            await until(lambda: len(flowing.placed[room]) > before + 10, "traffic in the room that moves")
             for server in (target, source):
                 await server.ask("CLUSTER SETSLOT", slot, "NODE", names[1 - first])
             await flowing.flow()

@@ -30,7 +30,7 @@ def address(request: pytest.FixtureRequest) -> str:
 async def test_all_publish_and_all_see_one_order(address: str) -> None:
     async with cluster_of(3, address) as nodes:
         async with traffic(*nodes, rooms=5) as flowing:
-            await flowing.flow(1500)
+            await flowing.flow(600)
         await flowing.check()
         assert not flowing.refusals
 

@@ -119,7 +119,7 @@ class Channel:
         return False
 
     def _follows(self, packet: Packet) -> bool:
-        return packet.first == self.seq + 1 and packet.epoch == self.epoch and packet.prev == self.tag
+        return packet.prev == self.tag and packet.epoch == self.epoch
 
     def take(self, packet: Packet) -> None:
         """Deliver what of ``packet`` is new; it is the next one."""

@@ -21,7 +21,7 @@ import trio
 from gateway.broker.redis.channel import Channel, Hooks, Line, Phase
 from gateway.broker.redis.connection import LinkLost
 from gateway.broker.redis.packets import Keys
-from gateway.broker.redis.repair import UNREACHABLE, Place, Repairs, check
+from gateway.broker.redis.repair import UNREACHABLE, Place, Repairs, check, grouped
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox
 from gateway.settings import RedisSettings
@@ -32,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
 """Names in one SUBSCRIBE."""
-_GROUP: Final = 64
 _GRACE: Final = 1.0
 """Seconds that a message may take from Redis through the inbox before its absence means something."""
 _MESSAGES: Final = (b"message", b"smessage")
@@ -49,6 +48,8 @@ class Feed:
         self._hooks = hooks
         self._channels: dict[bytes, Channel] = {}
         self._idle: OrderedDict[Channel, None] = OrderedDict()
+        self._asked: dict[Channel, None] = {}
+        """Those whose subscription is not confirmed."""
         self.repairs = Repairs(servers, settings, inbox, self._is_followed)
 
     def __len__(self) -> int:
@@ -100,6 +101,7 @@ class Feed:
         for channel in channels:
             channel.unsettle(Phase.ASKED)
             channel.asked_at = trio.current_time()
+            self._asked[channel] = None
             channel.shard = self._servers.of(channel.slot)
             if channel.shard is not None and channel.shard.feed.usable:
                 by_shard.setdefault(channel.shard, []).append(channel)
@@ -144,10 +146,12 @@ class Feed:
         elif kind == b"sunsubscribe":
             # The slot has moved away from this server.
             channel.unsettle(Phase.ASKED)
+            self._asked[channel] = None
             self._servers.moved()
 
     def _confirmed(self, channel: Channel) -> None:
         channel.phase = Phase.CHECKED
+        del self._asked[channel]
         if channel.ordered:
             self.repairs.ask(channel)
         else:
@@ -180,6 +184,7 @@ class Feed:
                 gone.setdefault(shard, []).append(channel.keys.stream)
             del self._idle[channel]
             del self._channels[channel.keys.stream.encode()]
+            self._asked.pop(channel, None)
         for shard, names in gone.items():
             try:
                 if self._servers.cluster:
@@ -193,11 +198,7 @@ class Feed:
     def _ask_again(self) -> None:
         """A cluster's node refuses a subscription to a slot that it does not have, where nobody sees it."""
         late = trio.current_time() - self._settings.timeout / 2
-        asked = [
-            channel
-            for channel in self._channels.values()
-            if channel.phase is Phase.ASKED and channel.asked_at < late
-        ]
+        asked = [channel for channel in self._asked if channel.asked_at < late]
         if asked:
             self._servers.moved()
             self._ask(asked)
@@ -205,14 +206,14 @@ class Feed:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(self._settings.sweep)
-            groups: dict[object, list[Channel]] = {}
-            for channel in self._channels.values():
-                if channel.ordered and channel.phase is Phase.LIVE:
-                    groups.setdefault(channel.slot if self._servers.cluster else None, []).append(channel)
             behind: list[tuple[Channel, Place]] = []
-            for group in groups.values():
-                for start in range(0, len(group), _GROUP):
-                    behind += await self._compare(group[start : start + _GROUP])
+            channels = list(self._channels.values())
+            for start in range(0, len(channels), _CHUNK):
+                live = [
+                    each for each in channels[start : start + _CHUNK] if each.ordered and each.live.is_set()
+                ]
+                for group in grouped(live, self._servers):
+                    behind += await self._compare(group)
             if behind:
                 await trio.sleep(_GRACE)
                 self._missing(behind)

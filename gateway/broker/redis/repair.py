@@ -9,7 +9,7 @@ epoch has is read). When Redis is away, or in transition, the channel stays in l
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -23,7 +23,7 @@ from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox, Wake
 from gateway.settings import RedisSettings
 
-__all__ = ["UNREACHABLE", "Page", "Repairs", "check", "read"]
+__all__ = ["UNREACHABLE", "Page", "Place", "Repairs", "check", "grouped", "new_epoch", "read"]
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +81,16 @@ async def read(
     return Page(_place(row), [parse(packet) for packet in row[4]])
 
 
+def grouped(channels: Iterable[Channel], servers: Servers) -> Iterator[list[Channel]]:
+    """The channels in groups that one call of CHECK takes: in a cluster all of one slot."""
+    by_slot: dict[int, list[Channel]] = {}
+    for channel in channels:
+        by_slot.setdefault(channel.slot if servers.cluster else 0, []).append(channel)
+    for group in by_slot.values():
+        for start in range(0, len(group), _GROUP):
+            yield group[start : start + _GROUP]
+
+
 def new_epoch() -> str:
     """A name for an order that begins, if one does."""
     return secrets.token_urlsafe(6)
@@ -116,13 +126,8 @@ class Repairs:
             while True:
                 await self._wake.wait()
                 waiting, self._waiting = self._waiting, {}
-                groups: dict[object, list[Channel]] = {}
-                for channel in waiting:
-                    # A cluster takes only the keys of one slot in one call.
-                    groups.setdefault(channel.slot if self._servers.cluster else None, []).append(channel)
-                for group in groups.values():
-                    for start in range(0, len(group), _GROUP):
-                        nursery.start_soon(self._check, group[start : start + _GROUP])
+                for group in grouped(waiting, self._servers):
+                    nursery.start_soon(self._check, group)
 
     async def _check(self, group: list[Channel]) -> None:
         shard = self._servers.of(group[0].slot)

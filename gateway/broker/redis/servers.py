@@ -45,6 +45,7 @@ class Shard:
         self.name = name
         self.commands = commands
         self.feed = feed
+        self.links = (commands, feed)
         self.scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -99,7 +100,7 @@ class Servers:
         if not self.shards:
             return self.reason
         for shard in self.shards:
-            for link in (shard.commands, shard.feed):
+            for link in shard.links:
                 reason = link.silent(seconds)
                 if reason is not None:
                     return f"{shard.name}: {reason}" if self.cluster else reason
@@ -163,7 +164,7 @@ class Servers:
                 location = await self._locate()
             except LinkLost:
                 continue  # without Sentinels things stay as they are
-            for link in (shard.commands, shard.feed):
+            for link in shard.links:
                 if link.usable and link.location != location:
                     link.drop(f"the Sentinels name {location}")
 
