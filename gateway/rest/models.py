@@ -102,6 +102,10 @@ class PlainText(msgspec.Struct):
     """Prometheus text format."""
 
 
+class Body(msgspec.Struct, forbid_unknown_fields=True):
+    """What callers send: a misspelt `room` must not reach everyone, nor a misspelt `rooms` permit all."""
+
+
 class Empty(msgspec.Struct):
     """No member is needed."""
 
@@ -113,7 +117,7 @@ class OrganisationQuery(msgspec.Struct):
 # --- tokens ---------------------------------------------------------------------------------------
 
 
-class TokenRequest(msgspec.Struct):
+class TokenRequest(Body):
     """Who the new token is for."""
 
     org: Org | None = None
@@ -129,7 +133,7 @@ class TokenRequest(msgspec.Struct):
     ttl: Lifetime | None = None
 
 
-class Refresh(msgspec.Struct):
+class Refresh(Body):
     """How long the new token is to live."""
 
     ttl: Lifetime | None = None
@@ -150,7 +154,7 @@ class Ticket(msgspec.Struct):
     expires_in: Annotated[float, msgspec.Meta(description="Seconds.")]
 
 
-class Revoke(msgspec.Struct):
+class Revoke(Body):
     """What to revoke: one of `jti`, `user` and `org`; `user` and `jti` may come with `org`."""
 
     jti: str | None = None
@@ -351,7 +355,7 @@ Critical = Annotated[
 ]
 
 
-class Broadcast(msgspec.Struct):
+class Broadcast(Body):
     """An event for a room, or without `room` for the whole organisation."""
 
     event: EventName
@@ -373,7 +377,7 @@ class Published(msgspec.Struct):
     epoch: str
 
 
-class Send(msgspec.Struct):
+class Send(Body):
     """An event for one user or connection."""
 
     event: EventName
@@ -389,7 +393,7 @@ class SentTo(msgspec.Struct):
     connections: int
 
 
-class Disconnect(msgspec.Struct):
+class Disconnect(Body):
     """Why; both are told to the client."""
 
     code: Annotated[
@@ -420,7 +424,7 @@ class SendOperation(Send, tag_field="op", tag="send"):
     connection: str | None = None
 
 
-class Batch(msgspec.Struct):
+class Batch(Body):
     """Operations, done in their order; one that fails does not stop the others."""
 
     operations: list[BroadcastOperation | SendOperation]

@@ -35,7 +35,16 @@ POSTS = [
     "/connections/c/disconnect",
     "/batch",
 ]
-WITH_BODY = [path for path in POSTS if path != "/auth/ticket"]
+WITH_BODY = {
+    "/auth/token": b'{"user": "e", "roles": []}',
+    "/auth/refresh": b'{"ttl": 60}',
+    "/auth/revoke": b'{"user": "e", "org": "acme"}',
+    "/broadcast": b'{"event": "e", "org": "acme"}',
+    "/users/u/send": b'{"event": "e", "org": "acme"}',
+    "/connections/c/send": b'{"event": "e", "org": "acme"}',
+    "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
+    "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
+}
 EVERY = [("GET", path) for path in GETS] + [("POST", path) for path in POSTS]
 
 
@@ -108,20 +117,45 @@ async def test_tokens_are_not_logged(api: Api, caplog: pytest.LogCaptureFixture)
 # --- bodies -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", WITH_BODY)
-async def test_bodies_must_be_json_objects(api: Api, path: str) -> None:
+@pytest.mark.parametrize(("path", "good"), WITH_BODY.items(), ids=WITH_BODY)
+async def test_bodies_must_be_json_objects(api: Api, path: str, good: bytes) -> None:
     async def post(content: bytes, headers: Any = JSON) -> Any:
         return await api.request("POST", path, content=content, headers=headers)
 
-    good = b'{"event": "e", "operations": [], "org": "acme"}'
-    for content in (b"{", b"no json", b"\xff\xfe", good[:-1], good * 2, good[:-1] + b', "x": NaN}'):
+    nan = good[:-1] + b"," + good[1 : good.index(b":")] + b": NaN}"
+    for content in (b"{", b"no json", b"\xff\xfe", good[:-1], good * 2, nan):
         problem(await post(content), 400, 100)
     for text in (b"\xff", b"\xed\xa0\x80", b"\x00", b"\\x"):
-        problem(await post(good.replace(b'"e"', b'"' + text + b'"')), 400, 100)
+        if b'"e"' in good:
+            problem(await post(good.replace(b'"e"', b'"' + text + b'"')), 400, 100)
     for content in (b"[]", b"7", b"null", b'"text"'):
         problem(await post(content), 400, 104)
     problem(await post(b"{}", {"Content-Type": "text/plain"}), 415, 100)
     problem(await post(b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}), 415, 100)
+
+
+MISSPELT = [
+    ("/broadcast", {"event": "e", "rooom": "chat:42"}),
+    ("/users/alice/send", {"event": "e", "dta": 1}),
+    ("/connections/c/send", {"event": "e", "dta": 1}),
+    ("/connections/c/disconnect", {"cod": 4000}),
+    ("/batch", {"operations": [], "atomic": True}),
+    ("/batch", {"operations": [{"op": "broadcast", "event": "e", "rooom": "chat:42"}]}),
+    ("/batch", {"operations": [{"op": "send", "event": "e", "user": "alice", "dta": 1}]}),
+    ("/auth/token", {"user": "alice", "romms": {"chat:*": ["join"]}}),
+    ("/auth/refresh", {"tll": 60}),
+    ("/auth/revoke", {"jti": "x", "usr": "alice"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), MISSPELT, ids=[path for path, _ in MISSPELT])
+async def test_a_field_that_is_not_known_is_refused(
+    api: Api, gateway: Gateway, path: str, body: dict[str, Any]
+) -> None:
+    """Ignored, a misspelt room would reach everyone, and a token be good for every room."""
+    async with connected(gateway, user="alice") as alice:
+        assert "unknown field" in problem(await api.post(path, body), 400, 104)
+        assert await alice.settled() == []
 
 
 async def test_an_empty_body_is_refused_where_one_is_needed(api: Api) -> None:
