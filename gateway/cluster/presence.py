@@ -35,8 +35,6 @@ _SWEEP: Final = 0.2
 """The numbers are compared this often, as a part of the lease."""
 _WATCHED: Final = 1.0
 """For this part of the lease a room counts as watched, without being asked for again."""
-_REST: Final = 0.3
-"""When Redis has lost its data, the nodes take this part of the lease to state theirs again."""
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.05
 
@@ -62,7 +60,6 @@ class SharedPresence(Presence):
         self._hub: Hub
         self.statements = Statements(client, self._here, self._pass_on)
         self._watched: dict[str, _Watched] = {}
-        self._resting_until = 0.0
         self.repairs = 0
         """Rooms read again because a change had not come."""
 
@@ -72,7 +69,6 @@ class SharedPresence(Presence):
 
     def restate(self, lease: str) -> None:
         """State everything, under this lease: nothing of it is in Redis."""
-        self._resting_until = trio.current_time() + self._settings.lease * _REST
         self.statements.restate(lease)
 
     async def run(self) -> None:
@@ -235,8 +231,6 @@ class SharedPresence(Presence):
         """Ask on for what is watched, and look for changes that have not come."""
         while True:
             await trio.sleep(self._settings.lease * _SWEEP)
-            if trio.current_time() < self._resting_until:
-                continue
             watched = list(self._watched)
             for start in range(0, len(watched), _AT_ONCE):
                 async with trio.open_nursery() as nursery:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import pytest
+import trio
+
 from tests.cluster.together import client, rest, together
 from tests.redis_server import RedisServer
 
@@ -52,3 +57,35 @@ async def test_a_user_on_two_nodes_joins_once_and_leaves_with_the_last(shared_re
                 await second.ask("leave", room="r")
                 assert await alice.told() == ("r", "leave", "bob")
             await alice.quiet()
+
+
+async def test_who_was_greeted_can_be_found_from_every_node(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(shared_redis, "n1", "n2") as (n1, n2):
+        statements = n2.hub.presence.statements  # type: ignore[attr-defined]
+        state = statements._state_some
+
+        async def slow() -> None:
+            await trio.sleep(0.2)
+            await state()
+
+        monkeypatch.setattr(statements, "_state_some", slow)
+        async with client(n2) as alice:
+            assert (await rest(n1, "/users/alice/send", {"event": "x"}))["connections"] == 1
+            assert (await alice.next())["event"] == "x"
+
+
+async def test_many_that_go_at_once_are_all_told(shared_redis: RedisServer) -> None:
+    limits = {"queue_messages": 100}
+    async with together(shared_redis, "n1", "n2", limits=limits) as (n1, n2), client(n1) as alice:
+        await watching(alice)
+        async with contextlib.AsyncExitStack() as others:
+            names = [f"u{number:03}" for number in range(130)]
+            for name in names:
+                other = await others.enter_async_context(client(n2, name))
+                await other.ask("join", room="r")
+            assert [await alice.told() for _ in names] == [("r", "join", name) for name in names]
+            lease = n2.cluster.registry.lease  # type: ignore[attr-defined]
+            await n1.hub.presence.statements.remove(lease)  # type: ignore[attr-defined]
+            assert sorted([await alice.told() for _ in names]) == [("r", "leave", name) for name in names]
