@@ -11,6 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -208,6 +209,11 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(error.message) from None
         if kept.age is not None and not math.isfinite(kept.age):
             raise SettingsError(f"{field}: age: expected a finite number")
+    for proxy in settings.trusted_proxies:
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            raise SettingsError(f"trusted_proxies: {proxy!r} is no address and no network") from None
     if settings.auth.token_ttl > settings.auth.max_token_ttl:
         raise SettingsError("auth.token_ttl must not be longer than auth.max_token_ttl")
 

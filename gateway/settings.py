@@ -329,6 +329,8 @@ class Settings(Group, frozen=True):
     """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
     """Origins that browsers may connect from; empty allows every one."""
+    trusted_proxies: list[str] = []
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed, for limits by address."""
     shutdown_timeout: Seconds = 10.0
     """How long flushing and closing may take after the last client was asked to leave."""
     retry_after: Seconds = 1.0

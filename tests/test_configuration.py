@@ -88,6 +88,8 @@ def _another(path: str, default: Any) -> Any:
         "log.level": "debug",
         "log.format": "json",
         "allowed_origins": ["https://a.example", "https://b.example"],
+        "trusted_proxies": ["10.0.0.0/8", "::1"],
+        "extensions": ["app.calls"],
     }
     if path in special:
         return special[path]
@@ -174,6 +176,12 @@ def test_a_wrong_file_is_refused_by_key(toml: str, words: str) -> None:
     message = refusal(toml)
     assert message.startswith("test.toml: ")
     assert words in message
+
+
+def test_a_wrong_proxy_is_refused() -> None:
+    assert refusal("trusted_proxies = ['10.0.0.0/33']").startswith(
+        "trusted_proxies: '10.0.0.0/33' is no address"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.auth.identity import Identity
+from gateway.limits.addresses import Addresses
 from gateway.limits.limiter import Limiters, rate_limited
 from gateway.limits.overload import Overload
 from gateway.limits.suspicion import Suspicion
@@ -25,6 +26,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits
         self._open: dict[str, int] = {}
+        self.addresses = Addresses(settings.trusted_proxies)
         self.limiters = Limiters(settings.rates)
         self.overload = Overload(settings.overload)
         self.suspicion = Suspicion(

@@ -49,7 +49,7 @@ async def caller() -> Identity:
     WebSockets: raises RATE_LIMITED too.
     """
     guard = services().guard
-    ip, now = request.remote_addr or "", trio.current_time()
+    ip, now = _address(), trio.current_time()
     guard.check_address(ip, now)
     try:
         identity = await _verify()
@@ -62,7 +62,12 @@ async def caller() -> Identity:
 
 def admit(identity: Identity, size: int) -> None:
     """Count one command of ``size`` bytes; raises ``ProtocolError`` RATE_LIMITED."""
-    services().guard.request(identity, request.remote_addr or "", size, trio.current_time())
+    services().guard.request(identity, _address(), size, trio.current_time())
+
+
+def _address() -> str:
+    forwarded = ",".join(request.headers.getlist("X-Forwarded-For"))
+    return services().guard.addresses.client(request.remote_addr or "", forwarded)
 
 
 async def _verify() -> Identity:

@@ -52,13 +52,12 @@ class Reception:
         except NegotiationError as error:
             raise Refusal(400, str(error)) from None
         guard = self._services.guard
+        ip = guard.addresses.client(accepted.peer, request.headers.get("x-forwarded-for", ""))
         with _refusing(self._services):
-            guard.knock(accepted.peer, trio.current_time())
-            identity = await self._authenticate(request, accepted.peer)
+            guard.knock(ip, trio.current_time())
+            identity = await self._authenticate(request, ip)
         self._refuse_when_draining()  # that may have taken a while
-        client = Client(
-            accepted.peer, _note(request.headers.get("user-agent")), _note(request.parameter("client"))
-        )
+        client = Client(ip, _note(request.headers.get("user-agent")), _note(request.parameter("client")))
         if identity is not None:
             with _refusing(self._services):
                 self._services.check_in(identity, client.ip)

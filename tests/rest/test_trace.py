@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from gateway.app import Gateway
+from tests.memory import memory_gateway
 from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.support import connected, running_gateway, start_gateway, until
 
@@ -130,6 +132,29 @@ async def test_what_a_slow_client_gets_later_or_never() -> None:
             }
             [gone] = success(await other.get("/messages/m900/trace?user=replays"))["recipients"]
             assert (gone["outcome"], gone["reason"]) == ("dropped", "history")
+
+
+async def test_queued_becomes_sent_over_any_stream(clock: MockClock) -> None:
+    """Over a stream that is no plain socket (TLS), where what waits is sent as one piece."""
+    async with memory_gateway(trace={"messages": 1000}) as gateway, gateway.connect(user="bob") as bob:
+        await bob.ask("join", room="r")
+        bob.link.down.stall()
+
+        def outcomes() -> list[str]:
+            traces = [gateway.hub.trace("acme", f"m{n}", user="bob") for n in range(200)]
+            return [trace["recipients"][0]["outcome"] for trace in traces if trace is not None]
+
+        for number in range(200):
+            await gateway.hub.publish("acme", "r", "e", "x" * 2000, mid=f"m{number}")
+            await trio.testing.wait_all_tasks_blocked()
+        waiting = outcomes()
+        assert waiting == ["sent"] * waiting.count("sent") + ["queued"] * waiting.count("queued")
+        # A pipe holds 64 KiB, the first piece included that is half-way through it.
+        assert 20 <= waiting.count("sent") <= 32
+        bob.link.down.resume()
+        for number in range(200):
+            assert (await bob.event()).mid == f"m{number}"
+        assert outcomes() == ["sent"] * 200
 
 
 async def test_what_a_join_brings_is_replayed(api: Api, gateway: Gateway) -> None:
