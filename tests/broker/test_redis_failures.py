@@ -112,6 +112,18 @@ async def test_a_pause_is_noticed_although_nothing_is_asked(server: RedisServer)
         await node.ready()
 
 
+async def test_an_error_is_a_sign_of_life(server: RedisServer) -> None:
+    """As is that of a server which loads its data: commands wait, and the connection stays."""
+    await server.ask("ACL SETUSER", "default", "-ping")
+    async with cluster_of(1, server.url, **QUICK) as (node,):
+        await node.publish(ROOM)
+        trips = measure(node, "broker_round_trips_total")
+        await trio.sleep(0.3)
+        assert (await node.publish(ROOM)).seq == 2
+        assert measure(node, "broker_disconnects_total") == 0
+        assert measure(node, "broker_round_trips_total") == trips + 1, "the pings were refused"
+
+
 async def test_away_and_back(server: RedisServer) -> None:
     """Refused at once, with a number and a hint; clients may go on listening, and all goes on by itself."""
     async with cluster_of(2, server.url, **QUICK) as nodes:

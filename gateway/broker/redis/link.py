@@ -8,6 +8,7 @@ sent again: of a command whose connection was lost, only the caller knows whethe
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -74,7 +75,6 @@ class Link:
         self._use = use
         self._primary = primary
         self._connection: BaseConnection | None = None
-        self._connected = trio.Event()
         self._asked: dict[object, float] = {}
         self._dropped = ""
         self._held = False
@@ -110,7 +110,6 @@ class Link:
         if self.generation > 1:
             log.info("broker connected", link=self.name, location=str(self.location))
         self.reason, self.away_since = "", None
-        self._connected.set()
         try:
             nursery.start_soon(self._beat, connection)
             if self._use is not None:
@@ -118,7 +117,6 @@ class Link:
             await trio.sleep_forever()
         finally:
             self._counts.disconnects += 1
-            self._connected = trio.Event()
             self._connection = None
             connection.invalidate()
 
@@ -149,7 +147,9 @@ class Link:
         while True:
             await trio.sleep(self._settings.heartbeat)
             if connection.statistics.bytes_read == heard and not self._held:
-                await self.call(b"PING")
+                # An error (it is loading its data, say) is a sign of life as well.
+                with contextlib.suppress(NotNow, Refused):
+                    await self.call(b"PING")
             heard = connection.statistics.bytes_read
 
     def drop(self, reason: str) -> None:
@@ -159,10 +159,6 @@ class Link:
             self._dropped = reason
             self._away(reason)
             connection.invalidate(reason)
-
-    async def connected(self) -> None:
-        """Wait for a connection."""
-        await self._connected.wait()
 
     @property
     def usable(self) -> bool:
