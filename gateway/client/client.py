@@ -95,18 +95,20 @@ class Client:
         since: tuple[str, int] | None = None,
         overflow: Literal["disconnect", "drop_oldest", "conflate", "replay"] | None = None,
         key: str | None = None,
+        presence: bool = False,
     ) -> Joined:
         """Join ``room``, again after every reconnect, for the events that match a pattern (None: all).
 
         With ``since``, an epoch and a number such as ``(event.epoch, event.seq)``, what came after it
         is sent first; when not all of it is kept any more, a :class:`Lost` comes before. ``overflow`` is
         what the gateway does when this client is too slow, ``key`` the field of the data to conflate by.
-        Joining again replaces events, overflow and key.
+        With ``presence`` the reply tells who is in the room, and the iteration also gives a
+        :class:`PresenceChange` for everyone who comes or leaves. Joining again replaces all of these.
         """
-        options = JoinOptions(None if events is None else _patterns(events), overflow, key)
+        options = JoinOptions(None if events is None else _patterns(events), overflow, key, presence or None)
         position = None if since is None else Position(*since)
 
-        def note(reply: Envelope) -> Event | None:
+        def note(reply: Envelope) -> list[Event]:
             return self._session.rooms.join(replies.joined(reply), options, position)
 
         fields = {"t": "join", "room": room, "data": options.data(position)}

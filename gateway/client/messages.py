@@ -17,6 +17,7 @@ __all__ = [
     "Member",
     "Position",
     "Presence",
+    "PresenceChange",
     "Published",
     "Refreshed",
     "Sent",
@@ -73,6 +74,16 @@ class Lost(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class PresenceChange(Event, frozen=True, kw_only=True):
+    """A user has come into a room that was joined with ``presence``, or has left it.
+
+    Its ``event`` is ``"join"`` or ``"leave"``. After an interruption there is one for every user who came or
+    left meanwhile, so whoever follows them always knows who is there.
+    """
+
+    user: str
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway takes from one connection; the defaults are its own."""
 
@@ -116,6 +127,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     recovered: bool | None = None
     """True: nothing is missing. None: joined without ``since``."""
     replayed: int = 0
+    users: tuple[str, ...] | None = None
+    """Who is in the room, when it was joined with ``presence``."""
 
     @property
     def position(self) -> Position:

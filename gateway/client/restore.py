@@ -101,12 +101,12 @@ class Restorer:
             self.filter.resumed(whole)
             entered.extend(room.room for room in rooms)
             self.rooms.unasked.update(name for name in entered if name not in known)
-            losses = [
-                self.rooms.join(room, known[room.room].options, since[room.room])
+            return [
+                news
                 for room in rooms
                 if room.room in known
+                for news in self.rooms.join(room, known[room.room].options, since[room.room])
             ]
-            return [loss for loss in losses if loss is not None]
 
         try:
             await self._insist(fields, on_reply, but=ErrorCode.TIMEOUT)

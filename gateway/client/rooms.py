@@ -7,12 +7,13 @@ the socket and the application, because the connection ended just then, is there
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from gateway.client.messages import Event, Joined, Lost, Position
+from gateway.client.messages import Event, Joined, Lost, Position, PresenceChange
 from protocol.envelope import Envelope
 
 __all__ = ["JoinOptions", "Room", "Rooms", "lost", "since_data"]
@@ -28,10 +29,16 @@ class JoinOptions:
     events: list[str] | None = None
     overflow: str | None = None
     key: str | None = None
+    presence: bool | None = None
 
     def data(self, since: Position | None) -> dict[str, Any] | None:
         """The ``data`` of a ``join``."""
-        options = {"events": self.events, "overflow": self.overflow, "key": self.key}
+        options = {
+            "events": self.events,
+            "overflow": self.overflow,
+            "key": self.key,
+            "presence": self.presence,
+        }
         data = {**since_data(since), **{name: value for name, value in options.items() if value is not None}}
         return data or None
 
@@ -52,6 +59,18 @@ class Room:
     replay: int = 0
     """So many events of the replay are still to come; then the room has got to ``target``."""
     target: int = 0
+    users: set[str] | None = None
+    """Who is there, where that was asked for."""
+
+    def present(self, users: Iterable[str] | None) -> list[Event]:
+        """Take note of who is there; returns what has changed since that was last known."""
+        before, self.users = self.users, None if users is None else set(users)
+        if before is None or self.users is None:
+            return []
+        return [
+            *(_change(self.name, "leave", user) for user in sorted(before - self.users)),
+            *(_change(self.name, "join", user) for user in sorted(self.users - before)),
+        ]
 
 
 @dataclass(slots=True)
@@ -75,30 +94,33 @@ class Rooms:
     _unsaid: dict[str, Lost] = field(default_factory=dict)
     _mids: OrderedDict[tuple[str | None, str], None] = field(default_factory=OrderedDict)
 
-    def join(self, reply: Joined, options: JoinOptions, since: Position | None) -> Lost | None:
-        """Take note of a reply to ``join``; returns what the gateway could not bring back."""
-        position = reply.position
+    def join(self, reply: Joined, options: JoinOptions, since: Position | None) -> list[Event]:
+        """Take note of a reply to ``join``; returns what the application has to know.
+
+        That is what the gateway could not bring back, and who came or left unseen.
+        """
         known = self.joined.get(reply.room)
         if since is None and known is not None and known.position.epoch == reply.epoch:
             # Joined again, in mid-stream: what was asked for earlier may still be on its way.
             known.options = options
-            return None
-        room = Room(reply.room, options, position)
+            return known.present(reply.users)
+        room = Room(reply.room, options, reply.position, users=None if known is None else known.users)
         self.joined[reply.room] = room
+        changes = room.present(reply.users)
         if since is None:
-            return None
+            return changes
         if reply.replayed:
             same = since.epoch == reply.epoch
             room.position = since if same else Position(reply.epoch, 0)
             room.replay, room.target = reply.replayed, reply.seq
         if reply.recovered is not False:
-            return None
+            return changes
         if since.epoch != reply.epoch:
-            return lost(reply.room, since, None, "epoch")
+            return [lost(reply.room, since, None, "epoch"), *changes]
         # The gateway says exactly what, before it goes on with the room. If it does not, this is said.
         last = max(since.seq, reply.seq - reply.replayed)
         self._unsaid[reply.room] = lost(reply.room, since, last, "history")
-        return None
+        return changes
 
     def leave(self, name: str) -> Room | None:
         """Forget a room."""
@@ -121,6 +143,8 @@ class Rooms:
             return items
         if envelope.t == "lost":
             return [*items, _announced(envelope)]
+        if envelope.t == "presence" and self._is_news(envelope):
+            items.append(_presence(envelope))
         if envelope.t != "event":
             return items
         epoch, seq = envelope.epoch, envelope.seq
@@ -147,6 +171,10 @@ class Rooms:
             following = msgspec.convert(envelope.data, _LostData).next
             if following is not None:
                 self._advance(envelope.room, following.epoch, following.seq)
+        if envelope.t == "presence" and self._is_news(envelope):
+            users = self.joined[envelope.room or ""].users
+            assert users is not None
+            users ^= {_presence(envelope).user}
         if envelope.t != "event":
             return
         if envelope.mid is not None and self.window:
@@ -172,9 +200,17 @@ class Rooms:
         """Rooms whose loss the gateway has announced by now, if it does so at all."""
         if envelope.critical:
             return []  # it overtakes what announces
-        if envelope.t in {"event", "lost"}:
+        if envelope.t in {"event", "lost", "presence"}:
             return [name for name in self._unsaid if name == envelope.room]
         return list(self._unsaid)  # a reply goes behind all that follows from the commands before it
+
+    def _is_news(self, envelope: Envelope) -> bool:
+        """The user is not where the message says already, and the room is one in which that was asked."""
+        room = None if envelope.room is None else self.joined.get(envelope.room)
+        if room is None or room.users is None:
+            return False
+        change = _presence(envelope)
+        return (change.event == "join") != (change.user in room.users)
 
     def _last(self, name: str | None, epoch: str) -> int | None:
         """The newest number seen of this order."""
@@ -211,6 +247,19 @@ def _event(envelope: Envelope) -> Event:
         sender=envelope.sender,
         critical=envelope.critical is True,
     )
+
+
+class _PresenceData(msgspec.Struct):
+    user: str
+
+
+def _presence(envelope: Envelope) -> PresenceChange:
+    data = msgspec.convert(envelope.data, _PresenceData)
+    return _change(envelope.room, envelope.event, data.user, envelope.ts)
+
+
+def _change(room: str | None, event: str | None, user: str, ts: int | None = None) -> PresenceChange:
+    return PresenceChange(event="leave" if event == "leave" else "join", room=room, user=user, ts=ts)
 
 
 class _Position(msgspec.Struct):

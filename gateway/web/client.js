@@ -48,7 +48,7 @@ const STABLE = 5_000; // a connection that ended sooner does not take the wait b
 const DEGRADED_AFTER = 3; // failed retries after which delivery is called degraded
 const MAX_RETRY_AFTER = 300_000; // the longest wait that a gateway may ask for
 const REMEMBERED = 2_000; // message ids kept for dropping duplicates
-const OWN_EVENTS = "state connected disconnected reconnecting reconnect:failed error lost degraded".split(" ");
+const OWN_EVENTS = "state connected disconnected reconnecting reconnect:failed error lost presence degraded".split(" ");
 
 /** Why something failed. `code` is the gateway's error number, or a word when the client itself gave up:
  *  `not_connected`, `disconnected`, `timeout`, `queue_full`, `refused`, `failed`, `invalid`. */
@@ -73,8 +73,8 @@ function compile(pattern) {
 }
 
 function joinMessage(room, options, since) {
-  const { events, overflow, key } = options;
-  return { t: "join", room, data: { since: since ?? undefined, events, overflow, key } };
+  const { events, overflow, key, presence } = options;
+  return { t: "join", room, data: { since: since ?? undefined, events, overflow, key, presence } };
 }
 
 export class Trireme {
@@ -150,6 +150,8 @@ export class Trireme {
    *  - `reconnecting` {attempt, delay, code, reason}; `reconnect:failed` {attempts, code, reason}
    *  - `degraded` {degraded, reason}: live delivery is slow, or long interrupted
    *  - `error` a TriremeError that no command's promise carries
+   *  - `presence` {room, event: "join" or "leave", user}: who comes and goes, where `join` asked for it; after an
+   *    interruption one for everybody who did meanwhile
    *  - `lost` {room, epoch, from, to, reason}: events that this client did not get; `to` is absent when unknown
    *
    *  A room's event that bears one of those names reaches handlers of patterns only.
@@ -205,10 +207,12 @@ export class Trireme {
 
   /** Joins a room; its events come from now on, after a reconnect too. With `since`, those after it come first.
    *  `overflow` is for times when this client is too slow: `disconnect`, `drop_oldest`, `replay`, or `conflate`,
-   *  which keeps the newest event for each value of the field `key` of `data`.
+   *  which keeps the newest event for each value of the field `key` of `data`. With `presence` the reply tells the
+   *  `users` in the room, and the event `presence` who comes and goes.
    *  @param {string} room
-   *  @param {{events?: string[], since?: Position, overflow?: string, key?: string}} [options]
-   *  @returns {Promise<{room: string, epoch: string, seq: number, recovered?: boolean, replayed?: number}>} */
+   *  @param {{events?: string[], since?: Position, overflow?: string, key?: string, presence?: boolean}} [options]
+   *  @returns {Promise<{room: string, epoch: string, seq: number, recovered?: boolean, replayed?: number,
+   *    users?: string[]}>} */
   async join(room, options = {}) {
     const { epoch, seq, data } = await this.send(joinMessage(room, options, options.since));
     return { room, epoch, seq, ...data };
@@ -324,6 +328,7 @@ export class Trireme {
     else if (t === "connected") this.#connected(data ?? {});
     else if (t === "closing") [this.#closing, this.#ready] = [message, false]; // commands wait for the next connection
     else if (t === "lost") this.#lost(message);
+    else if (t === "presence") this.#present(room, [message.event, data.user]);
     else if (t === "error") {
       const retryAfter = data?.retry_after * 1000 || undefined;
       const error = new TriremeError(message.code, message.message, { room, retryAfter });
@@ -348,12 +353,27 @@ export class Trireme {
     this.#emit("lost", { room, epoch, ...data });
   }
 
+  /** Tells who came or left, unless that is known; `users` are all who are there now. */
+  #present(room, ...changes) {
+    const users = this.#rooms.get(room)?.users;
+    for (const [event, user] of changes) {
+      if (!users || users.has(user) === (event === "join")) continue;
+      users[event === "join" ? "add" : "delete"](user);
+      this.#emit("presence", { room, event, user });
+    }
+  }
+
   #joined({ room, data: { since, ...options } }, { epoch, seq, data: outcome }) {
-    const known = this.#rooms.get(room)?.position;
+    const { position: known, users: before } = this.#rooms.get(room) ?? {};
+    const now = outcome?.users;
     let position = { epoch, seq };
     if (since && outcome?.replayed > 0) position = outcome.recovered ? since : { epoch, seq: 0 }; // the replay follows
     else if (!since && known?.epoch === epoch) position = known; // joined again: the order goes on
-    this.#rooms.set(room, { ...options, position });
+    this.#rooms.set(room, { ...options, position, users: now && (before ?? new Set(now)) });
+    if (now) {
+      const gone = [...(before ?? [])].filter((user) => !now.includes(user)).map((user) => ["leave", user]);
+      this.#present(room, ...gone, ...now.map((user) => ["join", user]));
+    }
     // Of the same epoch the gateway itself says exactly what is lost.
     if (since && outcome?.recovered === false && since.epoch !== epoch) {
       this.#emit("lost", { room, epoch: since.epoch, from: since.seq + 1, to: undefined, reason: "epoch" });

@@ -18,6 +18,7 @@ from gateway.client import (
     ConnectionRefused,
     Lost,
     Member,
+    PresenceChange,
     connect,
 )
 from gateway.client.transport import Address, tcp_dial
@@ -309,6 +310,38 @@ async def test_a_connection_that_the_gateway_takes_for_open_is_taken_over(gatewa
         assert len(gateway.hub.connections) == 2
         for stream in lost:
             await trio.aclose_forcefully(stream)
+
+
+async def test_who_came_and_went_during_an_interruption_is_told(gateway: Gateway) -> None:
+    cable = Cable()
+    dialling = trio.Event()
+    dialling.set()
+
+    async def dial(address: Address) -> trio.abc.Stream:
+        await dialling.wait()
+        return await cable.dial(address)
+
+    async with client_of(gateway, dial=dial) as client:
+        async with client_of(gateway, "bob") as bob:
+            await bob.join("room")
+            joined = await client.join("room", presence=True)
+            assert joined.users == ("alice", "bob")
+            await bob.leave("room")
+            await bob.join("room")
+            left, joined_again = await take(client, 2)
+            assert isinstance(left, PresenceChange)
+            assert (left.event, left.room, left.user, joined_again.event) == ("leave", "room", "bob", "join")
+            dialling = trio.Event()
+            await cable.cut()
+        async with client_of(gateway, "carol") as carol:
+            await carol.join("room")
+            dialling.set()
+            changes = await take(client, 2)
+            assert [(each.event, each.user) for each in changes if isinstance(each, PresenceChange)] == [
+                ("leave", "bob"),
+                ("join", "carol"),
+            ]
+        assert (await take(client, 1))[0].event == "leave"
 
 
 async def test_a_publish_whose_reply_was_lost_counts_once(gateway: Gateway) -> None:

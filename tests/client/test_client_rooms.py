@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.client import Event, Joined, Lost, Position
+from gateway.client import Event, Joined, Lost, Position, PresenceChange
 from gateway.client.rooms import JoinOptions, Rooms
 from protocol.envelope import Envelope
 
@@ -41,7 +41,7 @@ def joined(seq: int, epoch: str = "e", **more: Any) -> Joined:
 
 def rooms_at(seq: int, window: int = 10) -> Rooms:
     rooms = Rooms(window=window)
-    assert rooms.join(joined(seq), ALL, None) is None
+    assert rooms.join(joined(seq), ALL, None) == []
     return rooms
 
 
@@ -120,13 +120,13 @@ def test_a_replay_ends_at_the_rooms_position() -> None:
 
 def test_a_replay_of_nothing_is_at_the_rooms_position() -> None:
     rooms = Rooms(window=10)
-    assert rooms.join(joined(9, recovered=True), ALL, Position("e", 3)) is None
+    assert rooms.join(joined(9, recovered=True), ALL, Position("e", 3)) == []
     assert position(rooms) == ("e", 9)
 
 
 def test_a_hole_in_the_history_is_a_loss_that_the_gateway_announces() -> None:
     rooms = Rooms(window=10)
-    assert rooms.join(joined(9, recovered=False, replayed=1), ALL, Position("e", 3)) is None
+    assert rooms.join(joined(9, recovered=False, replayed=1), ALL, Position("e", 3)) == []
     announced = Envelope("lost", room="r", epoch="e", data={"from": 4, "to": 7, "reason": "history"})
     assert receive(rooms, announced) == [Lost(room="r", epoch="e", from_seq=4, to_seq=7, reason="history")]
     assert numbers(rooms, event(9)) == [9]
@@ -193,7 +193,7 @@ def test_a_replay_may_hold_critical_events() -> None:
 
 def test_a_new_epoch_is_a_loss_without_end() -> None:
     rooms = Rooms(window=10)
-    lost = rooms.join(joined(2, "new", recovered=False, replayed=2), ALL, Position("old", 30))
+    (lost,) = rooms.join(joined(2, "new", recovered=False, replayed=2), ALL, Position("old", 30))
     assert lost == Lost(room="r", epoch="old", from_seq=31, to_seq=None, reason="epoch")
     assert numbers(rooms, event(1, epoch="new"), event(2, epoch="new")) == [1, 2]
 
@@ -261,3 +261,37 @@ def test_events_of_rooms_that_were_left_are_handed_on() -> None:
     assert rooms.leave("r") is None
     assert numbers(rooms, event(1)) == [1]
     assert not rooms.joined
+
+
+def presence(event: str, user: str, room: str = "r") -> Envelope:
+    return Envelope("presence", room=room, event=event, ts=5, data={"user": user})
+
+
+def test_who_comes_and_goes_is_told_once() -> None:
+    rooms = Rooms(window=10)
+    asked = JoinOptions(presence=True)
+    assert asked.data(None) == {"presence": True}
+    assert rooms.join(joined(3, users=("alice", "bob")), asked, None) == []
+    assert receive(rooms, presence("join", "bob")) == []
+    assert receive(rooms, presence("leave", "bob")) == [
+        PresenceChange(event="leave", room="r", user="bob", ts=5)
+    ]
+    assert receive(rooms, presence("leave", "bob")) == []
+    assert [item.event for item in receive(rooms, presence("join", "bob"))] == ["join"]
+    rejoined = rooms.join(joined(3, users=("bob", "carol"), recovered=True), asked, Position("e", 3))
+    assert [(item.event, item.user) for item in rejoined if isinstance(item, PresenceChange)] == [
+        ("leave", "alice"),
+        ("join", "carol"),
+    ]
+    assert receive(rooms, presence("join", "carol")) == []
+
+
+def test_presence_that_was_not_asked_for_is_not_told() -> None:
+    rooms = rooms_at(3)
+    assert receive(rooms, presence("join", "bob")) == []
+    assert receive(rooms, presence("join", "bob", room="other")) == []
+    assert rooms.join(joined(3, users=("bob",)), JoinOptions(presence=True), None) == [], (
+        "the reply tells them"
+    )
+    assert rooms.join(joined(3), ALL, None) == []
+    assert receive(rooms, presence("leave", "bob")) == []

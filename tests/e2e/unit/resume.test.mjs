@@ -173,3 +173,30 @@ test("closing tells how long to wait, with the dice on top", async () => {
   play.socket.drop(1012);
   assert.equal(play.named("reconnecting")[0].delay, 2_750);
 });
+
+test("who comes and goes is told once, after an interruption, too", async () => {
+  const play = await start();
+  const told = [];
+  play.client.on("presence", ({ room, event, user }) => told.push(`${room} ${event} ${user}`));
+  const presence = (event, user, room = "r") => play.socket.say({ t: "presence", room, event, ts: 1, data: { user } });
+  const joining = play.client.join("r", { presence: true });
+  await settle();
+  assert.equal(play.socket.last("join").data.presence, true);
+  play.socket.reply("join", { room: "r", epoch: "e1", seq: 4, data: { users: ["alice", "bob"] } });
+  assert.deepEqual((await joining).users, ["alice", "bob"]);
+  presence("join", "bob");
+  presence("leave", "bob");
+  presence("leave", "bob");
+  presence("join", "dave");
+  presence("join", "eve", "other");
+  assert.deepEqual(told.splice(0), ["r leave bob", "r join dave"]);
+  await reconnect(play);
+  await answer(play, { r: restored(4, 0, { users: ["bob", "dave"] }) });
+  assert.deepEqual(told.splice(0), ["r leave alice", "r join bob"]);
+  await reconnect(play, "token-3");
+  play.socket.say({ t: "error", id: play.socket.last("join").id, code: 109, message: "too old" });
+  await settle();
+  assert.equal(play.socket.last("join").data.presence, true);
+  play.socket.reply("join", { room: "r", epoch: "e1", seq: 4, data: { recovered: true, replayed: 0, users: ["dave"] } });
+  assert.deepEqual(told, ["r leave bob"]);
+});
