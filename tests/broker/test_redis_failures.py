@@ -191,6 +191,23 @@ async def test_a_node_starts_before_its_broker(server: RedisServer) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_waits_for_a_sender_is_refused_as_well(server: RedisServer) -> None:
+    """More rooms than calls on their way: some of what is given up was never tried."""
+    async with cluster_of(1, server.url, **QUICK) as (node,):
+        await node.publish(ROOM)
+        server.pause()
+        outcomes = []
+        for number in range(8):
+            outcomes.append(node.submit(room_channel("acme", f"room{number}")))
+            await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: all(outcomes), "refusals")
+        assert all(isinstance(outcome[0], ProtocolError) for outcome in outcomes)
+        server.resume()
+        await node.ready()
+        assert (await node.publish(ROOM)).seq == 2
+        assert measure(node, "broker_pending") == 0
+
+
 async def test_what_waits_is_bounded(server: RedisServer) -> None:
     async with cluster_of(1, server.url, pending=10, timeout=60.0, patience=60.0, heartbeat=60.0) as (node,):
         await node.publish(ROOM)

@@ -51,6 +51,11 @@ class Lane:
         self.flying = False
         self.queued = False
 
+    @property
+    def empty(self) -> bool:
+        """Nothing waits, and nothing is on its way."""
+        return self.batch is None and not self.waiting
+
     def load(self, number: int, most: int, most_bytes: int) -> Batch:
         """The batch to be sent: the one that did not get through, or the next."""
         if self.batch is None:

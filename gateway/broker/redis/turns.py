@@ -76,6 +76,14 @@ class Turns(Generic[Item]):
             self._names.popleft()
         return item
 
+    def pop(self) -> Item:
+        """Take what is first; then it is the next one's turn."""
+        name = self._names[0]
+        item = self.take()
+        if self._names and self._names[0] == name:
+            self.turn()
+        return item
+
     def turn(self) -> None:
         """It is the next one's turn."""
         self._names.rotate(-1)

@@ -171,22 +171,23 @@ class Writer:
                 await self._carry(shard, lanes)
 
     def _load(self) -> tuple[Shard | None, list[Lane]]:
-        """The lanes of the next call; they are flying from now on. No shard: they cannot be sent now."""
+        """The lanes of the next call; they are flying from now on. No shard: nothing can be sent now."""
         lanes: list[Lane] = []
         size = 0
         settings = self._settings
         while self._ready and len(lanes) < _CALL and size < _CALL_BYTES:
-            ordered = self._ready.first()[1]
-            batch = ordered.load(next(self._numbers), settings.batch, settings.batch_bytes)
+            lane = self._ready.first()[1]
+            if lane.empty:  # its time was over while it stood in line
+                self._ready.pop().queued = False
+                continue
+            batch = lane.load(next(self._numbers), settings.batch, settings.batch_bytes)
             if lanes and (self._servers.cluster or batch.ordered != lanes[0].batch.ordered):  # type: ignore[union-attr]
                 break
-            lane = self._ready.take()
-            self._ready.turn()
-            lane.queued = False
+            self._ready.pop().queued = False
             lane.flying = True
             lanes.append(lane)
             size += sum(len(item.payload) for item in batch.items)
-        shard = self._servers.of(lanes[0].slot)
+        shard = self._servers.of(lanes[0].slot) if lanes else None
         if shard is None or not shard.commands.usable:
             self._stall(lanes)
             return None, lanes
@@ -287,7 +288,7 @@ class Writer:
         item.done(result)
 
     def _rest(self, lane: Lane) -> None:
-        if lane.batch is not None or lane.waiting:
+        if not lane.empty:
             self._enqueue(lane)
         else:
             self._busy.discard(lane)
