@@ -237,6 +237,22 @@ async def test_scripts_are_loaded_again(server: RedisServer) -> None:
         assert (await node.publish(ROOM)).seq == 2
 
 
+async def test_what_others_write_there_does_no_harm(server: RedisServer) -> None:
+    async with cluster_of(2, server.url, **QUICK) as (one, two):
+        await two.broker.subscribe(ROOM)
+        await one.publish(ROOM)
+        await until(lambda: two.got(ROOM) == [1])
+        name = f"{prefix(one)}:{STREAM}"
+        await server.ask("PUBLISH", name, "garbage")
+        barred = cut_off(two)
+        await one.publish(ROOM)
+        await server.ask("XADD", name, "2-5", "p", "garbage")
+        await one.publish(ROOM)
+        barred.clear()
+        await until(lambda: two.got(ROOM) == [1, 2, 3])
+        assert not two.lost and not two.resets
+
+
 async def test_a_subscriber_that_redis_cuts_off_for_its_backlog(server: RedisServer) -> None:
     """Pub/sub is no more than a doorbell: what did not fit into its buffer is read from the stream."""
     await server.ask("CONFIG SET", "client-output-buffer-limit", "pubsub 1024 1024 1")

@@ -211,7 +211,10 @@ class Link:
         except UnknownScript:
             # Somebody flushed the scripts; it was not run.
             await self.call(b"SCRIPT LOAD", script.source)
+        try:
             return await self.call(b"EVALSHA", script.sha, len(keys), *keys, *words, asking=asking)
+        except UnknownScript:
+            raise NotNow("the scripts are being flushed") from None
 
     def tell(self, command: bytes, *words: bytes | str) -> None:
         """Send a command whose answer comes as a push (SUBSCRIBE and its like); raises LinkLost."""

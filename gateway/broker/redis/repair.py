@@ -78,7 +78,13 @@ async def read(
     row = await shard.commands.run_script(
         READ, list(keys), [new_epoch(), int(min(settings.forget, _ASKED) * 1000), count, epoch, seq, back]
     )
-    return Page(_place(row), [parse(packet) for packet in row[4]])
+    packets = []
+    for text in row[4]:
+        try:
+            packets.append(parse(text))
+        except ValueError:  # somebody else's: what is missing in its place will be told
+            log.warning("something else is in this stream", stream=keys[0])
+    return Page(_place(row), packets)
 
 
 def grouped(channels: Iterable[Channel], servers: Servers) -> Iterator[list[Channel]]:
