@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from gateway.auth.tokens import Authenticator
 from gateway.client import ConnectionClosed, connect
+from gateway.settings import AuthSettings
 from tests.memory import MemoryGateway, memory_gateway
 from tests.processes import DEADLINE, SECRET, Folder, serving
 from tests.support import until
@@ -136,9 +138,9 @@ async def test_the_last_events_come_before_the_closing(clock: MockClock) -> None
 async def test_a_process_is_unready_first_and_then_lets_its_clients_go(tmp_path: Path) -> None:
     keyed = Folder(
         tmp_path,
-        {"GATEWAY_AUTH_SECRET": SECRET, "GATEWAY_DRAIN_DELAY": "1.5", "GATEWAY_DRAIN_PACE": "20"},
+        {"GATEWAY_AUTH_SECRET": SECRET, "GATEWAY_DRAIN_DELAY": "3", "GATEWAY_DRAIN_PACE": "20"},
     )
-    token = (await keyed.run("token", "--org", "acme")).out.strip()
+    token = Authenticator(AuthSettings(secret=SECRET)).issue(org="acme").token
     async with (
         serving(keyed) as served,
         httpx.AsyncClient(base_url=served.http) as http,
