@@ -6,12 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from trio.testing import MockClock
 
 from gateway.app import Gateway
 from protocol.codec import Codec
 from protocol.negotiation import CODECS
 from tests.support import start_gateway
+
+# Hypothesis counts examples here, not milliseconds: the machine may be busy. A test takes the profile
+# that is loaded when its module is imported, so this stands in the first file of all.
+hypothesis_settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("steady")
 
 
 @pytest.fixture
