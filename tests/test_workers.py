@@ -79,7 +79,7 @@ async def clients_of_both(served: Served) -> AsyncIterator[dict[str, Client]]:
 
 async def test_two_workers_are_one_gateway(folder: Folder) -> None:
     own_port = free_port()
-    async with two_workers(folder, GATEWAY_OWN_PORT=str(own_port)) as served:
+    async with two_workers(folder, GATEWAY_OWN_PORT=str(own_port), GATEWAY_DRAIN_DELAY="60") as served:
         async with clients_of_both(served) as clients:
             assert set(clients) == {"n-1", "n-2"}
             one, two = clients.values()
@@ -108,9 +108,10 @@ async def test_two_workers_are_one_gateway(folder: Folder) -> None:
                     assert not isinstance(event, Lost) and event.seq == last.seq == 6
 
             served.process.send_signal(signal.SIGTERM)
+            await until_logged(served, "shutting down", 2)
+            served.process.send_signal(signal.SIGTERM)  # asked twice: they do not wait
             with trio.fail_after(DEADLINE):
                 assert await served.process.wait() == 0
-    assert len(logged(served, "shutting down")) == 2
 
 
 async def test_workers_that_keep_dying_are_given_up(folder: Folder) -> None:
@@ -162,6 +163,16 @@ async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
         served.process.send_signal(signal.SIGINT)
         with trio.fail_after(DEADLINE):
             assert await served.process.wait() == 0
+
+
+async def test_a_worker_that_does_not_end_is_killed(folder: Folder) -> None:
+    async with two_workers(folder, GATEWAY_DRAIN_TIMEOUT="0.1", GATEWAY_SHUTDOWN_TIMEOUT="0.1") as served:
+        os.kill(logged(served, "a worker listens")[0]["pid"], signal.SIGSTOP)
+        served.process.send_signal(signal.SIGTERM)
+        with trio.fail_after(DEADLINE):
+            assert await served.process.wait() == 1
+        await until_logged(served, "killed workers that did not end in time")
+        assert len(logged(served, "shutting down")) == 1
 
 
 async def test_workers_do_not_outlive_their_supervisor(folder: Folder) -> None:
