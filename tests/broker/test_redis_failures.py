@@ -449,6 +449,30 @@ async def test_some_data_is_gone_and_more_came_since(server: RedisServer) -> Non
         assert place.epoch == two.resets[0][1]
 
 
+async def test_data_that_does_not_fit_together(server: RedisServer) -> None:
+    """A part of a room came back from a backup: it goes on, in another epoch."""
+    async with cluster_of(2, server.url, **QUICK) as (one, two):
+        await two.broker.subscribe(ROOM)
+        name = f"{prefix(one)}:{STREAM}"
+        old = (await one.publish(ROOM)).epoch
+        kept = (f"{name}:m", await server.ask("DUMP", f"{name}:m"))
+        await one.publish_many([(ROOM, {})] * 3)
+        await until(lambda: 4 in two.got(ROOM))
+        await go_back(server, kept)
+        place = await one.publish(ROOM)
+        assert place.epoch != old
+        await until(lambda: two.resets, "that everybody is told")
+        assert await delivered_last(one, two)
+        assert await one.kept(ROOM) == await two.kept(ROOM)
+
+
+async def delivered_last(one: Node, two: Node) -> bool:
+    """Publish once more, and wait for it on the other node."""
+    place = await one.publish(ROOM)
+    await until(lambda: (place.seq, place.epoch) in [(e.seq, e.epoch) for e in two.delivered])
+    return True
+
+
 @pytest.mark.parametrize("noticed", ["by the next event", "by the reconnect"])
 async def test_the_same_numbers_of_another_history(server: RedisServer, noticed: str) -> None:
     """Redis has as many events as the node has seen, but others."""

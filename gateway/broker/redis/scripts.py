@@ -107,24 +107,33 @@ for c = 1, #KEYS, 3 do
       end
       places[i] = text(place)
     end
-    answer = twice and epoch .. ' =' .. table.concat(places, ',') or epoch .. ' ' .. text(first)
-    local stamp = text(batch) .. ' ' .. text(now) .. ' ' .. answer
-
-    if #parts == 0 then
-      redis.call('HSET', meta, mine, stamp)
-    else
+    if #parts > 0 then
       local body = '[' .. table.concat(parts, ',') .. ']'
       local tag = writer .. '.' .. text(batch)
       local low = tonumber(m[5] or 0)
       total = total + #body
-      local packet = table.concat({epoch, text(first), #parts, tag, prev, text(total)}, ' ') .. '\\n' .. body
       -- Events before the last mark but one are older than the age.
       local oldest = math.max(seq - keep, 0)
       if not m[8] or now - m[8] >= age then
         oldest = math.max(oldest, tonumber(m[7] or 0))
         redis.call('HSET', meta, 'mark', text(first - 1), 'marked', text(now))
       end
-      redis.call('XADD', stream, 'MINID', '~', text(oldest + 1), text(seq) .. '-0', 'p', packet)
+      local packet
+      local function add()
+        packet = table.concat({epoch, text(first), #parts, tag, prev, text(total)}, ' ') .. '\\n' .. body
+        local id = redis.pcall('XADD', stream, 'MINID', '~', text(oldest + 1), text(seq) .. '-0', 'p', packet)
+        return type(id) == 'table' and id.err
+      end
+      local failed = add()
+      if failed and not string.find(failed, 'equal or smaller', 1, true) then
+        return redis.error_reply(failed)
+      elseif failed then
+        -- The stream is ahead of the rest (a backup that came back in parts, say): it is another history.
+        redis.call('DEL', stream)
+        epoch, prev, low = newborn, '-', total - #body
+        redis.call('HSET', meta, 'epoch', epoch, 'base', text(first - 1))
+        add()
+      end
       redis.call('ZADD', seen, unpack(new))
       redis.call('ZREMRANGEBYSCORE', seen, '-inf', seq - window)
       while total - low > bytes do
@@ -135,9 +144,11 @@ for c = 1, #KEYS, 3 do
         redis.call('XDEL', stream, entry[1])
       end
       redis.call('HSET', meta,
-        'seq', text(seq), 'tag', tag, 'total', text(total), 'low', text(low), mine, stamp)
+        'seq', text(seq), 'tag', tag, 'total', text(total), 'low', text(low))
       redis.call(tell, stream, packet)
     end
+    answer = twice and epoch .. ' =' .. table.concat(places, ',') or epoch .. ' ' .. text(first)
+    redis.call('HSET', meta, mine, text(batch) .. ' ' .. text(now) .. ' ' .. answer)
     if not m[6] or now - m[6] > age / 8 then
       redis.call('HSET', meta, 'touched', text(now))
       redis.call('PEXPIRE', meta, forget)
