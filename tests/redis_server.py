@@ -41,6 +41,12 @@ def program() -> str:
     return found
 
 
+def mortal() -> list[str]:
+    """What goes before a command that shall end with us, even killed; nothing without util-linux."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
 def free_port() -> int:
     """A port on which nobody listens; low enough that a cluster's bus port is one, too."""
     for port in range(20000 + os.getpid() % 5000, 55000):
@@ -71,7 +77,8 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         first = [] if sentinel is None else [str(sentinel), "--sentinel"]
         self._command = [
-            *(program(), *first, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
+            *(*mortal(), program(), *first, "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(folder)),
             *("--logfile", str(folder / f"{self.port}.log"), "--daemonize", "no"),
         ]
         if sentinel is None:

@@ -18,7 +18,7 @@ from gateway.app import Gateway
 from gateway.auth.tokens import Authenticator
 from gateway.settings import AuthSettings
 from tests.cluster.proxy import Proxy
-from tests.redis_server import RedisServer, free_port, redis_server
+from tests.redis_server import RedisServer, free_port, mortal, redis_server
 from tests.support import SECRET, start_gateway
 
 __all__ = ["HASTY", "Cluster", "Process", "cluster", "nodes_on", "processes"]
@@ -80,7 +80,7 @@ class Process:
         history = {f"GATEWAY_HISTORY_{key.upper()}": str(value) for key, value in _HISTORY.items()}
         environment = {**os.environ, "GATEWAY_AUTH_SECRET": SECRET, "GATEWAY_NODE": name, **history}
         command = (
-            str(Path(sys.executable).parent / "gateway"), "serve", "--port", str(self.port),
+            *mortal(), str(Path(sys.executable).parent / "gateway"), "serve", "--port", str(self.port),
             "--broker", broker, "--database", f"sqlite:///{folder / name}.db",
         )  # fmt: skip
         self.log = folder / f"{name}.log"
