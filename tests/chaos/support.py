@@ -7,7 +7,7 @@ import gc
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,16 +20,26 @@ from gateway.hub.room import Membership
 from gateway.session.session import Session
 from gateway.wire.connection import WireConnection
 from gateway.wire.outbox import Outbox
-from tests.framing import CLOSE, PING, PONG, TEXT, client_frame
-from tests.support import DEADLINE, start_gateway, until
+from tests.framing import CLOSE, PING, PONG, TEXT, Frame, client_frame, take_frame
+from tests.support import start_gateway
 from tests.upgrade import request_head
 from tests.wire.support import Peer, read_head
 from tests.wire.test_life_cycle import count_sockets, count_tasks
 
-__all__ = ["Member", "chaos", "dial", "joined", "reset", "say"]
+__all__ = ["ROOM", "Member", "chaos", "dial", "eventually", "everybody", "joined", "reset", "say"]
 
 ROOM: Final = "ticks"
+PATIENCE: Final = 40.0
+"""Seconds after which what is waited for does not come any more."""
 _KINDS: Final = (WireConnection, Session, Connection, Membership, Outbox)
+
+
+async def eventually(condition: Callable[[], bool], what: str = "the condition") -> None:
+    """Wait until ``condition()`` holds."""
+    with trio.move_on_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await trio.sleep(0.005)
+    assert condition(), f"{what} did not come true"
 
 
 async def dial(gateway: Gateway, *, window: int = 0) -> trio.SocketStream:
@@ -37,7 +47,7 @@ async def dial(gateway: Gateway, *, window: int = 0) -> trio.SocketStream:
     sock = trio.socket.socket()
     if window:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    with trio.fail_after(DEADLINE):
+    with trio.fail_after(PATIENCE):
         await sock.connect(("127.0.0.1", gateway.port))
     return trio.SocketStream(sock)
 
@@ -52,7 +62,7 @@ async def joined(gateway: Gateway, user: str, *, window: int = 0, room: str = RO
     token = gateway.auth.issue(org="acme", user=user).token
     stream = await dial(gateway, window=window)
     try:
-        with trio.fail_after(DEADLINE):
+        with trio.fail_after(PATIENCE):
             await stream.send_all(
                 request_head(f"/ws?token={token}") + say(t="join", id=1, room=room, data=data)
             )
@@ -95,23 +105,30 @@ class Member:
 
     async def listen(self) -> None:
         """Read until the end; pings are answered, and the Close."""
+        data = self.peer._data
         try:
             while True:
+                while (taken := take_frame(data)) is not None:
+                    frame, data = taken
+                    await self._hear(frame)
                 await self.awake.wait()
-                if await self.peer.at_end():
+                chunk = await self.peer.stream.receive_some(65536)
+                if not chunk:
                     return
-                frame = await self.peer.frame()
-                if frame.opcode == PING:
-                    await self.say(client_frame(PONG, frame.payload))
-                elif frame.opcode == CLOSE:
-                    self.code = frame.code
-                    await self.say(client_frame(CLOSE, frame.payload[:2]))
-                else:
-                    self._note(msgspec.json.decode(frame.payload))
+                data += chunk
         except trio.BrokenResourceError:
             pass
         finally:
             await self.peer.close()
+
+    async def _hear(self, frame: Frame) -> None:
+        if frame.opcode == PING:
+            await self.say(client_frame(PONG, frame.payload))
+        elif frame.opcode == CLOSE:
+            self.code = frame.code
+            await self.say(client_frame(CLOSE, frame.payload[:2]))
+        else:
+            self._note(msgspec.json.decode(frame.payload))
 
     def _note(self, message: dict[str, Any]) -> None:
         if message["t"] == "lost" or (message["t"] == "event" and "seq" in message):
@@ -158,11 +175,11 @@ async def chaos(**changes: Any) -> AsyncIterator[Gateway]:
         gateway = await start_gateway(nursery, **changes)
         # What is made once is made by the first client.
         await (await joined(gateway, "first")).close()
-        await until(lambda: gateway.listener.open == 0)
+        await eventually(lambda: gateway.listener.open == 0)
         tasks, sockets, living = count_tasks(), count_sockets(), _living()
         yield gateway
         if not gateway.draining:
-            await until(lambda: gateway.listener.open == 0, "the end of all connections")
+            await eventually(lambda: gateway.listener.open == 0, "the end of all connections")
             assert (count_tasks(), count_sockets()) == (tasks, sockets)
         _nothing_left(gateway)
         assert _living() == living
@@ -185,4 +202,6 @@ def _nothing_left(gateway: Gateway) -> None:
 async def everybody(members: Iterable[Member], position: int) -> None:
     """Wait until each was told of everything up to ``position``, or is gone."""
     for member in members:
-        await until(lambda each=member: each.code is not None or each.position >= position, "the last event")
+        await eventually(
+            lambda each=member: each.code is not None or each.position >= position, "the last event"
+        )

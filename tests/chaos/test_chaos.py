@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import socket
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -12,12 +13,12 @@ import pytest
 import trio
 
 from gateway.app import Gateway
-from tests.chaos.support import ROOM, Member, chaos, dial, everybody, joined, reset, say
+from tests.chaos.support import ROOM, Member, chaos, dial, eventually, everybody, joined, reset, say
 from tests.framing import CLOSE, TEXT, client_frame
-from tests.support import until
 from tests.upgrade import request_head
 
-WINDOW: Final = 4096
+WINDOW: Final = 32768
+"""Bytes that a stalled client takes unread; with much less, TCP itself hardly moves (RFC 9293, 3.8.6)."""
 
 
 async def publish(gateway: Gateway, first: int, last: int, pad: str = "") -> None:
@@ -72,14 +73,19 @@ async def test_resets_in_the_middle_of_anything() -> None:
                 await member.say(client_frame(CLOSE))
 
 
+def small_buffers(gateway: Gateway) -> None:
+    """Sockets that are accepted from now on take little, so that more is queued."""
+    for sock in gateway.listener._sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+
+
 @pytest.mark.parametrize("history", [4096, 20], ids=["long history", "short history"])
 async def test_stalled_readers(history: int) -> None:
     """Readers of every policy stop and start again, twice; then each has everything, or a `lost`."""
     policies = ["disconnect", "drop_oldest", "conflate", "replay"] * 3
     limits = {"queue_messages": 60}
     async with chaos(limits=limits, history={"messages": history, "bytes": 2**26}) as gateway:
-        for sock in gateway.listener._sockets:  # what is accepted from now on has small buffers
-            sock.setsockopt(1, 7, 4096)
+        small_buffers(gateway)
         members = [
             Member(await joined(gateway, f"u{number}", window=WINDOW, overflow=policy))
             for number, policy in enumerate(policies)
@@ -153,7 +159,9 @@ async def vanish(gateway: Gateway, count: int, sent: int) -> None:
             assert isinstance(peer.stream, trio.SocketStream)
             streams.append(peer.stream)
             await peer.send(
-                say(t="typing", room=ROOM), say(t="subscribe", data={"events": [f"e{number}", "*"]})
+                say(t="join", room=f"room {number}"),
+                say(t="typing", room=ROOM),
+                say(t="subscribe", data={"events": [f"e{number}", "*"]}),
             )
             if number % 3 == 0:
                 await peer.send(say(t="publish", room="elsewhere", event="e")[:-2])
@@ -168,7 +176,7 @@ async def vanish(gateway: Gateway, count: int, sent: int) -> None:
             await reset(stream)
         else:
             stream.socket.close()
-    await until(lambda: gateway.listener.open == 1, "the end of a thousand connections")
+    await eventually(lambda: gateway.listener.open == 1, "the end of a thousand connections")
     assert len(gateway.hub.connections) == len(gateway.reception.sessions) == 1
     (room,) = gateway.hub.organisations["acme"].rooms
     assert room == ROOM
@@ -179,6 +187,10 @@ async def test_publishing_through_a_shutdown(pace: float) -> None:
     """Who leaves has everything up to then; so everybody has what came before the shutdown began."""
     async with chaos(drain={"pace": pace}) as gateway:
         members = [Member(await joined(gateway, f"u{number}")) for number in range(40)]
+        small_buffers(gateway)
+        sleepers = [Member(await joined(gateway, f"s{number}", window=WINDOW)) for number in range(5)]
+        for sleeper in sleepers:
+            sleeper.awake = trio.Event()
         publishers = [Member(await joined(gateway, f"p{number}", room="elsewhere")) for number in range(3)]
         stalled = await dial(gateway)  # and one that is half-way through its upgrade
         await stalled.send_all(b"GET /ws")
@@ -194,13 +206,16 @@ async def test_publishing_through_a_shutdown(pace: float) -> None:
                 pass
 
         async with trio.open_nursery() as nursery:
-            for member in (*members, *publishers):
+            for member in (*members, *sleepers, *publishers):
                 nursery.start_soon(member.listen)
             for publisher in publishers:
                 nursery.start_soon(push, publisher)
-            await until(lambda: all(member.position > 50 for member in members))
+            await eventually(lambda: all(member.position > 1200 for member in members))
             placed = gateway.hub.organisations["acme"].rooms[ROOM].seq
             gateway.stop()
+            for sleeper in sleepers:  # what is queued for them goes out before the Close
+                sleeper.awake.set()
+        members += sleepers
         await stalled.aclose()
         with trio.fail_after(20):
             await gateway.finished.wait()

@@ -148,6 +148,24 @@ async def test_a_peer_that_does_not_take_its_answer_is_given_up(requests: int) -
         await all_gone(server, 1)
 
 
+async def test_requests_in_line_do_not_keep_a_peer_that_takes_nothing() -> None:
+    """The application ends as soon as its client counts as gone; nobody takes the next request."""
+
+    async def big(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(respond, send, b"x" * 30_000_000)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+    async with http_server(big, send_timeout=0.2) as server, http_peer(server.port) as peer:
+        await peer.send(GET * 3)
+        await all_gone(server, 1)
+
+
 async def test_a_slow_peer_gets_its_answer_as_long_as_it_takes_some() -> None:
     async def big(scope: Any, receive: Any, send: Any) -> None:
         await (lifespan(receive, send) if scope["type"] == "lifespan" else respond(send, b"x" * 9_000_000))
