@@ -58,7 +58,7 @@ class _Record:
         self.lag: Lag | None = None
         self.seq = 0
         # When the outbox has sent this many messages, this one was among them.
-        self.mark = 0 if outbox is None else outbox.sent_messages + outbox.waiting
+        self.mark = 0 if outbox is None else outbox.sent_messages + outbox.unsent
 
     @classmethod
     def lagging(cls, place: Membership, lag: Lag, seq: int) -> _Record:

@@ -52,6 +52,7 @@ class Outbox:
 
     __slots__ = (
         "_final",
+        "_joined",
         "_slot",
         "_tally",
         "_urgent",
@@ -86,6 +87,7 @@ class Outbox:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self._urgent = 0
+        self._joined = 0
         self.alone: bytes | None = None
         self.queue: list[Frame] = []
         self.size = 0
@@ -132,9 +134,9 @@ class Outbox:
         return self.blocked and (self.congested or not self._fits(size))
 
     def _fits(self, size: int) -> bool:
-        # Half of the queue is left to what cannot come later: replies, and rooms that do not lag.
+        # A quarter of the queue is left to what cannot come later: replies, and rooms that do not lag.
         return not self.size or (
-            2 * self.waiting < self.max_messages and 2 * (self.size + size) <= self.max_bytes
+            4 * self.waiting < 3 * self.max_messages and 4 * (self.size + size) <= 3 * self.max_bytes
         )
 
     async def room(self) -> None:
@@ -183,6 +185,11 @@ class Outbox:
     def waiting(self) -> int:
         """Frames that are queued."""
         return len(self.queue) + (self.alone is not None)
+
+    @property
+    def unsent(self) -> int:
+        """As ``waiting``, with each frame counted that a stream is sending with others as one piece."""
+        return self.waiting + self._joined
 
     def put_urgent(self, frame: bytes) -> bool:
         """Queue a small frame (pong, critical event) before the ordinary ones and behind earlier urgent ones.
@@ -384,6 +391,7 @@ class Outbox:
             count = len(self.queue)
             data = b"".join(self.queue)
             self.queue[:] = [data]
+            self._joined = count - 1
             self._urgent = 0
             self.torn = True
             try:
@@ -395,6 +403,7 @@ class Outbox:
                 return
             self.torn = False
             del self.queue[0]
+            self._joined = 0
             self.size -= len(data)
             self._tally.messages[self._slot] += count
             self.lane.sent_bytes += len(data)
