@@ -30,6 +30,9 @@ class Cluster(Protocol):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled; ``started`` is called when the others know of this node."""
 
+    def ready(self) -> str | None:
+        """None when this node knows what all know, else the reason why not."""
+
     async def leave(self) -> None:
         """This node's connections have ended: take back what the others know of it."""
 

@@ -99,6 +99,10 @@ class ManyNodes:
             self._local.close_revoked()
             task_status.started()
 
+    def ready(self) -> str | None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return None if self.registry.joined.is_set() else "the other nodes do not know of this one yet"
+
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         with trio.move_on_after(_FAREWELL):

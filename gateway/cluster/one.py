@@ -27,6 +27,10 @@ class OneNode:
         """See :class:`~gateway.cluster.base.Cluster`."""
         task_status.started()
 
+    def ready(self) -> str | None:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return None
+
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`. There is nobody to tell."""
 

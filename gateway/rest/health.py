@@ -38,7 +38,7 @@ async def get_readiness() -> Response:
             f"shedding load: {found.guard.overload.reason}",
             retry_after=found.guard.overload.retry_after,
         )
-    reason = found.broker.ready()
+    reason = found.broker.ready() or found.cluster.ready()
     if reason is not None:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from websockets.trio.client import connect
@@ -275,8 +276,14 @@ async def test_a_node_that_starts_without_redis_lets_nobody_in_before_it_knows_w
         answer = await request(node, "/stats")
         assert (answer.status_code, answer.json()["code"]) == (503, 302)
         assert answer.json()["retry_after"] > 0
-        redis.resume()
-        await knows(node, 1)
+        async with httpx.AsyncClient() as http:
+            address = f"http://127.0.0.1:{node.port}/readyz"
+            assert (await http.get(address)).status_code == 503
+            redis.resume()
+            await knows(node, 1)
+            with trio.fail_after(DEADLINE):
+                while (await http.get(address)).status_code == 503:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
         await until(lambda: node.auth.revocations.complete)
         async with client(node) as alice:
             await alice.quiet()

@@ -36,6 +36,7 @@ VALID: list[tuple[Any, ...]] = [
     ("ack", "a position", {"v": 1, "t": "ack", "id": 7, "room": "chat:42", "seq": 121}),
     ("history", "one page", {"v": 1, "t": "history", "id": 8, "room": "chat:42", "data": {"limit": 50}}),
     ("presence", "the same kind in both directions", {"v": 1, "t": "presence", "id": 9, "room": "chat:42"}),
+    ("presence message", "a user came", {"v": 1, "t": "presence", "room": "chat:42", "event": "join", "data": {"user": "bob"}, "ts": 1760000000000}),
     ("info", "no fields", {"v": 1, "t": "info", "id": 10}),
     ("stats", "no fields", {"v": 1, "t": "stats", "id": 11}),
     ("ping", "its data comes back", {"v": 1, "t": "ping", "id": 12, "data": 7}),
