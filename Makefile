@@ -11,7 +11,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python tests/e2e/prerequisites.py
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
