@@ -24,6 +24,7 @@ from bench.micro import client_frame
 from gateway.auth.identity import Grants, Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.memory import MemoryBroker
+from gateway.cluster.one import OneNode
 from gateway.hub.hub import Hub
 from gateway.session.calls import Calls
 from gateway.session.session import Client, Services, Session
@@ -76,7 +77,8 @@ class Rig:
         self.engine.flusher._clock = time.perf_counter
         self.broker = MemoryBroker(settings.history)
         self.hub = Hub(self.broker, self.engine.flusher, node="n")
-        self.services = Services(settings, self.hub, Authenticator(settings.auth), Calls())
+        auth = Authenticator(settings.auth)
+        self.services = Services(settings, self.hub, auth, OneNode(self.hub, auth), Calls())
         self.limits = WireLimits()
 
     def connection(self, chunk: bytes = b"") -> WireConnection:
@@ -199,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", action="store_true")
     clock = time.perf_counter
-    time.perf_counter = lambda: 0.0  # type: ignore[assignment]
+    time.perf_counter = lambda: 0.0
     trio.run(_run, parser.parse_args().steps, clock)
 
 
