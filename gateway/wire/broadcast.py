@@ -44,7 +44,7 @@ _MAX_FRAMES: Final = 1024
 class _Pass:
     """One batch of frames on its way: whom it goes to, in the order of the members, and how far it is."""
 
-    __slots__ = ("ahead", "data", "frames", "index", "outboxes", "places", "sends", "slots")
+    __slots__ = ("_shared", "ahead", "data", "frames", "index", "outboxes", "places", "sends", "slots")
 
     def __init__(self, frames: list[bytes], ahead: dict[Outbox, int], members: _Members) -> None:
         self.frames = frames
@@ -52,7 +52,8 @@ class _Pass:
         self.ahead = ahead
         self.outboxes = members.outboxes
         self.slots = members.slots
-        self.sends = members.sends.copy()
+        self.sends = members.sends
+        self._shared = True  # a copy would fetch each member's method from memory once more
         self.index = 0
         self.places: dict[Outbox, int] | None = None
 
@@ -63,6 +64,9 @@ class _Pass:
         place = self.places.get(outbox, -1)
         if place < self.index or self.sends[place] is _taken_out:
             return []
+        if self._shared:
+            self._shared = False
+            self.sends = self.sends.copy()
         self.sends[place] = _taken_out
         return self.frames[self.ahead.get(outbox, 0) :]
 
@@ -167,7 +171,7 @@ class Broadcast:
         size = len(data)
         messages = len(current.frames)
         sent = self._lane.tally.messages
-        whole = 0
+        missed = 0
         for send, slot in zip(current.sends[start:stop], current.slots[start:stop], strict=True):
             try:
                 taken = send(data)
@@ -175,13 +179,15 @@ class Broadcast:
                 taken = 0
             except OSError:
                 current.outboxes[current.sends.index(send, start)].break_off()
+                missed += 1
                 continue
             if taken == size:
                 sent[slot] += messages
-                whole += 1
-            elif taken >= 0:
-                current.outboxes[current.sends.index(send, start)].keep(current.frames, taken)
-        self._lane.sent_bytes += whole * size
+            else:
+                missed += 1
+                if taken >= 0:
+                    current.outboxes[current.sends.index(send, start)].keep(current.frames, taken)
+        self._lane.sent_bytes += (stop - start - missed) * size
 
     def _send_carefully(self, current: _Pass, place: int) -> None:
         """To one member that may have something queued, or may have had a part of this."""
