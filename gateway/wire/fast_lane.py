@@ -26,6 +26,7 @@ from protocol.frames import (
     TEXT,
     close_frame,
     cut_frames,
+    cut_message,
     parse_close,
     server_frame,
 )
@@ -156,7 +157,18 @@ class FastLane:
             return
         self._heard = True
         self.received_bytes += len(chunk)
-        self._feed(chunk)
+        message = None if self._pending else cut_message(chunk)
+        if message is None:
+            self._feed(chunk)
+            return
+        # As ``_handle`` does for many: one message in a chunk is the usual, and each step counts.
+        try:
+            self._work = self._deliver(message[1], message[0] == TEXT)
+        except Exception:
+            self._handler_failed()
+        else:
+            if self._work is not None:
+                self._call_reader()
 
     def _feed(self, chunk: bytes) -> None:
         if self._pending:

@@ -147,9 +147,15 @@ class Outbox:
 
     def put(self, frame: bytes) -> bool:
         """Queue a frame; False when the outbox is sealed or full (then ``on_full`` was called)."""
-        if self.lane.broadcasts:
-            self.lane.catch_up(self)
-        return self.append(frame)
+        lane = self.lane
+        if lane.broadcasts:
+            lane.catch_up(self)
+        if self.size or self.sealed:
+            return self.append(frame)
+        self.alone = frame  # as ``append`` does; a call less for nearly every reply
+        self.size = len(frame)
+        lane.mark(self)
+        return True
 
     def settle(self) -> None:
         """Take over what waits for this outbox in broadcasts."""

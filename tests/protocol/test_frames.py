@@ -18,6 +18,7 @@ from protocol.frames import (
     TEXT,
     close_frame,
     cut_frames,
+    cut_message,
     parse_close,
     server_frame,
 )
@@ -184,6 +185,40 @@ def test_every_byte_by_itself() -> None:
 def test_unmasking_agrees_with_the_rule_of_the_rfc(payload: bytes, mask: bytes) -> None:
     frame = client_frame(BINARY, payload, mask=mask)
     assert cut_frames(frame) == ([(BINARY, payload)], len(frame), False)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_one_short_message_is_cut_at_once(opcode: int) -> None:
+    for length in range(300):
+        payload = bytes(33 + n % 90 for n in range(length))
+        frame = client_frame(opcode, payload, mask=b"\x80\x01\xfe\x7f")
+        assert cut_frames(frame) == ([(opcode, payload)], len(frame), False)
+        assert cut_message(frame) == ((opcode, payload) if length < 256 else None)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A message with a byte changed, cut off, or followed by another."""
+    frame = client_frame(
+        draw(st.sampled_from([TEXT, BINARY, PING])), draw(payloads(text=False)), mask=b"abcd"
+    )
+    place = draw(st.integers(0, min(len(frame) - 1, 9)))
+    kind = draw(st.sampled_from(["as it is", "changed", "cut", "longer"]))
+    if kind == "changed":
+        return frame[:place] + bytes([draw(st.integers(0, 255))]) + frame[place + 1 :]
+    return {"as it is": frame, "cut": frame[:-1], "longer": frame + b"\x81"}[kind]
+
+
+@given(st.one_of(damaged(), st.binary(max_size=300)))
+@example(b"\x81\xfe\x00\x05abcd" + bytes(130))
+@example(b"\x81\xfe\x00\x7dabcd" + bytes(125))
+@example(client_frame(TEXT, "grün".encode()))
+@example(client_frame(TEXT, b"\xff" * 130))
+@settings(deadline=None)
+def test_what_is_cut_at_once_is_what_the_careful_cut_finds(chunk: bytes) -> None:
+    message = cut_message(chunk)
+    if message is not None:
+        assert cut_frames(chunk) == ([message], len(chunk), False)
 
 
 @given(st.binary(max_size=300))
