@@ -21,7 +21,7 @@ from bench import build, machine
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.envelope import Envelope
-from protocol.frames import cut_frames, server_frame
+from protocol.frames import cut_frames, cut_message, server_frame
 from protocol.json import JSON
 
 REPETITIONS = 7
@@ -72,6 +72,8 @@ def benchmarks() -> dict[str, tuple[Callable[[], object], int]]:
     for size in (20, 150, 4000, 60000):
         frame = client_frame(b"x" * size)
         found[f"cut a frame of {size} bytes"] = (functools.partial(cut_frames, frame), 1)
+        if size < 256:
+            found[f"    {size} bytes, alone in its chunk"] = (functools.partial(cut_message, frame), 1)
     many = client_frame(b"x" * 150) * 64
     found["cut a frame of 150 bytes, 64 in a chunk"] = (lambda: cut_frames(many), 64)
     cut = client_frame(b"x" * 150) * 2

@@ -3,6 +3,9 @@
 Server CPU per delivery, one message in flight: over the number of rooms (10 members each, 1,000
 connections that share them), over the number of connections in one room, and over the codecs of the
 receivers. The C send loop over the same connections shows what of a rise is the kernel's.
+
+A cost is the least of several windows: neighbours on the machine only ever add to it, and the ratio of the
+largest to the smallest of many noisy figures says more of the noise than of the server.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Mapping
 from bench.generator import Plan
 from bench.machine import BenchError
 from bench.question import Case, Goal, Metric, Options, Question, spread
-from bench.session import session
+from bench.session import Outcome, session
 from bench.subjects import OURS_CBOR, OURS_JSON, SUBJECTS
 
 ROOMS = (1, 10, 100, 1000, 10000)
@@ -21,6 +24,7 @@ SHARED_BY = 1000
 CONNECTIONS = (100, 1000, 10000)
 CODECS = {"json": (OURS_JSON,), "cbor": (OURS_CBOR,), "mixed": (OURS_JSON, OURS_CBOR)}
 WARM_UP = 0.5
+WINDOWS = 4
 
 
 def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, float]:
@@ -32,14 +36,15 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
     with session(case.subject, plan) as bench:
         bench.connect(receivers=count, publishers=1)
         bench.window(1, WARM_UP)
-        outcome = bench.window(1, options.seconds)
-    if not outcome.load["deliveries"]:
+        windows = [bench.window(1, options.seconds / WINDOWS) for _ in range(WINDOWS)]
+    if not all(window.load["deliveries"] for window in windows):
         raise BenchError("nothing was delivered")
-    return {
-        "cpu": 1e6 * outcome.server_cpu / outcome.load["deliveries"],
-        "rate": outcome.per_second("deliveries"),
-        **outcome.shares(),
-    }
+    best = min(windows, key=_cost)
+    return {"cpu": _cost(best), "rate": best.per_second("deliveries"), **best.shares()}
+
+
+def _cost(window: Outcome) -> float:
+    return 1e6 * window.server_cpu / window.load["deliveries"]
 
 
 OURS, LIMIT = SUBJECTS["ours"], SUBJECTS["limit"]
