@@ -44,7 +44,7 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
 
 
 def _cost(window: Outcome) -> float:
-    return 1e6 * window.server_cpu / window.load["deliveries"]
+    return 1e6 * window.server_cpu / float(window.load["deliveries"])
 
 
 OURS, LIMIT = SUBJECTS["ours"], SUBJECTS["limit"]

@@ -67,8 +67,8 @@ class Outbox:
         "on_full",
         "queue",
         "sealed",
-        "send",
         "size",
+        "sock",
         "torn",
         "writer",
     )
@@ -78,7 +78,7 @@ class Outbox:
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
         self.lane: Lane = flusher.lane
-        self.send: Callable[[Frame], int] | None = None if sock is None else sock.send
+        self.sock = sock
         if sock is None:
             self.lane.slow.add(self)
         self._tally = flusher.tally
@@ -275,8 +275,8 @@ class Outbox:
         """Send what the kernel takes without waiting; wake the writer for the rest. Never raises."""
         if self.blocked or not self.size:
             return
-        send = self.send
-        if send is None:
+        sock = self.sock
+        if sock is None:
             self._block()
             return
         queue = self.queue
@@ -287,7 +287,7 @@ class Outbox:
             else:
                 data = queue[0] if len(queue) == 1 else b"".join(queue)
         try:
-            taken = send(data)
+            taken = sock.send(data)
         except BlockingIOError:
             taken = 0
         except OSError:

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.wire import broadcast
 from gateway.wire.broadcast import Broadcast
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets here are no real ones."""
+    monkeypatch.setattr(broadcast, "_SEND", lambda sock, data: sock.send(data))
 
 
 class Socket:
