@@ -12,6 +12,8 @@ it begins and ends one, and waits for a line on its input each time.
 from __future__ import annotations
 
 import argparse
+import functools
+import operator
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -49,12 +51,12 @@ PASSES = 20
 _DATA = {"number": 123456, "pad": "x" * 80}
 
 
-class _Socket:
-    """Always has ``chunk`` to read, and takes whatever is written."""
-
-    def __init__(self, chunk: bytes) -> None:
-        self.recv = lambda _size: chunk
-        self.send = len
+def _socket(chunk: bytes) -> Any:
+    """Always has ``chunk`` to read, and takes whatever is written; to call it is to write to it."""
+    sock: Any = functools.partial(len)
+    sock.recv = lambda _size: chunk
+    sock.send = len
+    return sock
 
 
 class _Poll:
@@ -84,8 +86,7 @@ class Rig:
 
     def connection(self, chunk: bytes = b"") -> WireConnection:
         """A connection that can be read for ever; its handler is the caller's to give."""
-        sock: Any = _Socket(chunk)
-        wire = WireConnection(engine=self.engine, limits=self.limits, sock=sock)
+        wire = WireConnection(engine=self.engine, limits=self.limits, sock=_socket(chunk))
         wire.armed = True
         return wire
 
@@ -138,10 +139,6 @@ async def _fan_out(rig: Rig, codec: Codec, events: int) -> Pass:
             rig.engine.flusher.flush()
 
     return publish
-
-
-def _send(_sock: object, data: bytes | memoryview) -> int:
-    return len(data)
 
 
 def _nothing(_place: object) -> None:
@@ -206,7 +203,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", action="store_true")
     clock = time.perf_counter
-    broadcast._SEND = _send
+    in_c: Any = operator.call
+    broadcast._SEND = in_c
     time.perf_counter = lambda: 0.0
     trio.run(_run, parser.parse_args().steps, clock)
 

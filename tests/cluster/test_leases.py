@@ -308,7 +308,9 @@ async def test_when_redis_has_lost_its_data_the_nodes_state_theirs_again(redis: 
             with trio.fail_after(DEADLINE):
                 while await present() != ["alice", "bob"]:  # noqa: ASYNC110 - REST tells nobody
                     await trio.sleep(0.02)
-            assert (await rest(n1, "/users/bob/send", {"event": "x"}))["connections"] == 1
+            with trio.fail_after(DEADLINE):
+                while (await rest(n1, "/users/bob/send", {"event": "x"}))["connections"] != 1:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
             assert (await bob.next())["event"] == "x"
             await bob.ask("leave", room="r")
             # That is the first that she is told: nobody had come or gone.
