@@ -105,7 +105,7 @@ async def test_rooms_of_all_nodes_are_listed_with_each_user_once(shared_redis: R
                 return found
 
             with trio.fail_after(DEADLINE):  # users are counted a moment after the join
-                while [(room["room"], room["members"], room["users"]) for room in await rooms()] != listed:
+                while [(room["room"], room["members"], room["users"]) for room in await rooms()] != listed:  # noqa: ASYNC110
                     await trio.sleep(0.02)
             assert (await rooms())[0]["seq"] == 1
             page = await rest(n2, "/rooms?limit=1")
