@@ -26,7 +26,7 @@ from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.json import JSON
-from tests.support import Raw, greeted, url
+from tests.support import Raw, greeted
 
 __all__ = ["ROOM", "Node", "Traffic", "Watcher", "traffic"]
 
@@ -73,24 +73,27 @@ class _Client:
         """Connect, work, and connect again, until cancelled; whatever else ``work`` raises ends the test."""
         while True:
             node = self._nodes[self._turn % len(self._nodes)]
-            address = url(node, node.auth.issue(org="acme", user=self.name).token)  # type: ignore[arg-type]
-            sockets: list[trio_websocket.WebSocketConnection] = []
+            token = node.auth.issue(org="acme", user=self.name).token
+            streams: list[trio.SocketStream] = []
             try:
+                streams.append(await trio.open_tcp_stream("127.0.0.1", node.port))
                 async with trio.open_nursery() as nursery:
-                    sockets.append(
-                        await trio_websocket.connect_websocket_url(
-                            nursery, address, subprotocols=[self._codec.subprotocol]
-                        )
+                    socket = await trio_websocket.wrap_client_stream(
+                        nursery,
+                        streams[0],
+                        f"127.0.0.1:{node.port}",
+                        f"/ws?token={token}",
+                        subprotocols=[self._codec.subprotocol],
                     )
-                    raw = await greeted(Raw(sockets[0], self._codec))
+                    raw = await greeted(Raw(socket, self._codec))
                     raw.patience = self._patience
                     self.connections += 1
                     await self.work(raw)
             except* _GONE:
                 self._turn += 1
-            finally:
-                for socket in sockets:
-                    await trio.aclose_forcefully(socket._stream)
+            finally:  # also when it was cancelled before the gateway answered
+                for stream in streams:
+                    await trio.aclose_forcefully(stream)
             await trio.sleep(_PAUSE)
 
     async def work(self, raw: Raw) -> None:
