@@ -21,9 +21,10 @@ from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
 from gateway.cluster.base import Cluster
 from gateway.cluster.many import ManyNodes
+from gateway.cluster.membership import Member
 from gateway.cluster.one import OneNode
 from gateway.cluster.presence import SharedPresence
-from gateway.cluster.registry import Member
+from gateway.config.settings import Settings, SettingsError, TlsSettings
 from gateway.extensions import load_extensions
 from gateway.hub.hub import Hub
 from gateway.hub.presence import Presence
@@ -33,9 +34,8 @@ from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.calls import CallHandler, Calls
 from gateway.session.drain import drain
-from gateway.session.reception import Reception
-from gateway.session.session import Services
-from gateway.settings import Settings, SettingsError, TlsSettings
+from gateway.session.session import Services, Session
+from gateway.transports.websocket import WebSocketUpgrade
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
@@ -93,7 +93,7 @@ class Gateway:
         self._calls = Calls()
         services = Services(settings, self.hub, self.auth, self.cluster, self._calls)
         self.guard = services.guard
-        self.reception = Reception(
+        self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
             is_draining=lambda: self.draining,
@@ -111,7 +111,7 @@ class Gateway:
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(
-            websocket=self.reception.receive,
+            websocket=self.upgrade.receive,
             http=self.http.serve_stream,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
@@ -120,6 +120,11 @@ class Gateway:
         )
         for setup in load_extensions(settings.extensions):
             setup(self)
+
+    @property
+    def sessions(self) -> set[Session]:
+        """The open sessions."""
+        return self.upgrade.sessions
 
     @property
     def port(self) -> int:
@@ -180,7 +185,7 @@ class Gateway:
                     self.listener.stop_accepting()
                 else:
                     await trio.sleep(self.settings.drain.delay)
-                await drain(self.reception.sessions, self.settings)
+                await drain(self.sessions, self.settings)
                 self.listener.stop_accepting()
                 self.http.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout

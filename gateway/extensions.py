@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.settings import SettingsError
+from gateway.config.settings import SettingsError
 
 if TYPE_CHECKING:
     from gateway.app import Gateway

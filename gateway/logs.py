@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from gateway.settings import LogSettings, hide_password
+from gateway.config.settings import LogSettings, hide_password
 
 __all__ = ["HIDDEN", "configure", "hide_secrets", "redact"]
 

@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.settings import AuthSettings, OverloadSettings, Settings
+from gateway.config.settings import AuthSettings, OverloadSettings, Settings
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.json import JSON

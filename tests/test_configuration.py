@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.configuration import load_settings
-from gateway.settings import Group, RoomHistory, Settings, SettingsError, hide_password
+from gateway.config.settings import Group, RoomHistory, Settings, SettingsError, hide_password
+from gateway.config.sources import load_settings
 
 
 @pytest.fixture(autouse=True)

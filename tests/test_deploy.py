@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.configuration import load_settings
-from gateway.settings import Group, Settings
+from gateway.config.settings import Group, Settings
+from gateway.config.sources import load_settings
 from tests.redis_server import redis_server
 from tests.support import running_gateway, until
 

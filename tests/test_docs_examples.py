@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from gateway.app import Gateway
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from tests.rest.api import SERVICE
 from tests.support import connected, start_gateway
 

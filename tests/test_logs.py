@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
+from gateway.config.settings import AuthSettings, LogSettings
 from gateway.logs import configure, hide_secrets
-from gateway.settings import AuthSettings, LogSettings
 
 TOKEN = "eyJh.eyJvcmciOi.c2lnbmF0dXJl"
 

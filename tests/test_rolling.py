@@ -19,7 +19,7 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, Lost, connect
 from gateway.client.transport import Address, tcp_dial
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.support import until

@@ -17,7 +17,7 @@ import trio
 
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, ConnectionClosed, Lost, connect
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.redis_server import free_port, redis_server
 

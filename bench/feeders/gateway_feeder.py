@@ -11,7 +11,7 @@ import trio
 from bench.feeders import Order, Stopwatch, read_order
 from gateway.broker.base import Event, Position, room_channel
 from gateway.broker.redis.broker import RedisBroker
-from gateway.settings import HistorySettings, RedisSettings
+from gateway.config.settings import HistorySettings, RedisSettings
 from protocol.errors import ProtocolError
 
 WINDOW = 4096

@@ -19,7 +19,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
 from gateway.auth.keys import fits
-from gateway.settings import AuthSettings, SettingsError
+from gateway.config.settings import AuthSettings, SettingsError
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["KeySet"]

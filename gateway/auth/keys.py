@@ -16,7 +16,7 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
 from msgspec import structs
 
-from gateway.settings import AuthSettings, Settings, SettingsError
+from gateway.config.settings import AuthSettings, Settings, SettingsError
 
 __all__ = ["MIN_RSA_BITS", "MIN_SECRET_BYTES", "Keys", "checker", "fits", "load_keys", "with_signing_key"]
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from gateway.auth.identity import Identity
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Revocations"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from gateway.auth.identity import Identity
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Tickets"]

@@ -20,7 +20,7 @@ from gateway.auth.jwks import KeySet
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
-from gateway.settings import AuthSettings, SettingsError
+from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_pattern

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from gateway.settings import HistorySettings
+from gateway.config.settings import HistorySettings
 from protocol.patterns import compile_pattern
 
 __all__ = ["Bounds", "HistoryBounds"]

@@ -13,7 +13,7 @@ import trio
 
 from gateway.broker.base import Done, Event, HistoryPage, Position, Since
 from gateway.broker.bounds import Bounds, HistoryBounds
-from gateway.settings import HistorySettings
+from gateway.config.settings import HistorySettings
 
 __all__ = ["MemoryBroker"]
 

@@ -20,15 +20,15 @@ from gateway.auth.tokens import Authenticator
 from gateway.broker.base import organisation_channel, room_channel
 from gateway.broker.redis.client import Client
 from gateway.cluster.base import Listing
-from gateway.cluster.exchange import Answers, Exchange
 from gateway.cluster.local import Local
+from gateway.cluster.membership import Member, Membership
 from gateway.cluster.merging import merge_connections, merge_rooms, merge_traces, whole_of
 from gateway.cluster.presence import SharedPresence
-from gateway.cluster.registry import Member, Registry
+from gateway.cluster.rpc import Answers, Rpc
 from gateway.cluster.scripts import REVOKE
 from gateway.cluster.tickets import SharedTickets
+from gateway.config.settings import Settings
 from gateway.hub.hub import Hub, Sent
-from gateway.settings import Settings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["ManyNodes"]
@@ -68,17 +68,17 @@ class ManyNodes:
         self._presence = presence
         self._local = Local(hub, auth.revocations)
         self._tickets = SharedTickets(client, settings.auth, auth)
-        self.registry = Registry(
+        self.membership = Membership(
             client,
             settings.cluster,
             hub.id,
             describe,
             longest_token=lambda: auth.revocations.longest,
             restate=self._restate,
-            remove=presence.statements.remove,
+            remove=presence.sync.remove,
             revoked=self._learn,
         )
-        self.exchange = Exchange(client, hub.id, settings.cluster, self._local.answer, self.registry.hurry)
+        self.rpc = Rpc(client, hub.id, settings.cluster, self._local.answer, self.membership.hurry)
         self._revocations_lost = trio.Event()
         presence.bind(hub)
         auth.revocations.complete = False  # until the registry has brought what the others know
@@ -87,29 +87,29 @@ class ManyNodes:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        self.exchange.listen()
+        self.rpc.listen()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.exchange.run)
+            nursery.start_soon(self.rpc.run)
             nursery.start_soon(self._presence.run)
-            nursery.start_soon(self.registry.run)
+            nursery.start_soon(self.membership.run)
             nursery.start_soon(self._restore_revocations)
-            await self.registry.joined.wait()
-            await self.exchange.hurry()  # so that the others know of this node
+            await self.membership.joined.wait()
+            await self.rpc.hurry()  # so that the others know of this node
             self._auth.revocations.complete = True
             self._local.close_revoked()
             task_status.started()
 
     def ready(self) -> str | None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return None if self.registry.joined.is_set() else "the other nodes do not know of this one yet"
+        return None if self.membership.joined.is_set() else "the other nodes do not know of this one yet"
 
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         with trio.move_on_after(_FAREWELL):
             try:
-                await self._presence.statements.settled()
-                await self.registry.leave()
-                await self.exchange.hurry()
+                await self._presence.sync.settled()
+                await self.membership.leave()
+                await self.rpc.hurry()
             except ProtocolError as error:
                 log.info("left without a word", reason=error.message)
 
@@ -140,7 +140,7 @@ class ManyNodes:
                 "started": int(member.started * 1000),
                 "connections": parts[member.id]["connections"],
             }
-            for member in sorted(self.registry.members.values(), key=lambda each: each.id)
+            for member in sorted(self.membership.members.values(), key=lambda each: each.id)
             if member.id in parts
         ]
         return {**mine, "cluster": {"nodes": nodes, "missing": answers.missing, **whole}}
@@ -211,9 +211,11 @@ class ManyNodes:
             return Sent(*await self._ask_one(node, "send", wanted))
         assert user is not None
         here = self._local.send(org, event, data, user, None, sender, mid)
-        others = {lease: member.id for lease, member in self.registry.members.items() if member.id != self.id}
+        others = {
+            lease: member.id for lease, member in self.membership.members.items() if member.id != self.id
+        }
         leases = await self._presence.leases_of(org, user, others)
-        answers = await self.exchange.ask([others[lease] for lease in leases], "send", wanted)
+        answers = await self.rpc.ask([others[lease] for lease in leases], "send", wanted)
         answers.check()
         return Sent(mid, here.connections + sum(sent[1] for sent in answers.good.values()))
 
@@ -247,19 +249,19 @@ class ManyNodes:
         node = connection_id.rpartition("-")[0]
         if node == self.id:
             return None
-        if self.registry.lease_of(node) is None:
+        if self.membership.lease_of(node) is None:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
         return node
 
     async def _ask_one(self, node: str, operation: str, wanted: dict[str, Any]) -> Any:
-        answers = await self.exchange.ask([node], operation, wanted)
+        answers = await self.rpc.ask([node], operation, wanted)
         answers.check()
         if node not in answers.good:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
         return answers.good[node]
 
     async def _ask_all(self, operation: str, wanted: dict[str, Any]) -> Answers:
-        return await self.exchange.ask(self.registry.others(), operation, wanted, all=True)
+        return await self.rpc.ask(self.membership.others(), operation, wanted, all=True)
 
     # --- what is valid ------------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class ManyNodes:
         await self._keep(_Revocation(org, jti, user), at)
         answers = await self._ask_all("revoked", {"org": org, "jti": jti, "user": user, "at": at})
         if answers.missing:
-            await self.exchange.hurry()  # at the latest they learn of it with their next beat
+            await self.rpc.hurry()  # at the latest they learn of it with their next beat
         return closed + sum(int(number) for number in answers.good.values())
 
     async def _keep(self, revocation: _Revocation, at: float) -> None:
@@ -286,7 +288,7 @@ class ManyNodes:
             int(self._auth.revocations.longest * 1000),
             settings.max_revocations,
         ]
-        if not await self._client.run_script(REVOKE, self.registry.revocation_keys, words):
+        if not await self._client.run_script(REVOKE, self.membership.revocation_keys, words):
             raise ProtocolError(
                 ErrorCode.OVERLOADED, f"the limit of {settings.max_revocations} revocations is reached"
             )
@@ -320,4 +322,4 @@ class ManyNodes:
 
     def measures(self) -> dict[str, tuple[str, float]]:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return {**self.registry.measures(), **self._presence.measures(), **self.exchange.measures()}
+        return {**self.membership.measures(), **self._presence.measures(), **self.rpc.measures()}

@@ -17,14 +17,14 @@ import trio
 
 from gateway.broker.base import Event, Position, organisation_channel, presence_channel, room_channel
 from gateway.broker.redis.client import Client
+from gateway.cluster.presence_sync import PresenceSync, mine_key, totals_key
 from gateway.cluster.roster import Change, Roster
 from gateway.cluster.scripts import COUNT, READ, WHERE
-from gateway.cluster.statements import Statements, mine_key, totals_key
+from gateway.config.settings import ClusterSettings
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
 from gateway.hub.presence import NOBODY, Presence
 from gateway.hub.room import Room
-from gateway.settings import ClusterSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["SharedPresence"]
@@ -58,7 +58,7 @@ class SharedPresence(Presence):
         self._client = client
         self._settings = settings
         self._hub: Hub
-        self.statements = Statements(client, self._here, self._pass_on)
+        self.sync = PresenceSync(client, self._here, self._pass_on)
         self._watched: dict[str, _Watched] = {}
         self.repairs = 0
         """Rooms read again because a change had not come."""
@@ -69,12 +69,12 @@ class SharedPresence(Presence):
 
     def restate(self, lease: str) -> None:
         """State everything, under this lease: nothing of it is in Redis."""
-        self.statements.restate(lease)
+        self.sync.restate(lease)
 
     async def run(self) -> None:
         """State what changes, and look after what is watched, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.statements.run)
+            nursery.start_soon(self.sync.run)
             nursery.start_soon(self._sweep)
 
     # --- what happens on this node ----------------------------------------------------------------
@@ -106,18 +106,18 @@ class SharedPresence(Presence):
             del here[user]
             if not here:
                 del self._here[channel]
-        self.statements.add(channel, user)
+        self.sync.add(channel, user)
 
     async def settled(self, connection: Connection) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
-        await self.statements.settled(organisation_channel(connection.org))
+        await self.sync.settled(organisation_channel(connection.org))
 
     # --- asking -----------------------------------------------------------------------------------
 
     async def members(self, org: str, name: str) -> Mapping[str, int]:
         """See :class:`~gateway.hub.presence.Presence`."""
         channel = room_channel(org, name)
-        await self.statements.settled(channel)
+        await self.sync.settled(channel)
         watched = self._watched.get(channel)
         if watched is not None and watched.loaded:
             return await self._load(channel, watched)
@@ -262,7 +262,7 @@ class SharedPresence(Presence):
         return {
             "presence_unstated": (
                 "Users whose presence is still to be stated in Redis",
-                len(self.statements),
+                len(self.sync),
             ),
             "presence_watched_rooms": (
                 "Rooms in which somebody is told who comes and goes",

@@ -15,7 +15,7 @@ import trio
 from gateway.auth.identity import Grants, Identity, Permission
 from gateway.auth.tokens import Authenticator
 from gateway.broker.redis.client import Client
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["SharedTickets"]

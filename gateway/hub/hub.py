@@ -25,9 +25,9 @@ from gateway.broker.base import (
     room_channel,
     user_channel,
 )
-from gateway.hub.attendance import Attendance, deadline
 from gateway.hub.connection import Connection
 from gateway.hub.presence import Presence
+from gateway.hub.registry import Registry, deadline
 from gateway.hub.room import event_frame
 from gateway.hub.statistics import Statistics
 from gateway.hub.trace import Tracer
@@ -49,7 +49,7 @@ class Sent(NamedTuple):
     connections: int
 
 
-class Hub(Attendance):
+class Hub(Registry):
     """The connections of this node, and what is said to them."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Hub(Attendance):
         id: str | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """See :class:`~gateway.hub.attendance.Attendance`."""
+        """See :class:`~gateway.hub.registry.Registry`."""
         super().__init__(
             broker,
             flusher,

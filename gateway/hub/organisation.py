@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.broker.base import organisation_channel, room_channel, user_channel
 from gateway.hub.connection import Connection
 from gateway.hub.room import Room
-from gateway.wire.flusher import Lane
+from gateway.wire.flusher import Share
 
 __all__ = ["Organisation", "OrganisationTotals"]
 
@@ -27,11 +27,11 @@ class OrganisationTotals:
 class Organisation:
     """Connections, users and rooms of one organisation."""
 
-    __slots__ = ("channel", "connections", "everyone", "lane", "name", "rooms", "totals", "users")
+    __slots__ = ("channel", "connections", "everyone", "name", "rooms", "share", "totals", "users")
 
-    def __init__(self, name: str, lane: Lane, totals: OrganisationTotals | None = None) -> None:
+    def __init__(self, name: str, share: Share, totals: OrganisationTotals | None = None) -> None:
         self.name = name
-        self.lane = lane
+        self.share = share
         self.totals = totals or OrganisationTotals()
         self.channel = organisation_channel(name)
         self.everyone = Room(self.channel, None)

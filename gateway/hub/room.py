@@ -123,15 +123,15 @@ class Group:
     def put(self, frame: bytes) -> int:
         """Queue a frame for every member; returns for how many."""
         members = self.members
-        lane = next(iter(members)).lane
+        share = next(iter(members)).share
         # A full outbox may end a connection, but only its own task takes it out of the room.
-        if lane.broadcasts:
-            if len(members) < MANY or len(lane.broadcasts) >= _BROADCASTS:
+        if share.broadcasts:
+            if len(members) < MANY or len(share.broadcasts) >= _BROADCASTS:
                 return sum(outbox.put(frame) for outbox in members)
         elif len(members) < MANY:
             return sum(outbox.append(frame) for outbox in members)
         if self.broadcast is None:
-            self.broadcast = Broadcast(lane, members)
+            self.broadcast = Broadcast(share, members)
         return self.broadcast.put(frame)
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.hub.connection import Connection
 from gateway.hub.counters import Counters
 from gateway.hub.organisation import Organisation, OrganisationTotals
-from gateway.wire.flusher import Lane
+from gateway.wire.flusher import Share
 
 if TYPE_CHECKING:
-    from gateway.hub.attendance import Attendance
+    from gateway.hub.registry import Registry
 
 __all__ = ["Statistics"]
 
@@ -20,7 +20,7 @@ __all__ = ["Statistics"]
 class Statistics:
     """Answers from what the hub holds, at the time of the question."""
 
-    def __init__(self, hub: Attendance) -> None:
+    def __init__(self, hub: Registry) -> None:
         self._hub = hub
 
     def rooms(self, org: str) -> list[dict[str, Any]]:
@@ -42,12 +42,12 @@ class Statistics:
     def totals(self, org: str | None = None) -> dict[str, int]:
         """Messages and bytes in and out since the start, of ended and of open connections."""
         if org is None:
-            lanes = [self._hub.flusher.lane, *(each.lane for each in self._hub.organisations.values())]
-            return _sum_traffic(self._hub.counters, self._hub.connections.values(), lanes)
+            shares = [self._hub.flusher.share, *(each.share for each in self._hub.organisations.values())]
+            return _sum_traffic(self._hub.counters, self._hub.connections.values(), shares)
         organisation = self._hub.organisations.get(org)
         if organisation is None:
             return _sum_traffic(self._hub.retired.get(org) or OrganisationTotals(), (), ())
-        return _sum_traffic(organisation.totals, organisation.connections.values(), (organisation.lane,))
+        return _sum_traffic(organisation.totals, organisation.connections.values(), (organisation.share,))
 
     def of(self, org: str | None) -> dict[str, Any]:
         """Counts of one organisation, or with None of the whole node."""
@@ -70,7 +70,7 @@ class Statistics:
                 **self.totals(),
             }
         organisation = organisations.get(org) or Organisation(
-            org, self._hub.flusher.lane, self._hub.retired.get(org)
+            org, self._hub.flusher.share, self._hub.retired.get(org)
         )
         return {
             "node": self._hub.node,
@@ -86,12 +86,12 @@ class Statistics:
 
 
 def _sum_traffic(
-    ended: Counters | OrganisationTotals, live: Iterable[Connection], lanes: Iterable[Lane]
+    ended: Counters | OrganisationTotals, live: Iterable[Connection], shares: Iterable[Share]
 ) -> dict[str, int]:
     sums = [ended.messages_in, ended.messages_out, ended.bytes_in, ended.bytes_out]
     for connection in live:
         sums[0] += connection.messages_in
         sums[1] += connection.messages_out
         sums[2] += connection.peer.received_bytes
-    sums[3] += sum(lane.sent_bytes for lane in lanes)
+    sums[3] += sum(share.sent_bytes for share in shares)
     return dict(zip(("messages_in", "messages_out", "bytes_in", "bytes_out"), sums, strict=True))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
 
 from gateway.broker.base import Event
-from gateway.settings import TraceSettings
+from gateway.config.settings import TraceSettings
 
 if TYPE_CHECKING:
     from gateway.hub.connection import Connection

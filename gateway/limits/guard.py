@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.auth.identity import Identity
+from gateway.config.settings import Settings
 from gateway.limits.addresses import Addresses
 from gateway.limits.limiter import Limiters, rate_limited
 from gateway.limits.overload import Overload
 from gateway.limits.suspicion import Suspicion
-from gateway.settings import Settings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["LOGIN_FAILURES", "Guard"]

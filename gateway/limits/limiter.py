@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from gateway.auth.identity import Identity
+from gateway.config.settings import RateSettings
 from gateway.limits.buckets import Bucket, BucketTable
-from gateway.settings import RateSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Limiter", "Limiters", "rate_limited"]

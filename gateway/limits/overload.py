@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 import trio
 
-from gateway.settings import OverloadSettings
+from gateway.config.settings import OverloadSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Overload"]

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import structlog
 
+from gateway.config.settings import SuspicionSettings
 from gateway.limits.buckets import BucketTable
-from gateway.settings import SuspicionSettings
 
 __all__ = ["Suspicion"]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
     from gateway.broker.base import Broker
     from gateway.cluster.base import Cluster
+    from gateway.config.settings import Settings
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
-    from gateway.settings import Settings
 
 __all__ = ["EXTENSION", "Services", "services"]
 

@@ -14,8 +14,8 @@ from collections.abc import Set
 import structlog
 import trio
 
+from gateway.config.settings import Settings
 from gateway.session.session import Session
-from gateway.settings import Settings
 from protocol.errors import CloseCode
 
 __all__ = ["drain"]

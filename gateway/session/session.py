@@ -21,6 +21,7 @@ from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Event
 from gateway.cluster.base import Cluster
+from gateway.config.settings import Settings
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
 from gateway.hub.room import event_frame
@@ -31,7 +32,6 @@ from gateway.session.catchup import CatchUp
 from gateway.session.checks import TokenData, read
 from gateway.session.commands import COMMANDS
 from gateway.session.joining import remember
-from gateway.settings import Settings
 from gateway.wire.connection import WireConnection
 from protocol.codec import Codec
 from protocol.envelope import Envelope

@@ -8,7 +8,7 @@ import trio
 
 from gateway.broker.base import Done, Event, HistoryPage, Since
 from gateway.broker.memory import MemoryBroker
-from gateway.settings import HistorySettings
+from gateway.config.settings import HistorySettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["FaultyBroker"]

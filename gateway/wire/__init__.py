@@ -1,1 +1,1 @@
-"""Bytes and messages on one socket: the listener, the lanes, the outbox."""
+"""Bytes and messages on one socket: the listener, the fast and the slow lane, the outbox."""

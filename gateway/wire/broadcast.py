@@ -6,7 +6,7 @@ Python object the second pass touches is fetched from memory again, about 0.07 Â
 keeps the frame itself and goes over the members once, when the flusher gives it its turn. It touches
 as little as can be: the sockets and the slots of the counters stand side by side in two arrays,
 and the outboxes are not looked at. What may be written at once without looking is known from the other
-side: an outbox that holds something is in its lane's ``dirty``, which is emptied before; one that is
+side: an outbox that holds something is in its share's ``dirty``, which is emptied before; one that is
 blocked, sealed or no plain socket is in ``slow``, and while there is such a one, members are looked at
 one by one. Frames that come before the turn are joined, once for all and not once for each member.
 
@@ -21,7 +21,7 @@ and 0.20. The loop in C: 5.45 and 5.17, 0.208 and 0.188 (medians of ten rounds).
 
 Nobody may notice. To everything else it is as if the frames had been put into the outboxes at once:
 - :meth:`give` queues for one outbox what it has not been sent yet; ``Outbox.put`` and ``seal`` call
-  it (through the lane) before they add anything, so frames keep their order on each connection.
+  it (through the share) before they add anything, so frames keep their order on each connection.
 - A member that leaves is given what is due first; one that comes is noted in ``_ahead`` and gets
   only what comes after.
 - What is kept is bounded: at ``_MAX_BYTES`` or ``_MAX_FRAMES`` it is sent out whole at once, which holds
@@ -37,7 +37,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.wire.flusher import Lane
+    from gateway.wire.flusher import Share
     from gateway.wire.outbox import Frame, Outbox
 
 __all__ = ["MANY", "Broadcast"]
@@ -93,14 +93,14 @@ class _Members:
 class Broadcast:
     """What waits to be sent to all of ``outboxes``, which its owner changes as members come and go."""
 
-    __slots__ = ("_ahead", "_frames", "_lane", "_members", "_pass", "_size", "outboxes", "standing")
+    __slots__ = ("_ahead", "_frames", "_members", "_pass", "_share", "_size", "outboxes", "standing")
 
-    def __init__(self, lane: Lane, outboxes: Mapping[Outbox, object]) -> None:
-        """All ``outboxes`` are of ``lane``."""
-        self._lane = lane
+    def __init__(self, share: Share, outboxes: Mapping[Outbox, object]) -> None:
+        """All ``outboxes`` are of ``share``."""
+        self._share = share
         self.outboxes = outboxes
         self.standing = False
-        """It is in its lane's line."""
+        """It is in its share's line."""
         self._frames: list[bytes] = []
         self._size = 0
         self._ahead: dict[Outbox, int] = {}
@@ -114,10 +114,10 @@ class Broadcast:
         self._size += len(frame)
         if not self.standing:
             self.standing = True
-            self._lane.broadcasts.append(self)
-            self._lane.stand()
+            self._share.broadcasts.append(self)
+            self._share.stand()
         if self._size > _MAX_BYTES or len(self._frames) >= _MAX_FRAMES:
-            for outbox in self._lane.dirty:
+            for outbox in self._share.dirty:
                 outbox.flush()
             while not self.done:
                 self.flush(_MAX_FRAMES)
@@ -161,7 +161,7 @@ class Broadcast:
             self._frames, self._size, self._ahead = [], 0, {}
         first = start = current.index
         stop = current.index = min(start + count, len(current.members.outboxes))
-        slow = self._lane.slow
+        slow = self._share.slow
         odd = slow or current.ahead or current.without
         for place in range(start, stop) if odd else ():
             outbox = current.members.outboxes[place]
@@ -180,7 +180,7 @@ class Broadcast:
         data = repeat(current.data)
         size = len(current.data)
         messages = len(current.frames)
-        sent = self._lane.tally.messages
+        sent = self._share.tally.messages
         missed = 0
         for first in range(start, stop, _TOGETHER):
             socks = members.socks[first : min(first + _TOGETHER, stop)]
@@ -205,7 +205,7 @@ class Broadcast:
                     members.outboxes[place].break_off()
                 else:
                     members.outboxes[place].keep(current.frames, count)
-        self._lane.sent_bytes += (stop - start - missed) * size
+        self._share.sent_bytes += (stop - start - missed) * size
 
     def _send_carefully(self, current: _Pass, outbox: Outbox) -> None:
         """To one member that may have something queued, or may have had a part of this."""

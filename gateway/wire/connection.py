@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import trio
 
-from gateway.wire.alarms import Alarm
 from gateway.wire.engine import Engine
 from gateway.wire.fast_lane import CHUNK, FastLane, Handler, WireLimits
-from gateway.wire.handover import run_slow_lane
+from gateway.wire.slow_lane import run_slow_lane
+from gateway.wire.timers import Timer
 from protocol.errors import CloseCode
 from protocol.frames import PING_FRAME, close_frame
 
@@ -52,7 +52,7 @@ class WireConnection(FastLane):
         self._flusher = engine.flusher
         self._stream = stream
         self._busy = False
-        self._tick = Alarm(engine.alarms)
+        self._tick = Timer(engine.timers)
         self._nursery: trio.Nursery | None = None
         self.close_deadline = math.inf
         self._flush_deadline = 0.0

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import trio
 
-from gateway.wire.alarms import Alarms
 from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
+from gateway.wire.timers import Timers
 
 __all__ = ["Engine"]
 
 
 class Engine:
-    """The pump reads, the flusher writes, the alarms keep time."""
+    """The pump reads, the flusher writes, the timers keep time."""
 
     def __init__(self, *, pump: bool = True) -> None:
         """Without a ``pump`` each reader waits for its own socket, as where there is no epoll."""
         self.flusher = Flusher()
         self.pump = Pump.create(self.flusher) if pump else None
-        self.alarms = Alarms()
+        self.timers = Timers()
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.flusher.run)
-            nursery.start_soon(self.alarms.run)
+            nursery.start_soon(self.timers.run)
             if self.pump is not None:
                 nursery.start_soon(self.pump.run)

@@ -3,7 +3,7 @@
 Nothing here waits. What has to wait (a command's work, the slow lane, the end) is left to the
 connection's reader task, which is called for it. The first frame that is not a whole, unfragmented,
 masked one of less than 64 KiB makes the connection ``foreign``: the frames before it are handled, and the
-rest goes to trio-websocket for good (``gateway/wire/handover.py``).
+rest goes to trio-websocket for good (``gateway/wire/slow_lane.py``).
 """
 
 from __future__ import annotations

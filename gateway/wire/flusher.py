@@ -1,7 +1,7 @@
 """Emptying many outboxes, fairly between organisations and in slices of time.
 
-Every organisation has a *lane*. An outbox that gets its first frame stands in its lane's
-list of dirty ones. The turns of the lanes are short, and the next one always goes to the lane that
+Every organisation has a *share*. An outbox that gets its first frame stands in its share's
+list of dirty ones. The turns of the shares are short, and the next one always goes to the share that
 has used the least time, for reading and writing together, since it last had nothing to do
 (start-time fair queueing). So an organisation that publishes to ten thousand clients delays
 another one's events by one turn (some 0.3 ms), not by ten thousand sends, and one that uses less
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from gateway.wire.outbox import Outbox
     from gateway.wire.pump import Reader
 
-__all__ = ["Flusher", "Lane", "Line", "Tally"]
+__all__ = ["FairQueue", "Flusher", "Share", "Tally"]
 
 _QUANTUM: Final = 16
-"""Outboxes emptied in one turn of a lane."""
+"""Outboxes emptied in one turn of a share."""
 _QUANTUM_ALONE: Final = 48
-"""The same when no other lane has anything; nothing new can come before the slice is over."""
+"""The same when no other share has anything; nothing new can come before the slice is over."""
 
 
-class Lane:
+class Share:
     """One organisation's place in the round: what it has to write, and (for the pump) to read."""
 
     __slots__ = (
@@ -57,13 +57,13 @@ class Lane:
     )
 
     def __init__(self, flusher: Flusher, weight: int = 1) -> None:
-        """``weight`` is how much time it gets where another lane gets a second; at least 1."""
+        """``weight`` is how much time it gets where another share gets a second; at least 1."""
         self._flusher = flusher
         self._standing = False
         self.tally = flusher.tally
         self.weight = weight
         self.used = 0.0
-        """Seconds it was served, by its weight; only differences between lanes mean anything."""
+        """Seconds it was served, by its weight; only differences between shares mean anything."""
         self.dirty: deque[Outbox] = deque()
         """Outboxes that hold something and do not wait for their socket."""
         self.broadcasts: deque[Broadcast] = deque()
@@ -81,7 +81,7 @@ class Lane:
             self.stand()
 
     def stand(self) -> None:
-        """There is something to flush: stand in line with the other lanes."""
+        """There is something to flush: stand in line with the other shares."""
         if not self._standing:
             self._standing = True
             self._flusher.active.join(self)
@@ -139,10 +139,10 @@ class Tally:
         return count
 
 
-class Line(list[tuple[float, int, Lane]]):
-    """Lanes that wait for a turn, each once, as a heap: the one that has used the least goes first.
+class FairQueue(list[tuple[float, int, Share]]):
+    """Shares that wait for a turn, each once, as a heap: the one that has used the least goes first.
 
-    A lane that had nothing to do does not save up for later: it begins where the others are.
+    A share that had nothing to do does not save up for later: it begins where the others are.
     """
 
     __slots__ = ("_flusher", "_tickets")
@@ -151,41 +151,41 @@ class Line(list[tuple[float, int, Lane]]):
         self._flusher = flusher
         self._tickets = itertools.count()
 
-    def join(self, lane: Lane) -> None:
-        """Stand in line; a lane that stands in it must not."""
-        used = lane.used
+    def join(self, share: Share) -> None:
+        """Stand in line; a share that stands in it must not."""
+        used = share.used
         if used < self._flusher.served:
-            used = lane.used = self._flusher.served
-        heapq.heappush(self, (used, next(self._tickets), lane))
+            used = share.used = self._flusher.served
+        heapq.heappush(self, (used, next(self._tickets), share))
 
-    def next(self) -> Lane:
-        """Take out the lane whose turn it is; the line must not be empty."""
+    def next(self) -> Share:
+        """Take out the share whose turn it is; the line must not be empty."""
         used = self.least()
         self._flusher.served = max(self._flusher.served, used)
         return heapq.heappop(self)[2]
 
     def least(self) -> float:
-        """What the lane whose turn it is has used; the line must not be empty."""
+        """What the share whose turn it is has used; the line must not be empty."""
         while True:
-            used, _, lane = self[0]
-            if used == lane.used:
+            used, _, share = self[0]
+            if used == share.used:
                 return used
             # It has been served from another line meanwhile.
-            heapq.heapreplace(self, (lane.used, next(self._tickets), lane))
+            heapq.heapreplace(self, (share.used, next(self._tickets), share))
 
 
 class Flusher:
-    """Empties dirty outboxes, lane by lane."""
+    """Empties dirty outboxes, share by share."""
 
     def __init__(
         self, *, slice_seconds: float = 0.0005, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.active = Line(self)
-        """Lanes with dirty outboxes."""
+        self.active = FairQueue(self)
+        """Shares with dirty outboxes."""
         self.served = 0.0
-        """What the lane had used that was served last."""
+        """What the share had used that was served last."""
         self.tally = Tally()
-        self.lane = Lane(self)
+        self.share = Share(self)
         """Where connections stand that belong to no organisation (yet)."""
         self._slice = slice_seconds
         self._clock = clock
@@ -197,7 +197,7 @@ class Flusher:
         self.wake()
 
     def serve(self, limit: float = math.inf) -> None:
-        """Flush for one slice, as long as it is the turn of a lane that has used at most ``limit``.
+        """Flush for one slice, as long as it is the turn of a share that has used at most ``limit``.
 
         For a caller that comes again by itself while anything is left.
         """
@@ -208,17 +208,17 @@ class Flusher:
         begun = clock()
         deadline = begun + self._slice
         while active and active.least() <= limit:
-            lane = active.next()
+            share = active.next()
             while True:
-                more = lane.flush(_QUANTUM if active else _QUANTUM_ALONE)
+                more = share.flush(_QUANTUM if active else _QUANTUM_ALONE)
                 now = clock()
-                lane.used += (now - begun) / lane.weight
+                share.used += (now - begun) / share.weight
                 begun = now
-                if not more or active or now > deadline or lane.used > limit:
+                if not more or active or now > deadline or share.used > limit:
                     break
-                self.served = lane.used
+                self.served = share.used
             if more:
-                active.join(lane)
+                active.join(share)
             if begun > deadline:
                 break
 

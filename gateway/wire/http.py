@@ -38,8 +38,8 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from gateway.config.settings import Settings
 from gateway.problems import CONTENT_TYPE, code_for_status, problem_bytes, problem_document
-from gateway.settings import Settings
 from gateway.wire.http_stream import ReplayStream, replay
 
 __all__ = ["HttpServer"]

@@ -28,7 +28,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Share
 from gateway.wire.signal import Signal
 
 __all__ = ["Outbox"]
@@ -61,12 +61,12 @@ class Outbox:
         "broken",
         "drained",
         "emptying",
-        "lane",
         "max_bytes",
         "max_messages",
         "on_full",
         "queue",
         "sealed",
+        "share",
         "size",
         "sock",
         "torn",
@@ -77,10 +77,10 @@ class Outbox:
         self, flusher: Flusher, sock: socket.socket | None, *, max_messages: int, max_bytes: int
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
-        self.lane: Lane = flusher.lane
+        self.share: Share = flusher.share
         self.sock = sock
         if sock is None:
-            self.lane.slow.add(self)
+            self.share.slow.add(self)
         self._tally = flusher.tally
         self._slot = self._tally.open()
         self._final = 0
@@ -115,12 +115,12 @@ class Outbox:
         """What was just put is no message (the answer to the upgrade request)."""
         self._tally.messages[self._slot] -= 1
 
-    def move(self, lane: Lane) -> None:
-        """Stand in another lane from now on."""
-        if self in self.lane.slow:
-            self.lane.slow.discard(self)
-            lane.slow.add(self)
-        self.lane = lane
+    def move(self, share: Share) -> None:
+        """Stand in another share from now on."""
+        if self in self.share.slow:
+            self.share.slow.discard(self)
+            share.slow.add(self)
+        self.share = share
 
     @property
     def congested(self) -> bool:
@@ -147,29 +147,29 @@ class Outbox:
 
     def put(self, frame: bytes) -> bool:
         """Queue a frame; False when the outbox is sealed or full (then ``on_full`` was called)."""
-        lane = self.lane
-        if lane.broadcasts:
-            lane.catch_up(self)
+        share = self.share
+        if share.broadcasts:
+            share.catch_up(self)
         if self.size or self.sealed:
             return self.append(frame)
         self.alone = frame  # as ``append`` does; a call less for nearly every reply
         self.size = len(frame)
-        lane.mark(self)
+        share.mark(self)
         return True
 
     def settle(self) -> None:
         """Take over what waits for this outbox in broadcasts."""
-        if self.lane.broadcasts:
-            self.lane.catch_up(self)
+        if self.share.broadcasts:
+            self.share.catch_up(self)
 
     def append(self, frame: bytes) -> bool:
-        """As :meth:`put`, for a lane without broadcasts, and for a broadcast's own frames."""
+        """As :meth:`put`, for a share without broadcasts, and for a broadcast's own frames."""
         if self.sealed:
             return False
         if not self.size:
             self.alone = frame
             self.size = len(frame)
-            self.lane.mark(self)
+            self.share.mark(self)
             return True
         queue = self.queue
         if self.alone is not None:
@@ -208,7 +208,7 @@ class Outbox:
         self._unfold()
         queue = self.queue
         if not queue:
-            self.lane.mark(self)
+            self.share.mark(self)
         else:
             messages = self.max_messages + _RESERVE_MESSAGES
             size = self.max_bytes + _RESERVE_BYTES - len(frame)
@@ -235,14 +235,14 @@ class Outbox:
         """Queue a Close and refuse what comes later; ``discard`` drops what waits and is not urgent."""
         if self.sealed:
             return
-        if self.lane.broadcasts:
-            self.lane.catch_up(self)
+        if self.share.broadcasts:
+            self.share.catch_up(self)
         self._unfold()
         if discard:
             del self.queue[self.torn + self._urgent :]
             self.size = sum(map(len, self.queue))
         if not self.queue:
-            self.lane.mark(self)
+            self.share.mark(self)
         self.queue.append(last)
         self.size += len(last)
         self.shut()
@@ -250,12 +250,12 @@ class Outbox:
     def shut(self) -> None:
         """Take nothing more; what is queued still goes out."""
         self.sealed = True
-        self.lane.slow.add(self)
+        self.share.slow.add(self)
 
     def end(self) -> None:
         """The socket is closed."""
         self.break_off()
-        self.lane.slow.discard(self)
+        self.share.slow.discard(self)
         if self._slot >= 0:
             self._final = self._tally.close(self._slot)
             self._slot = -1
@@ -301,10 +301,10 @@ class Outbox:
             self.alone = None
             self.size = 0
             self._tally.messages[self._slot] += 1
-            self.lane.sent_bytes += taken
+            self.share.sent_bytes += taken
         else:
             self._tally.messages[self._slot] += len(queue)
-            self.lane.sent_bytes += taken
+            self.share.sent_bytes += taken
             queue.clear()
             self.size = self._urgent = 0
             self.torn = False
@@ -319,7 +319,7 @@ class Outbox:
     def _block(self) -> None:
         """The writer task has to go on."""
         self.blocked = True
-        self.lane.slow.add(self)
+        self.share.slow.add(self)
         self.writer.set()
 
     def _front(self) -> Frame:
@@ -335,7 +335,7 @@ class Outbox:
 
     def _keep_rest(self, taken: int) -> None:
         self.size -= taken
-        self.lane.sent_bytes += taken
+        self.share.sent_bytes += taken
         whole = 0
         for frame in self.queue:
             if taken < len(frame):
@@ -387,7 +387,7 @@ class Outbox:
             self.blocked = False
             self.flush()
         if not self.sealed:
-            self.lane.slow.discard(self)
+            self.share.slow.discard(self)
         self._tell()
 
     async def _drain_stream(self, stream: trio.abc.SendStream) -> None:
@@ -412,6 +412,6 @@ class Outbox:
             self._joined = 0
             self.size -= len(data)
             self._tally.messages[self._slot] += count
-            self.lane.sent_bytes += len(data)
+            self.share.sent_bytes += len(data)
         self.blocked = False
         self._tell()

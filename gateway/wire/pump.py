@@ -14,11 +14,11 @@ socket here and sleeps until there is something for which it is needed (a comman
 wait, a frame for the slow lane, the end). Errors of one connection are contained in its
 ``on_readable``.
 
-Fairness. What epoll reports is sorted into the lanes of the organisations. The lane that has used
+Fairness. What epoll reports is sorted into the shares of the organisations. The share that has used
 the least time is read, for a turn of ``_TURN`` seconds at most; then the flusher writes for a slice,
-but not for lanes that have used more than one that waits to be read; then epoll is asked again. A
+but not for shares that have used more than one that waits to be read; then epoll is asked again. A
 connection that has sent a thousand commands in one chunk handles them for as long as its turn lasts
-and goes to the back of its lane. So whatever one organisation sends, another one's command waits for
+and goes to the back of its share. So whatever one organisation sends, another one's command waits for
 one turn and one slice.
 
 Needs ``select.epoll`` (Linux). Elsewhere, and for streams that are not plain sockets, the
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from gateway.wire.flusher import Flusher, Lane, Line
+from gateway.wire.flusher import FairQueue, Flusher, Share
 
 if TYPE_CHECKING:
     from gateway.wire.outbox import Outbox
@@ -46,7 +46,7 @@ __all__ = ["Pump", "Reader"]
 
 _BATCH: Final = 256
 _TURN: Final = 0.0005
-"""Seconds of reading that a lane of weight 1 gets in one round."""
+"""Seconds of reading that a share of weight 1 gets in one round."""
 _HOLD: Final = 0.002
 """Seconds after which the other tasks of the loop get their turn."""
 
@@ -57,11 +57,11 @@ class Reader(Protocol):
     armed: bool
     """The pump watches its socket."""
     queued: bool
-    """It stands in its lane, to be read."""
+    """It stands in its share, to be read."""
 
     @property
     def outbox(self) -> Outbox:
-        """Its lane is the connection's as well."""
+        """Its share is the connection's as well."""
 
     def on_readable(self) -> None:
         """Read once and handle what came. Must not raise."""
@@ -76,7 +76,7 @@ class Pump:
         self._flusher = flusher
         self._epoll = select.epoll()
         self._readers: dict[int, Reader] = {}
-        self._lanes = Line(flusher)
+        self._shares = FairQueue(flusher)
 
     @classmethod
     def create(cls, flusher: Flusher) -> Pump | None:
@@ -106,10 +106,10 @@ class Pump:
         """Let ``reader`` have another turn although its socket may bring nothing new."""
         if not reader.queued:
             reader.queued = True
-            lane = reader.outbox.lane
-            if not lane.ready:
-                self._lanes.join(lane)
-            lane.ready.append(reader)
+            share = reader.outbox.share
+            if not share.ready:
+                self._shares.join(share)
+            share.ready.append(reader)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -125,7 +125,7 @@ class Pump:
         """Serve until nothing more is to be read."""
         poll = self._epoll.poll
         readers = self._readers
-        lanes = self._lanes
+        shares = self._shares
         flusher = self._flusher
         active = flusher.active
         clock = time.perf_counter
@@ -136,21 +136,21 @@ class Pump:
                 reader = readers[fd]
                 if not reader.queued:
                     reader.queued = True
-                    lane = reader.outbox.lane
-                    if not lane.ready:
-                        lanes.join(lane)
-                    lane.ready.append(reader)
-            if not lanes and not active:
+                    share = reader.outbox.share
+                    if not share.ready:
+                        shares.join(share)
+                    share.ready.append(reader)
+            if not shares and not active:
                 return
-            if lanes:
-                self._read_lane(lanes.next(), clock)
-            flusher.serve(lanes.least() if lanes else math.inf)
+            if shares:
+                self._read_lane(shares.next(), clock)
+            flusher.serve(shares.least() if shares else math.inf)
             if clock() - started > _HOLD:
                 await trio.lowlevel.checkpoint()
                 started = clock()
 
-    def _read_lane(self, lane: Lane, clock: Callable[[], float]) -> None:
-        ready = lane.ready
+    def _read_lane(self, share: Share, clock: Callable[[], float]) -> None:
+        ready = share.ready
         begun = now = clock()
         while ready and now - begun < _TURN:
             reader = ready.popleft()
@@ -159,6 +159,6 @@ class Pump:
             if reader.armed:
                 reader.on_readable()
             now = clock()
-        lane.used += (now - begun) / lane.weight
+        share.used += (now - begun) / share.weight
         if ready:
-            self._lanes.join(lane)
+            self._shares.join(share)

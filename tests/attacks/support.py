@@ -61,7 +61,7 @@ async def forgotten(gateway: Gateway, but: int = 0) -> None:
     """Wait until nothing is left of any connection, ``but`` for so many."""
     await until(lambda: gateway.listener.open == but, "the end of the connections")
     await until(lambda: len(gateway.hub.connections) == but, "the hub's forgetting")
-    assert len(gateway.reception.sessions) == but
+    assert len(gateway.sessions) == but
     assert gateway.http.connections == 0
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import trio
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Share
 from gateway.wire.pump import Pump
 from tests.attacks.support import bystander, forgotten
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
@@ -66,8 +66,8 @@ class Reader:
     armed = False
     queued = False
 
-    def __init__(self, lane: Lane, pair: tuple[socket.socket, socket.socket]) -> None:
-        self.outbox = SimpleNamespace(lane=lane)
+    def __init__(self, share: Share, pair: tuple[socket.socket, socket.socket]) -> None:
+        self.outbox = SimpleNamespace(share=share)
         self.ours, self.theirs = pair
         self.ours.setblocking(False)
         self.calls = 0
@@ -84,8 +84,8 @@ async def test_a_descriptor_that_is_used_again_belongs_to_its_new_owner() -> Non
     """Of two sockets that are readable at once one closes the other, and a new one gets its number."""
     flusher = Flusher()
     pump = Pump(flusher)
-    lane = flusher.lane
-    first, second = Reader(lane, socket.socketpair()), Reader(lane, socket.socketpair())
+    share = flusher.share
+    first, second = Reader(share, socket.socketpair()), Reader(share, socket.socketpair())
     late: list[Reader] = []
 
     def replace(self: Reader, other: Reader) -> None:
@@ -95,7 +95,7 @@ async def test_a_descriptor_that_is_used_again_belongs_to_its_new_owner() -> Non
             pump.disarm(other.ours, other)
             other.ours.close()
             pair = socket.socketpair()
-            late.append(Reader(lane, pair))
+            late.append(Reader(share, pair))
             assert late[0].ours.fileno() == number
             pump.arm(late[0].ours, late[0])
 

@@ -134,7 +134,7 @@ async def test_peers_that_are_gone_are_found_by_the_heartbeat(clock: MockClock) 
         await trio.sleep(39)
         assert len(gateway.hub.connections) == 100
         await trio.sleep(2)
-        assert gateway.hub.connections == {} and not gateway.reception.sessions
+        assert gateway.hub.connections == {} and not gateway.sessions
         assert gateway.hub.counters.closes == {CloseCode.HEARTBEAT_MISSED: 100}
 
 
@@ -144,9 +144,9 @@ async def test_who_never_says_who_it_is(clock: MockClock) -> None:
         for stream in streams:
             await stream.send_all(request_head("/ws"))
         await trio.sleep(2)
-        assert len(gateway.reception.sessions) == 100
+        assert len(gateway.sessions) == 100
         await trio.sleep(5)
-        assert not gateway.reception.sessions
+        assert not gateway.sessions
 
 
 async def test_who_pings_and_says_nothing_else(clock: MockClock) -> None:

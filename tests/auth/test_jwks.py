@@ -19,7 +19,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from gateway.auth import jwks
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 from tests.auth.conftest import MakePair
 from tests.auth.support import Clock, Pair

@@ -7,7 +7,7 @@ import pytest
 from gateway.auth.identity import Grants, Identity
 from gateway.auth.revocation import Revocations
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 from tests.auth.support import SECRET, Clock, sign
 

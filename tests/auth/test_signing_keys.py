@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 
 from gateway.auth.keys import load_keys, with_signing_key
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings, Settings, SettingsError
+from gateway.config.settings import AuthSettings, Settings, SettingsError
 from tests.auth.conftest import MakePair
 from tests.auth.support import SECRET, Pair
 

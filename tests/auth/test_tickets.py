@@ -9,7 +9,7 @@ import trio.testing
 from gateway.auth.identity import Grants, Identity
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 from tests.auth.support import SECRET, Clock
 

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.auth.identity import Grants, Permission
 from gateway.auth.tokens import MAX_TOKEN, Authenticator
-from gateway.settings import AuthSettings, SettingsError
+from gateway.config.settings import AuthSettings, SettingsError
 from protocol.errors import ErrorCode, ProtocolError
 from tests.auth.support import SECRET, Clock, sign
 

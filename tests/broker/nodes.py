@@ -14,7 +14,7 @@ import trio
 from gateway.broker.base import Broker, Event, HistoryPage, Position
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
-from gateway.settings import HistorySettings, RedisSettings
+from gateway.config.settings import HistorySettings, RedisSettings
 from protocol.errors import ProtocolError
 from tests.support import DEADLINE, until
 

@@ -23,7 +23,7 @@ from gateway.broker.base import (
 )
 from gateway.broker.bounds import Bounds, HistoryBounds
 from gateway.broker.memory import MemoryBroker
-from gateway.settings import HistorySettings, RoomHistory
+from gateway.config.settings import HistorySettings, RoomHistory
 from protocol.errors import ProtocolError
 
 OVERHEAD = memory._EVENT_OVERHEAD

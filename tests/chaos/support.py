@@ -189,12 +189,12 @@ async def chaos(**changes: Any) -> AsyncIterator[Gateway]:
 def _nothing_left(gateway: Gateway) -> None:
     hub, engine = gateway.hub, gateway._engine
     assert hub.connections == {} and hub.organisations == {}
-    assert not gateway.reception.sessions and not gateway.guard._open
+    assert not gateway.sessions and not gateway.guard._open
     assert gateway.http.connections == 0 and gateway.listener.open == 0
     assert engine.pump is not None and len(engine.pump) == 0
-    assert len(engine.alarms) == 0
+    assert len(engine.timers) == 0
     flusher = engine.flusher
-    assert not flusher.active and not flusher.lane.dirty and not flusher.lane.slow
+    assert not flusher.active and not flusher.share.dirty and not flusher.share.slow
     assert len(flusher.tally._free) == len(flusher.tally.messages)
     assert hub.counters.connects == hub.counters.disconnects == sum(hub.counters.closes.values())
 

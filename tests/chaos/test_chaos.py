@@ -177,7 +177,7 @@ async def vanish(gateway: Gateway, count: int, sent: int) -> None:
         else:
             stream.socket.close()
     await eventually(lambda: gateway.listener.open == 1, "the end of a thousand connections")
-    assert len(gateway.hub.connections) == len(gateway.reception.sessions) == 1
+    assert len(gateway.hub.connections) == len(gateway.sessions) == 1
     (room,) = gateway.hub.organisations["acme"].rooms
     assert room == ROOM
 

@@ -16,7 +16,7 @@ import trio
 
 from gateway.app import Gateway
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from tests.cluster.proxy import Proxy
 from tests.redis_server import RedisServer, free_port, mortal, redis_server
 from tests.support import SECRET, start_gateway

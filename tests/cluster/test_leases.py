@@ -134,7 +134,7 @@ async def test_a_node_that_was_taken_for_dead_states_everything_again(shared_red
             await watching(alice)
             await bob.ask("join", room="r")
             assert await alice.told() == ("r", "join", "bob")
-            registry = n2.cluster.registry  # type: ignore[attr-defined]
+            registry = n2.cluster.membership  # type: ignore[attr-defined]
             beat, registry._beat = registry._beat, stalled
             assert await alice.told() == ("r", "leave", "bob")
             registry._beat = beat
@@ -149,7 +149,7 @@ async def test_a_node_that_is_being_taken_for_dead_begins_a_new_lease(shared_red
             await watching(alice)
             await bob.ask("join", room="r")
             assert await alice.told() == ("r", "join", "bob")
-            remover, registry = n1.cluster.registry, n2.cluster.registry  # type: ignore[attr-defined]
+            remover, registry = n1.cluster.membership, n2.cluster.membership  # type: ignore[attr-defined]
             begun, remove, old = trio.Event(), remover._remove, registry.lease
             gates = {remover: trio.Event(), registry: trio.Event()}
 
@@ -168,7 +168,7 @@ async def test_a_node_that_is_being_taken_for_dead_begins_a_new_lease(shared_red
             gates[remover].set()
             await until(lambda: remover.removed == 1)
             # What was on its way while the other one cleared up is found by the node itself.
-            await n2.hub.presence.statements._set("acme\0r\0r", old, {"ghost": 1})  # type: ignore[attr-defined]
+            await n2.hub.presence.sync._set("acme\0r\0r", old, {"ghost": 1})  # type: ignore[attr-defined]
             assert await alice.told() == ("r", "join", "ghost")
             gates[registry].set()
             assert await alice.told() == ("r", "leave", "ghost")
@@ -299,7 +299,7 @@ async def test_when_redis_has_lost_its_data_the_nodes_state_theirs_again(redis: 
             assert await alice.told() == ("r", "join", "bob")
             await rest(n1, "/auth/revoke", {"jti": revoked.jti})
             await redis.ask("FLUSHALL")
-            await until(lambda: all(node.cluster.registry.lost >= 1 for node in (n1, n2)))  # type: ignore[attr-defined]
+            await until(lambda: all(node.cluster.membership.lost >= 1 for node in (n1, n2)))  # type: ignore[attr-defined]
 
             async def present() -> list[str]:
                 answer = (await request(n2, "/rooms/r/presence")).json()
@@ -334,7 +334,7 @@ async def test_a_change_that_got_lost_is_found_by_its_number(
     async with together(shared_redis, "n1", "n2", cluster={"lease": 1.0}) as (n1, n2):
         async with client(n1) as alice, client(n2, "bob") as bob:
             await watching(alice)
-            monkeypatch.setattr(n2.hub.presence.statements, "_changed", lambda channel, changes: None)  # type: ignore[attr-defined]
+            monkeypatch.setattr(n2.hub.presence.sync, "_changed", lambda channel, changes: None)  # type: ignore[attr-defined]
             await bob.ask("join", room="r")
             assert await alice.told() == ("r", "join", "bob")
             assert n1.hub.presence.repairs == 1  # type: ignore[attr-defined]

@@ -69,14 +69,14 @@ async def test_who_was_greeted_can_be_found_from_every_node(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with together(shared_redis, "n1", "n2") as (n1, n2):
-        statements = n2.hub.presence.statements  # type: ignore[attr-defined]
-        state = statements._state_some
+        sync = n2.hub.presence.sync  # type: ignore[attr-defined]
+        state = sync._state_some
 
         async def slow() -> None:
             await trio.sleep(0.2)
             await state()
 
-        monkeypatch.setattr(statements, "_state_some", slow)
+        monkeypatch.setattr(sync, "_state_some", slow)
         async with client(n2) as alice:
             assert (await rest(n1, "/users/alice/send", {"event": "x"}))["connections"] == 1
             assert (await alice.next())["event"] == "x"
@@ -92,6 +92,6 @@ async def test_many_that_go_at_once_are_all_told(shared_redis: RedisServer) -> N
                 other = await others.enter_async_context(client(n2, name))
                 await other.ask("join", room="r")
             assert [await alice.told() for _ in names] == [("r", "join", name) for name in names]
-            lease = n2.cluster.registry.lease  # type: ignore[attr-defined]
-            await n1.hub.presence.statements.remove(lease)  # type: ignore[attr-defined]
+            lease = n2.cluster.membership.lease  # type: ignore[attr-defined]
+            await n1.hub.presence.sync.remove(lease)  # type: ignore[attr-defined]
             assert sorted([await alice.told() for _ in names]) == [("r", "leave", name) for name in names]

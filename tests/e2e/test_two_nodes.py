@@ -14,7 +14,7 @@ import trio
 from websockets.trio.client import ClientConnection, connect
 
 from gateway.auth.tokens import Authenticator
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.redis_server import RedisServer, redis_server
 

@@ -26,9 +26,9 @@ import trio.testing
 import trustme
 
 from gateway.app import Gateway
+from gateway.config.settings import LogSettings
 from gateway.hub.connection import Connection
 from gateway.logs import configure
-from gateway.settings import LogSettings
 from gateway.wire.listener import Accepted
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from tests.fuzz import corpus, reference
@@ -120,13 +120,13 @@ def _watching(result: BatchResult) -> Iterator[io.StringIO]:
     configure(LogSettings(format="json"), log)
     sys.unraisablehook = complain
     old_handler = signal.signal(signal.SIGALRM, hung)
-    signal.alarm(REAL_PATIENCE)
+    signal.timer(REAL_PATIENCE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             yield log
     finally:
-        signal.alarm(0)
+        signal.timer(0)
         signal.signal(signal.SIGALRM, old_handler)
         sys.unraisablehook = hook
         structlog.reset_defaults()
@@ -195,13 +195,13 @@ class _Batch:
             "connections": len(gateway.hub.connections),
             "organisations": len(gateway.hub.organisations),
             "channels": len(gateway.hub._channels),
-            "sessions": len(gateway.reception.sessions),
+            "sessions": len(gateway.sessions),
             "accepted": gateway.listener.open,
             "HTTP connections": gateway.http.connections,
             "addresses": len(gateway.guard._open),
-            "alarms": len(engine.alarms),
+            "timers": len(engine.timers),
             "watched sockets": 0 if pump is None else len(pump),
-            "lanes that wait": len(flusher.active) + len(flusher.lane.dirty) + len(flusher.lane.slow),
+            "shares that wait": len(flusher.active) + len(flusher.share.dirty) + len(flusher.share.slow),
             "slots": len(flusher.tally.messages) - len(flusher.tally._free),
         }
 

@@ -154,7 +154,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
         await until(lambda: len(hub.connections) == 1 and gateway.listener.open == 1)
         assert set(hub.organisations) == {"acme"}
         assert set(hub._channels) == {room.channel for room in rooms_of(gateway, "acme")}
-        assert len(gateway.reception.sessions) == 1
+        assert len(gateway.sessions) == 1
         assert hub.statistics.of("other") | {"uptime": 0} == {
             **hub.statistics.of("nobody"),
             "org": "other",

@@ -218,7 +218,7 @@ async def test_who_goes_away_half_way_in_leaves_nothing(clock: MockClock) -> Non
         broker = slow_down(gateway)
         identity = await gateway.auth.verify(gateway.auth.issue(org="acme", user="alice").token)
         async with gateway.connect(org="other") as other:
-            (session,) = gateway.reception.sessions
+            (session,) = gateway.sessions
             broker.stuck = True
             with trio.move_on_after(1):
                 await gateway.hub.connect(identity=identity, codec=session.codec, peer=session, ip="memory")

@@ -9,9 +9,9 @@ import pytest
 import structlog.testing
 
 from gateway.app import Gateway
+from gateway.config.settings import OverloadSettings
 from gateway.limits import overload
 from gateway.limits.overload import Overload
-from gateway.settings import OverloadSettings
 from protocol.errors import ErrorCode as E
 from tests.rest.api import Api, asking, problem, success
 from tests.support import Raw, connected, running_gateway, until

@@ -147,7 +147,7 @@ async def test_who_does_not_listen_is_closed(clock: MockClock) -> None:
 
 async def test_without_rates_nothing_is_counted(gateway: Gateway) -> None:
     async with connected(gateway) as alice:
-        (session,) = gateway.reception.sessions
+        (session,) = gateway.sessions
         assert session._limiter is None
         for _ in range(500):
             assert (await alice.ask("ping")).t == "pong"

@@ -9,9 +9,9 @@ import structlog.testing
 import trio
 
 from gateway.app import Gateway
+from gateway.config.settings import SuspicionSettings
 from gateway.limits import suspicion
 from gateway.limits.suspicion import Suspicion
-from gateway.settings import SuspicionSettings
 from protocol.errors import ErrorCode as E
 from tests.rest.api import asking, problem
 from tests.support import connected, running_gateway, until, url

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from gateway.auth.tokens import Authenticator
 from gateway.client import ConnectionClosed, connect
-from gateway.settings import AuthSettings
+from gateway.config.settings import AuthSettings
 from tests.memory import MemoryGateway, memory_gateway
 from tests.processes import DEADLINE, SECRET, Folder, serving
 from tests.support import until

@@ -164,7 +164,7 @@ async def test_a_peer_that_says_nothing_any_more_is_taken_over(clock: MockClock)
         for _ in range(3):
             await gateway.hub.publish("acme", "r", "e")
         await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"ack","room":"r","seq":2}'))
-        (session,) = gateway.reception.sessions
+        (session,) = gateway.sessions
         await until(lambda: session.connection.memberships["r"].acked == 2)
         async with gateway.connect() as new:
             reply = await new.ask("join", data={"resume": session.resume_token})

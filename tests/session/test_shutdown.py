@@ -31,7 +31,7 @@ async def stopped_within(gateway: Gateway, seconds: float) -> AsyncIterator[None
     with trio.fail_after(DEADLINE):
         await gateway.finished.wait()
     assert trio.current_time() - begun < seconds + 3
-    assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.reception.sessions
+    assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.sessions
     assert gateway.listener.open == 0
 
 
@@ -69,7 +69,7 @@ async def test_what_is_queued_is_flushed_first(nursery: trio.Nursery) -> None:
     gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=8.0)
     async with connected(gateway) as slow, connected(gateway, user="bob") as bob:
         await slow.ask("join", room="r")
-        (session,) = [each for each in gateway.reception.sessions if each.connection.user == "alice"]
+        (session,) = [each for each in gateway.sessions if each.connection.user == "alice"]
         count = 0
         while session.outbox.size < 10 * len(BIG):  # until the socket's buffers are full, and then some
             await bob.ask("publish", room="r", event="e", data=BIG)
@@ -89,7 +89,7 @@ async def test_a_client_that_never_reads_does_not_hold_it_up(nursery: trio.Nurse
     gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=1.0)
     async with connected(gateway) as deaf, connected(gateway, user="bob") as bob:
         await deaf.ask("join", room="r")
-        (session,) = [each for each in gateway.reception.sessions if each.connection.user == "alice"]
+        (session,) = [each for each in gateway.sessions if each.connection.user == "alice"]
         while session.outbox.size < 10 * len(BIG):
             await bob.ask("publish", room="r", event="e", data=BIG)
         async with stopped_within(gateway, 1):

@@ -195,7 +195,7 @@ async def test_nothing_of_it_remains(clock: MockClock) -> None:
     async with memory_gateway() as gateway, gateway.connect() as alice:
         await in_room(alice)
         await alice.ask("typing", room="r")
-        (session,) = gateway.reception.sessions
+        (session,) = gateway.sessions
         await trio.sleep(6)
         assert not session.typing
         assert session.deadline > trio.current_time() + 60 or math.isinf(session.deadline)

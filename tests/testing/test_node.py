@@ -8,8 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, ConnectionFailed, Event
+from gateway.config.settings import SettingsError
 from gateway.hub.connection import Connection
-from gateway.settings import SettingsError
 from gateway.testing.node import Node, make_settings, run_node
 
 

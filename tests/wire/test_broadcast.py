@@ -60,7 +60,7 @@ class Member:
             self.outbox.blocked = False
             self.outbox.flush()
             if not self.outbox.sealed:
-                self.outbox.lane.slow.discard(self.outbox)
+                self.outbox.share.slow.discard(self.outbox)
 
 
 class Scene:
@@ -68,7 +68,7 @@ class Scene:
         self.flusher = Flusher(slice_seconds=0)
         self.present: dict[Outbox, Member] = {}
         self.all: list[Member] = []
-        self.broadcast = Broadcast(self.flusher.lane, self.present)
+        self.broadcast = Broadcast(self.flusher.share, self.present)
         for _ in range(count):
             self.enter()
 
@@ -104,7 +104,7 @@ def test_frames_that_wait_together_leave_in_one_send() -> None:
     assert [member.sock.got for member in scene.all] == [scene.all[0].expected] * 80
     assert {member.sock.sends for member in scene.all} == {1}
     assert {member.outbox.sent_messages for member in scene.all} == {10}
-    assert scene.flusher.lane.sent_bytes == 80 * len(scene.all[0].expected)
+    assert scene.flusher.share.sent_bytes == 80 * len(scene.all[0].expected)
 
 
 def test_a_pass_is_made_in_slices() -> None:
@@ -175,7 +175,7 @@ def test_an_outbox_that_was_broken_off_is_not_written_to() -> None:
     scene.flush_all()
     assert scene.all[79].sock.got == b""
     scene.all[79].outbox.end()
-    assert not scene.flusher.lane.slow
+    assert not scene.flusher.share.slow
 
 
 def test_a_slot_begins_at_zero_for_the_next_one() -> None:
@@ -200,7 +200,7 @@ async def test_members_that_are_no_plain_sockets_get_it_from_their_writers() -> 
     flusher = Flusher()
     ends = [trio.testing.memory_stream_one_way_pair() for _ in range(20)]
     outboxes = {Outbox(flusher, None, max_messages=10, max_bytes=1000): end for end in ends}
-    broadcast = Broadcast(flusher.lane, outboxes)
+    broadcast = Broadcast(flusher.share, outboxes)
     broadcast.put(b"hello")
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -251,4 +251,4 @@ def test_any_course_of_events_gives_everyone_what_is_theirs_in_order(seed: int) 
         member.drain()
         assert member.sock.got == member.expected
         assert member.outbox.sent_messages == member.expected.count(b"<") + member.expected.count(b"[")
-    assert not scene.flusher.lane.broadcasts and scene.broadcast.done
+    assert not scene.flusher.share.broadcasts and scene.broadcast.done

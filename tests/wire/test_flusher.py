@@ -6,13 +6,13 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.wire.flusher import Flusher, Lane, Line
+from gateway.wire.flusher import FairQueue, Flusher, Share
 from gateway.wire.outbox import Outbox
 
 TURN = 16
-"""Outboxes that a lane empties in one turn."""
+"""Outboxes that a share empties in one turn."""
 ALONE = 48
-"""The same when no other lane has anything."""
+"""The same when no other share has anything."""
 
 
 class Wire:
@@ -23,18 +23,18 @@ class Wire:
         self.sent: list[tuple[str, bytes]] = []
         self.flusher = flusher or Flusher(slice_seconds=1e6, clock=lambda: float(len(self.sent)))
 
-    def outboxes(self, name: str, count: int, lane: Lane | None = None) -> list[Outbox]:
-        return [self._outbox(f"{name}{number}", lane) for number in range(count)]
+    def outboxes(self, name: str, count: int, share: Share | None = None) -> list[Outbox]:
+        return [self._outbox(f"{name}{number}", share) for number in range(count)]
 
-    def _outbox(self, name: str, lane: Lane | None) -> Outbox:
+    def _outbox(self, name: str, share: Share | None) -> Outbox:
         class Socket:
             def send(_, data: bytes) -> int:
                 self.sent.append((name, bytes(data)))
                 return len(data)
 
         outbox = Outbox(self.flusher, Socket(), max_messages=100, max_bytes=10_000)  # type: ignore[arg-type]
-        if lane is not None:
-            outbox.move(lane)
+        if share is not None:
+            outbox.move(share)
         return outbox
 
     @property
@@ -92,26 +92,26 @@ def names(outboxes: list[Outbox], wire: Wire) -> list[str]:
     return wire.names[before:]
 
 
-def test_a_lane_with_much_to_write_delays_another_by_one_turn() -> None:
+def test_a_share_with_much_to_write_delays_another_by_one_turn() -> None:
     wire = Wire()
-    loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
+    loud, quiet = Share(wire.flusher), Share(wire.flusher)
     sent = names(wire.outboxes("loud", 1000, loud) + wire.outboxes("quiet", 1, quiet), wire)
     assert sent.index("quiet0") == TURN
     assert len(sent) == 1001
 
 
-def test_a_lane_that_has_used_less_than_its_share_goes_first() -> None:
+def test_a_share_that_has_used_less_than_its_share_goes_first() -> None:
     wire = Wire()
-    loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
-    # Reading counts as well: the time that it took is the loud lane's.
+    loud, quiet = Share(wire.flusher), Share(wire.flusher)
+    # Reading counts as well: the time that it took is the loud share's.
     loud.used += 100
     sent = names(wire.outboxes("loud", 200, loud) + wire.outboxes("quiet", 80, quiet), wire)
     assert all(name.startswith("quiet") for name in sent[:80])
 
 
-def test_an_idle_lane_does_not_save_up_time() -> None:
+def test_an_idle_share_does_not_save_up_time() -> None:
     wire = Wire()
-    first, second = Lane(wire.flusher), Lane(wire.flusher)
+    first, second = Share(wire.flusher), Share(wire.flusher)
     names(wire.outboxes("early", 1000, first), wire)
     sent = names(wire.outboxes("first", 500, first) + wire.outboxes("second", 500, second), wire)
     half = sum(name.startswith("second") for name in sent[: 20 * TURN])
@@ -119,21 +119,21 @@ def test_an_idle_lane_does_not_save_up_time() -> None:
     assert 10 * TURN <= half <= 10 * TURN + ALONE
 
 
-def test_a_lane_served_elsewhere_meanwhile_waits_for_its_turn() -> None:
+def test_a_share_served_elsewhere_meanwhile_waits_for_its_turn() -> None:
     wire = Wire()
-    reading = Line(wire.flusher)
-    loud, quiet = Lane(wire.flusher), Lane(wire.flusher)
-    for lane in (loud, quiet):
-        reading.join(lane)
+    reading = FairQueue(wire.flusher)
+    loud, quiet = Share(wire.flusher), Share(wire.flusher)
+    for share in (loud, quiet):
+        reading.join(share)
     names(wire.outboxes("loud", 3, loud), wire)
     assert reading.next() is quiet
     assert (reading.least(), reading.next()) == (3.0, loud)
 
 
-def test_writing_stops_for_a_lane_that_has_used_less() -> None:
+def test_writing_stops_for_a_share_that_has_used_less() -> None:
     wire = Wire()
-    lane = Lane(wire.flusher)
-    for outbox in wire.outboxes("", 100, lane):
+    share = Share(wire.flusher)
+    for outbox in wire.outboxes("", 100, share):
         outbox.put(b"x")
     wire.flusher.serve(limit=2 * TURN)
     assert len(wire.sent) == 3 * TURN
@@ -143,7 +143,7 @@ def test_writing_stops_for_a_lane_that_has_used_less() -> None:
 
 def test_weights_are_shares_of_the_time() -> None:
     wire = Wire()
-    heavy, light = Lane(wire.flusher, 3), Lane(wire.flusher)
+    heavy, light = Share(wire.flusher, 3), Share(wire.flusher)
     sent = names(wire.outboxes("heavy", 500, heavy) + wire.outboxes("light", 500, light), wire)
     first = sent[: 8 * TURN]
     assert sum(name.startswith("heavy") for name in first) == 6 * TURN

@@ -181,8 +181,8 @@ async def test_nothing_remains_of_a_thousand_connections_that_ended_in_ten_ways(
             assert (count_tasks(), count_sockets()) == (tasks, sockets)
             assert hub.connections == {} and hub.organisations == {} and hub._channels == {}
             assert pump is not None and len(pump) == 0
-            assert not gateway._flusher.active and not gateway._flusher.lane.dirty
-            assert not gateway.reception.sessions
+            assert not gateway._flusher.active and not gateway._flusher.share.dirty
+            assert not gateway.sessions
             assert hub.counters.connects == hub.counters.disconnects == len(WAYS) * (PLACES + 1)
             ended = {code: count // (PLACES + 1) for code, count in hub.counters.closes.items()}
             assert ended == {1000: 1, 1006: 3, 4000: 1, 4500: 1, 4001: 1, 1002: 1, 1009: 1, 1007: 1}, ended

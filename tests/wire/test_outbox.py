@@ -271,7 +271,7 @@ class Trial:
         assert box._urgent == len(model.urgent)
         assert box.broken == model.broken
         assert box.size or not box.blocked
-        assert not box.size or box.blocked or box in box.lane.dirty, "nobody will send this"
+        assert not box.size or box.blocked or box in box.share.dirty, "nobody will send this"
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["socket", "stream"])
@@ -298,7 +298,7 @@ async def test_against_the_model(
             if not (trial.model.broken or trial.discarded):
                 assert sorted(trial.model.out) == sorted(b"".join(trial.accepted))
                 assert trial.box.sent_messages == len(trial.accepted)
-                assert trial.box.lane.sent_bytes == len(trial.model.out)
+                assert trial.box.share.sent_bytes == len(trial.model.out)
             nursery.cancel_scope.cancel()
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Share
 from gateway.wire.pump import Pump
 
 
 @dataclass
 class Reader:
-    lane: Lane
+    share: Share
     armed: bool = False
     queued: bool = False
 
@@ -25,7 +25,7 @@ def test_a_socket_that_cannot_be_watched_changes_nothing() -> None:
     flusher = Flusher()
     pump = Pump.create(flusher)
     assert pump is not None
-    first, second = Reader(flusher.lane), Reader(flusher.lane)
+    first, second = Reader(flusher.share), Reader(flusher.share)
     with socket.socket() as sock, socket.socket() as closed:
         closed.close()
         pump.arm(sock, first)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from gateway.settings import SettingsError, hide_password
+from gateway.config.settings import SettingsError, hide_password
 
 __all__ = ["Address", "parse_address"]
 

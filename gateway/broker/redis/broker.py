@@ -20,7 +20,7 @@ from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox, Wake
 from gateway.broker.redis.writer import Writer
-from gateway.settings import HistorySettings, RedisSettings
+from gateway.config.settings import HistorySettings, RedisSettings
 from protocol.errors import ProtocolError
 
 __all__ = ["RedisBroker"]

@@ -30,7 +30,7 @@ import trio
 from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
 from gateway.broker.redis.scripts import Script
 from gateway.broker.redis.servers import Servers, Shard, slot_of
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 if TYPE_CHECKING:

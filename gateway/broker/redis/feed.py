@@ -24,7 +24,7 @@ from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.repair import UNREACHABLE, Place, Repairs, check, grouped
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 
 __all__ = ["Feed"]
 

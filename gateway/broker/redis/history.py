@@ -11,7 +11,7 @@ from gateway.broker.redis.connection import NotNow
 from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.repair import Page, read
 from gateway.broker.redis.servers import Shard
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 
 __all__ = ["read_history"]
 

@@ -35,7 +35,7 @@ from gateway.broker.redis.connection import (
 )
 from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.scripts import Script
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 
 __all__ = ["Link"]
 

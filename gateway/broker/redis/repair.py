@@ -21,7 +21,7 @@ from gateway.broker.redis.packets import Packet, parse
 from gateway.broker.redis.scripts import CHECK, READ
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox, Wake
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 
 __all__ = ["UNREACHABLE", "Page", "Place", "Repairs", "check", "grouped", "new_epoch", "read"]
 

@@ -24,13 +24,13 @@ import trio
 from gateway.broker.base import Done, Event, Position
 from gateway.broker.bounds import HistoryBounds
 from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
-from gateway.broker.redis.lanes import Item, Lane
 from gateway.broker.redis.packets import cast, encode
+from gateway.broker.redis.publish_queues import Item, PublishQueue
 from gateway.broker.redis.repair import new_epoch
 from gateway.broker.redis.scripts import CAST, PUBLISH
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Turns
-from gateway.settings import RedisSettings
+from gateway.config.settings import RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Writer"]
@@ -66,10 +66,10 @@ class Writer:
         self._servers = servers
         self._settings = settings
         self._settled = settled
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
-        self._busy: set[Lane] = set()
-        self._stalled: set[Lane] = set()
-        self._ready: Turns[Lane] = Turns()
+        self._queues: OrderedDict[str, PublishQueue] = OrderedDict()
+        self._busy: set[PublishQueue] = set()
+        self._stalled: set[PublishQueue] = set()
+        self._ready: Turns[PublishQueue] = Turns()
         self._numbers = itertools.count(1)
         self._count = 0
         self._bytes = 0
@@ -84,8 +84,8 @@ class Writer:
 
     def submit(self, event: Event, done: Done) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
-        lane = self._lanes.get(event.channel) or self._open(event.channel)
-        shard = self._servers.of(lane.slot)
+        queue = self._queues.get(event.channel) or self._open(event.channel)
+        shard = self._servers.of(queue.slot)
         settings = self._settings
         reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience)
         if reason is not None:
@@ -103,13 +103,13 @@ class Writer:
             )
             return
         item = Item(event.mid, encode(event), done, trio.current_time())
-        lane.waiting.append((event.ordered, item))
+        queue.waiting.append((event.ordered, item))
         self._count += 1
         self._bytes += len(item.payload)
-        self._busy.add(lane)
-        self._enqueue(lane)
+        self._busy.add(queue)
+        self._enqueue(queue)
 
-    def _open(self, channel: str) -> Lane:
+    def _open(self, channel: str) -> PublishQueue:
         settings = self._settings
         kept = self._bounds.of(channel)
         bounds = (
@@ -118,19 +118,19 @@ class Writer:
             int(kept.age * 1000),
             max(kept.messages, settings.window),
         )
-        lane = self._lanes[channel] = Lane(channel, settings.prefix, bounds)
-        while len(self._lanes) > _IDLE:
-            name, oldest = next(iter(self._lanes.items()))
+        queue = self._queues[channel] = PublishQueue(channel, settings.prefix, bounds)
+        while len(self._queues) > _IDLE:
+            name, oldest = next(iter(self._queues.items()))
             if oldest in self._busy:
-                self._lanes.move_to_end(name)
+                self._queues.move_to_end(name)
                 break
-            del self._lanes[name]
-        return lane
+            del self._queues[name]
+        return queue
 
-    def _enqueue(self, lane: Lane) -> None:
-        if not (lane.queued or lane.flying) and lane not in self._stalled:
-            lane.queued = True
-            self._ready.add(lane.org, lane)
+    def _enqueue(self, queue: PublishQueue) -> None:
+        if not (queue.queued or queue.flying) and queue not in self._stalled:
+            queue.queued = True
+            self._ready.add(queue.org, queue)
             self._call_sender()
 
     def _call_sender(self) -> None:
@@ -142,8 +142,8 @@ class Writer:
     def retry(self) -> None:
         """A connection is there again: what did not get through may go once more."""
         stalled, self._stalled = self._stalled, set()
-        for lane in stalled:
-            self._enqueue(lane)
+        for queue in stalled:
+            self._enqueue(queue)
 
     async def flushed(self) -> None:
         """Wait until nothing is pending."""
@@ -164,109 +164,109 @@ class Writer:
             while not self._ready:
                 await self._idle.park()
                 self._called = False
-            shard, lanes = self._load()
+            shard, queues = self._load()
             if self._ready:
                 self._call_sender()
             if shard is not None:
-                await self._carry(shard, lanes)
+                await self._carry(shard, queues)
 
-    def _load(self) -> tuple[Shard | None, list[Lane]]:
-        """The lanes of the next call; they are flying from now on. No shard: nothing can be sent now."""
-        lanes: list[Lane] = []
+    def _load(self) -> tuple[Shard | None, list[PublishQueue]]:
+        """The queues of the next call; they are flying from now on. No shard: nothing can be sent now."""
+        queues: list[PublishQueue] = []
         size = 0
         settings = self._settings
-        while self._ready and len(lanes) < _CALL and size < _CALL_BYTES:
-            lane = self._ready.first()[1]
-            if lane.empty:  # its time was over while it stood in line
+        while self._ready and len(queues) < _CALL and size < _CALL_BYTES:
+            queue = self._ready.first()[1]
+            if queue.empty:  # its time was over while it stood in line
                 self._ready.pop().queued = False
                 continue
-            batch = lane.load(next(self._numbers), settings.batch, settings.batch_bytes)
-            if lanes and (self._servers.cluster or batch.ordered != lanes[0].batch.ordered):  # type: ignore[union-attr]
+            batch = queue.load(next(self._numbers), settings.batch, settings.batch_bytes)
+            if queues and (self._servers.cluster or batch.ordered != queues[0].batch.ordered):  # type: ignore[union-attr]
                 break
             self._ready.pop().queued = False
-            lane.flying = True
-            lanes.append(lane)
+            queue.flying = True
+            queues.append(queue)
             size += sum(len(item.payload) for item in batch.items)
-        shard = self._servers.of(lanes[0].slot) if lanes else None
+        shard = self._servers.of(queues[0].slot) if queues else None
         if shard is None or not shard.commands.usable:
-            self._stall(lanes)
-            return None, lanes
-        return shard, lanes
+            self._stall(queues)
+            return None, queues
+        return shard, queues
 
-    def _stall(self, lanes: list[Lane]) -> None:
-        for lane in lanes:
-            lane.flying = False
-            if lane in self._busy:
-                self._stalled.add(lane)
+    def _stall(self, queues: list[PublishQueue]) -> None:
+        for queue in queues:
+            queue.flying = False
+            if queue in self._busy:
+                self._stalled.add(queue)
 
-    async def _carry(self, shard: Shard, lanes: list[Lane]) -> None:
+    async def _carry(self, shard: Shard, queues: list[PublishQueue]) -> None:
         try:
-            answers = await self._call(shard, lanes, asking=False)
+            answers = await self._call(shard, queues, asking=False)
         except AskError as asked:
-            await self._carry_over(asked, lanes)
+            await self._carry_over(asked, queues)
         except Exception as error:
-            await self._failed(lanes, error)
+            await self._failed(queues, error)
         else:
-            self._placed(lanes, answers)
+            self._placed(queues, answers)
         self._settled()
 
-    async def _carry_over(self, asked: AskError, lanes: list[Lane]) -> None:
+    async def _carry_over(self, asked: AskError, queues: list[PublishQueue]) -> None:
         """The slot is on its way to another server, and this key is there already."""
         shard = self._servers.at(asked.host, asked.port)
         try:
             if shard is None:
                 raise NotNow("the server is not known yet")
-            self._placed(lanes, await self._call(shard, lanes, asking=True))
+            self._placed(queues, await self._call(shard, queues, asking=True))
         except Exception as error:
-            await self._failed(lanes, error)
+            await self._failed(queues, error)
 
-    async def _call(self, shard: Shard, lanes: list[Lane], *, asking: bool) -> list[Any]:
+    async def _call(self, shard: Shard, queues: list[PublishQueue], *, asking: bool) -> list[Any]:
         keys: list[str] = []
-        batches = [lane.batch for lane in lanes if lane.batch is not None]
+        batches = [queue.batch for queue in queues if queue.batch is not None]
         if not batches[0].ordered:
             words: list[bytes | str | int] = [self._servers.publish]
-            for lane, batch in zip(lanes, batches, strict=True):
-                keys.append(lane.keys.stream)
+            for queue, batch in zip(queues, batches, strict=True):
+                keys.append(queue.keys.stream)
                 words.append(cast([item.payload for item in batch.items]))
             await shard.commands.run_script(CAST, keys, words, asking=asking)
             return []
         counts = self._servers.counts
         words = [self.name, new_epoch(), self._servers.publish, int(self._settings.forget * 1000)]
-        for lane, batch in zip(lanes, batches, strict=True):
+        for queue, batch in zip(queues, batches, strict=True):
             batch.sent = True
             counts.batches += 1
             counts.batched_events += len(batch.items)
-            keys += lane.keys
-            words += [*lane.bounds, batch.number, len(batch.items)]
+            keys += queue.keys
+            words += [*queue.bounds, batch.number, len(batch.items)]
             for item in batch.items:
                 words += [item.mid, item.payload]
         answers: list[Any] = await shard.commands.run_script(PUBLISH, keys, words, asking=asking)
         return answers
 
-    async def _failed(self, lanes: list[Lane], error: Exception) -> None:
+    async def _failed(self, queues: list[PublishQueue], error: Exception) -> None:
         if isinstance(error, Refused):
             now = trio.current_time()
             if now >= self._silent_until:
                 self._silent_until = now + _SILENCE
                 log.error("the broker refuses what is published", reason=str(error))
-            for lane in lanes:
-                lane.flying = False
-                self._give_up(lane, self._unavailable(str(error)))
+            for queue in queues:
+                queue.flying = False
+                self._give_up(queue, self._unavailable(str(error)))
             return
         if not isinstance(error, LinkLost | NotNow | MovedError | AskError):
             raise error
         self._servers.moved()
         await trio.sleep(_PAUSE)
-        self._stall(lanes)
+        self._stall(queues)
         if any(shard.commands.usable for shard in self._servers.shards):
             self.retry()
 
-    def _placed(self, lanes: list[Lane], answers: list[bytes]) -> None:
-        for number, lane in enumerate(lanes):
-            batch, lane.batch = lane.batch, None
-            lane.flying = False
+    def _placed(self, queues: list[PublishQueue], answers: list[bytes]) -> None:
+        for number, queue in enumerate(queues):
+            batch, queue.batch = queue.batch, None
+            queue.flying = False
             if batch is None:  # its time was over meanwhile
-                self._rest(lane)
+                self._rest(queue)
                 continue
             if batch.ordered:
                 epoch, _, places = answers[number].decode().partition(" ")
@@ -278,7 +278,7 @@ class Writer:
                 epoch, seqs = "", [0] * len(batch.items)
             for item, seq in zip(batch.items, seqs, strict=True):
                 self._close(item, Position(seq, epoch, item.mid))
-            self._rest(lane)
+            self._rest(queue)
 
     def _close(self, item: Item, result: Position | ProtocolError) -> None:
         self._count -= 1
@@ -287,12 +287,12 @@ class Writer:
             self._servers.counts.refused += 1
         item.done(result)
 
-    def _rest(self, lane: Lane) -> None:
-        if not lane.empty:
-            self._enqueue(lane)
+    def _rest(self, queue: PublishQueue) -> None:
+        if not queue.empty:
+            self._enqueue(queue)
         else:
-            self._busy.discard(lane)
-            self._stalled.discard(lane)
+            self._busy.discard(queue)
+            self._stalled.discard(queue)
 
     # --- giving up ------------------------------------------------------------------------------
 
@@ -303,12 +303,12 @@ class Writer:
             retry_after=self._settings.retry_after,
         )
 
-    def _give_up(self, lane: Lane, error: ProtocolError) -> None:
-        """Refuse the lane's batch."""
-        batch, lane.batch = lane.batch, None
+    def _give_up(self, queue: PublishQueue, error: ProtocolError) -> None:
+        """Refuse the queue's batch."""
+        batch, queue.batch = queue.batch, None
         for item in () if batch is None else batch.items:
             self._close(item, error)
-        self._rest(lane)
+        self._rest(queue)
 
     async def _expire(self) -> None:
         """Refuse what has waited too long."""
@@ -316,18 +316,18 @@ class Writer:
         while True:
             await trio.sleep(_TICK)
             now = trio.current_time()
-            for lane in list(self._busy):
-                self._expire_lane(lane, now - settings.timeout, now - settings.patience)
+            for queue in list(self._busy):
+                self._expire_queue(queue, now - settings.timeout, now - settings.patience)
             self._settled()
 
-    def _expire_lane(self, lane: Lane, oldest: float, oldest_unsent: float) -> None:
-        shard = self._servers.of(lane.slot)
+    def _expire_queue(self, queue: PublishQueue, oldest: float, oldest_unsent: float) -> None:
+        shard = self._servers.of(queue.slot)
         away = self._servers.reason if shard is None else shard.commands.silent(0)
-        batch = lane.batch
-        if batch is not None and not lane.flying:
+        batch = queue.batch
+        if batch is not None and not queue.flying:
             if batch.sent and batch.items[0].at < oldest:
                 self._give_up(
-                    lane,
+                    queue,
                     ProtocolError(
                         ErrorCode.TIMEOUT,
                         "the broker did not answer in time; it may have been published all the same",
@@ -335,11 +335,11 @@ class Writer:
                     ),
                 )
             elif not batch.sent and batch.items[0].at < (oldest_unsent if away else oldest):
-                self._give_up(lane, self._late(away))
-        while lane.waiting and lane.waiting[0][1].at < (oldest_unsent if away else oldest):
-            self._close(lane.waiting.popleft()[1], self._late(away))
-        if not lane.flying:
-            self._rest(lane)
+                self._give_up(queue, self._late(away))
+        while queue.waiting and queue.waiting[0][1].at < (oldest_unsent if away else oldest):
+            self._close(queue.waiting.popleft()[1], self._late(away))
+        if not queue.flying:
+            self._rest(queue)
 
     def _late(self, away: str | None) -> ProtocolError:
         if away is not None:

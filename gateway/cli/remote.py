@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 import trio
 
-from gateway.arguments import Failed, UserError
+from gateway.cli.arguments import Failed, UserError
 from gateway.client import ClientError, Event, Lost, connect
 
 __all__ = ["follow", "network", "publish", "render"]

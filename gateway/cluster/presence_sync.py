@@ -17,7 +17,7 @@ from gateway.cluster.roster import Change
 from gateway.cluster.scripts import SET
 from protocol.errors import ProtocolError
 
-__all__ = ["Statements", "mine_key", "totals_key"]
+__all__ = ["PresenceSync", "mine_key", "totals_key"]
 
 _CHANNELS: Final = 64
 """Channels that are stated at the same time."""
@@ -35,7 +35,7 @@ def mine_key(client: Client, channel: str, lease: str) -> str:
     return f"{totals_key(client, channel)}:{lease}"
 
 
-class Statements:
+class PresenceSync:
     """Everything that is still to be stated: at most one entry for each user in each room of this node."""
 
     def __init__(

@@ -14,9 +14,9 @@ import trio
 
 from gateway.auth.jwks import KeySet
 from gateway.auth.keys import load_keys, with_signing_key
-from gateway.configuration import SQLITE
+from gateway.config.settings import Settings, SettingsError, hide_password
+from gateway.config.sources import SQLITE
 from gateway.extensions import load_extensions
-from gateway.settings import Settings, SettingsError, hide_password
 from protocol.errors import ProtocolError
 
 __all__ = ["Finding", "examine"]

@@ -23,12 +23,12 @@ from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.presence import Presence
 from gateway.hub.room import Membership, Room
-from gateway.wire.flusher import Flusher, Lane
+from gateway.wire.flusher import Flusher, Share
 from protocol.codec import Codec
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.patterns import EventFilter
 
-__all__ = ["Attendance", "deadline"]
+__all__ = ["Registry", "deadline"]
 
 _TAP: Final = 4096
 """Events noted for one member to be; when more come before the broker answers, it is asked again."""
@@ -36,7 +36,7 @@ _RETIRED: Final = 10_000
 """Organisations without a connection whose totals are remembered."""
 
 
-class Attendance:
+class Registry:
     """Connections, organisations and rooms. Every method that does not say ``await`` returns at once."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Attendance:
             user_agent=user_agent,
             client_id=client_id,
         )
-        connection.outbox.move(organisation.lane)
+        connection.outbox.move(organisation.share)
         self.connections[connection.id] = connection
         organisation.connections[connection.id] = connection
         organisation.totals.connects += 1
@@ -147,14 +147,14 @@ class Attendance:
         organisation = self.organisations.get(name)
         if organisation is None:
             organisation = self.organisations[name] = Organisation(
-                name, Lane(self.flusher, self._weights.get(name, 1)), self.retired.pop(name, None)
+                name, Share(self.flusher, self._weights.get(name, 1)), self.retired.pop(name, None)
             )
         return organisation
 
     def _retire(self, organisation: Organisation) -> None:
         """Nobody is left: keep only the totals, of a bounded number of organisations."""
         del self.organisations[organisation.name]
-        sent = organisation.lane.sent_bytes
+        sent = organisation.share.sent_bytes
         organisation.totals.bytes_out += sent
         self.counters.bytes_out += sent
         self.retired[organisation.name] = organisation.totals

@@ -17,8 +17,8 @@ import msgspec
 import trio
 
 from gateway.app import Gateway, serve
-from gateway.settings import Settings
-from gateway.supervisor import READY
+from gateway.config.settings import Settings
+from gateway.process.supervisor import READY
 
 __all__ = ["main"]
 

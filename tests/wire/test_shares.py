@@ -92,14 +92,14 @@ async def test_awaited_work_keeps_the_order_in_both_lanes() -> None:
         assert done == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("lane", ["fast", "slow"])
-async def test_a_close_behind_awaited_work_waits_for_its_answer(lane: str) -> None:
+@pytest.mark.parametrize("share", ["fast", "slow"])
+async def test_a_close_behind_awaited_work_waits_for_its_answer(share: str) -> None:
     async def work(wire: WireConnection) -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
         wire.outbox.put(b"\x82\x04done")
 
     async with serving(recording(lambda wire, _: work(wire))) as server, peer_of(server.port) as peer:
-        message = client_frame(TEXT, b"work") if lane == "fast" else fragments(TEXT, b"wo", b"rk")
+        message = client_frame(TEXT, b"work") if share == "fast" else fragments(TEXT, b"wo", b"rk")
         await peer.send(message, client_frame(CLOSE, close_payload(1000)))
         heard = await peer.hear()
         assert (heard.messages, heard.code) == ([(BINARY, b"done")], 1000)
@@ -127,10 +127,10 @@ async def test_what_is_left_of_a_chunk_behind_awaited_work_is_handled(pump: bool
         assert [(await peer.frame()).payload for _ in numbers] == numbers
 
 
-@pytest.mark.parametrize("lane", ["fast", "slow"])
+@pytest.mark.parametrize("share", ["fast", "slow"])
 @pytest.mark.parametrize("awaited", [False, True], ids=["at once", "awaited"])
 async def test_an_error_in_a_handler_closes_only_its_connection(
-    lane: str, awaited: bool, caplog: pytest.LogCaptureFixture
+    share: str, awaited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(wire: WireConnection, payload: bytes) -> Awaitable[None] | None:
         async def fail_later() -> None:
@@ -149,7 +149,7 @@ async def test_an_error_in_a_handler_closes_only_its_connection(
         peer_of(server.port) as peer,
         peer_of(server.port) as other,
     ):
-        bad = client_frame(TEXT, b"bad") if lane == "fast" else fragments(TEXT, b"b", b"ad")
+        bad = client_frame(TEXT, b"bad") if share == "fast" else fragments(TEXT, b"b", b"ad")
         await peer.send(client_frame(TEXT, b"x"), bad, client_frame(TEXT, b"x"))
         assert await peer.frame() == Frame(TEXT, b"good")
         close = await peer.frame()

@@ -1,7 +1,7 @@
 """``gateway serve --workers N``: processes that share one port, and somebody who watches over them.
 
-Each worker is a whole gateway (``gateway/worker.py``); the broker joins them as it joins machines, and the
-kernel spreads new connections over them (SO_REUSEPORT). The supervisor serves nobody. It
+Each worker is a whole gateway (``gateway/process/worker.py``); the broker joins them as it joins
+machines, and the kernel spreads new connections over them (SO_REUSEPORT). The supervisor serves nobody. It
 
 - starts a worker again that has died, after a pause that grows with every death, until too many have died
   in too short a time; then it ends everything, with an exit code of its own;
@@ -25,7 +25,7 @@ import msgspec
 import structlog
 import trio
 
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from gateway.wire.sockets import bind
 
 __all__ = ["GAVE_UP", "KILLED", "READY", "supervise"]
@@ -151,7 +151,9 @@ class Supervisor:
         leash = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         with theirs:
             worker.process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "gateway.worker"], stdin=theirs.fileno(), start_new_session=True
+                [sys.executable, "-P", "-m", "gateway.process.worker"],
+                stdin=theirs.fileno(),
+                start_new_session=True,
             )
         try:
             async with leash, trio.open_nursery() as nursery:

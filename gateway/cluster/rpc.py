@@ -18,10 +18,10 @@ import structlog
 import trio
 
 from gateway.broker.redis.client import Client
-from gateway.settings import ClusterSettings
+from gateway.config.settings import ClusterSettings
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["Answers", "Exchange"]
+__all__ = ["Answers", "Rpc"]
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ class _Waiting:
                 self.changed.set()
 
 
-class Exchange:
+class Rpc:
     """This node's part; ``run`` it to answer."""
 
     def __init__(

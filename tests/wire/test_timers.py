@@ -1,4 +1,4 @@
-"""Alarms: one task rings them all, at the time each was set for last."""
+"""Timers: one task rings them all, at the time each was set for last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.alarms import Alarm, Alarms
+from gateway.wire.timers import Timer, Timers
 
 Step = tuple[int, float | None, float]
-"""Which alarm, in how many seconds it shall ring (None: never), and how long to wait then."""
+"""Which timer, in how many seconds it shall ring (None: never), and how long to wait then."""
 
 steps = st.lists(
     st.tuples(
@@ -32,13 +32,13 @@ def test_each_rings_at_the_time_it_was_set_for_last(steps: list[Step]) -> None:
     expected: list[tuple[float, int]] = []
 
     async def main() -> None:
-        alarms = Alarms()
-        all_alarms = [Alarm(alarms) for _ in range(5)]
+        timers = Timers()
+        all_timers = [Timer(timers) for _ in range(5)]
         start = trio.current_time()
 
         async def listen(number: int) -> None:
             while True:
-                await all_alarms[number].wait()
+                await all_timers[number].wait()
                 rung.append((trio.current_time() - start, number))
 
         def ring(until: float) -> None:
@@ -47,23 +47,23 @@ def test_each_rings_at_the_time_it_was_set_for_last(steps: list[Step]) -> None:
                     expected.append((due.pop(number), number))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(alarms.run)
+            nursery.start_soon(timers.run)
             for number in range(5):
                 nursery.start_soon(listen, number)
             await trio.testing.wait_all_tasks_blocked()
             for number, delay, pause in steps:
                 now = trio.current_time() - start
-                all_alarms[number].at(math.inf if delay is None else start + now + delay)
+                all_timers[number].at(math.inf if delay is None else start + now + delay)
                 due.pop(number, None)
                 if delay is not None:
                     due[number] = now + delay
                 # No two steps share a fraction of a second: nothing is due at the moment of a change.
                 await trio.sleep(pause + 1 / 128)
                 ring(trio.current_time() - start)
-                assert len(alarms) == len(due)
+                assert len(timers) == len(due)
             await trio.sleep(30)
             ring(math.inf)
-            assert len(alarms) == 0
+            assert len(timers) == 0
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -71,49 +71,49 @@ def test_each_rings_at_the_time_it_was_set_for_last(steps: list[Step]) -> None:
 
 
 async def test_an_alarm_that_rang_may_be_set_again(autojump_clock: trio.testing.MockClock) -> None:
-    alarms = Alarms()
-    alarm = Alarm(alarms)
+    timers = Timers()
+    timer = Timer(timers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(alarms.run)
+        nursery.start_soon(timers.run)
         for _ in range(3):
             before = trio.current_time()
-            alarm.at(before + 5)
-            await alarm.wait()
+            timer.at(before + 5)
+            await timer.wait()
             assert trio.current_time() == pytest.approx(before + 5)
         nursery.cancel_scope.cancel()
 
 
 async def test_others_may_wake_who_waits_for_an_alarm(autojump_clock: trio.testing.MockClock) -> None:
-    alarms = Alarms()
-    alarm = Alarm(alarms)
+    timers = Timers()
+    timer = Timer(timers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(alarms.run)
-        alarm.at(trio.current_time() + 5)
-        alarm.set()
+        nursery.start_soon(timers.run)
+        timer.at(trio.current_time() + 5)
+        timer.set()
         with trio.fail_after(1):
-            await alarm.wait()
+            await timer.wait()
         nursery.cancel_scope.cancel()
 
 
 def test_alarms_moved_again_and_again_take_no_more_room() -> None:
     async def main() -> None:
-        alarms = Alarms()
-        moved = [Alarm(alarms) for _ in range(100)]
+        timers = Timers()
+        moved = [Timer(timers) for _ in range(100)]
         for turn in range(1000):
-            for alarm in moved:
-                alarm.at(trio.current_time() + 100 + turn)
-        assert len(alarms) == 100
-        assert len(alarms._heap) <= 400
+            for timer in moved:
+                timer.at(trio.current_time() + 100 + turn)
+        assert len(timers) == 100
+        assert len(timers._heap) <= 400
 
     trio.run(main)
 
 
 def test_an_alarm_that_goes_to_and_fro_counts_once() -> None:
-    alarms = Alarms()
-    alarm = Alarm(alarms)
+    timers = Timers()
+    timer = Timer(timers)
     for _ in range(200):
-        alarm.at(5.0)
-        alarm.at(7.0)
-        assert len(alarms) == 1
-    alarm.at(math.inf)
-    assert len(alarms) == 0
+        timer.at(5.0)
+        timer.at(7.0)
+        assert len(timers) == 1
+    timer.at(math.inf)
+    assert len(timers) == 0

@@ -21,10 +21,10 @@ import trio
 
 from gateway.broker.redis.client import Client
 from gateway.cluster.scripts import BEAT, BURY, LEAVE
-from gateway.settings import ClusterSettings
+from gateway.config.settings import ClusterSettings
 from protocol.errors import ProtocolError
 
-__all__ = ["Member", "Registry"]
+__all__ = ["Member", "Membership"]
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Member(msgspec.Struct, frozen=True):
     """Seconds since 1970 UTC."""
 
 
-class Registry:
+class Membership:
     """This node's lease, and its view of the others'."""
 
     def __init__(

@@ -19,13 +19,13 @@ from cyclopts.exceptions import CycloptsError, MissingArgumentError
 from msgspec import structs
 
 from gateway import logs
-from gateway.arguments import Failed, UserError, parse_rooms, parse_seconds
 from gateway.auth.keys import dev_secret_file, with_signing_key
 from gateway.auth.tokens import Authenticator
-from gateway.configuration import load_settings
-from gateway.diagnosis import examine
+from gateway.cli.arguments import Failed, UserError, parse_rooms, parse_seconds
+from gateway.cli.diagnosis import examine
+from gateway.config.settings import Settings, SettingsError
+from gateway.config.sources import load_settings
 from gateway.extensions import load_extensions
-from gateway.settings import Settings, SettingsError
 from protocol.errors import ProtocolError
 
 __all__ = ["main"]
@@ -108,7 +108,7 @@ def serve(
     load_extensions(settings.extensions)  # once here, so that each worker need not say what is wrong
     logs.configure(settings.log)
     if settings.workers > 1:
-        from gateway.supervisor import supervise
+        from gateway.process.supervisor import supervise
 
         return supervise(settings)
     from gateway.app import serve as run  # the other commands start faster without the server
@@ -175,7 +175,7 @@ def publish(
         value = msgspec.json.decode(data)
     except (ValueError, RecursionError):
         raise UserError("--data: is not valid JSON (a text needs its own quotes: '\"hi\"')") from None
-    from gateway import remote
+    from gateway.cli import remote
 
     address, bearer = _reach(org, url, token, config, dev)
     with remote.network(address):
@@ -205,7 +205,7 @@ def tail(
 
     Without rooms: what is sent to the whole organisation.
     """
-    from gateway import remote
+    from gateway.cli import remote
 
     address, bearer = _reach(org, url, token, config, dev)
     with remote.network(address):

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio_websocket import wrap_server_stream
 
-from gateway.wire import handover
+from gateway.wire import slow_lane
 from gateway.wire.closewatch import CloseWatch
 from tests.framing import CLOSE, CLOSE_CODES, CONTINUATION, PING, TEXT, client_frame, close_payload
 from tests.wire.support import UPGRADE, WireServer, fragments, peer_of, read_head
@@ -73,14 +73,14 @@ def test_an_ill_formed_close_is_left_to_the_library(frame: bytes) -> None:
 async def test_a_message_in_pieces_without_end_costs_no_more_than_its_bytes(
     echo: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes: list[handover._LaneStream] = []
+    lanes: list[slow_lane._LaneStream] = []
 
-    class Lane(handover._LaneStream):
+    class Lane(slow_lane._LaneStream):
         def __init__(self, *args: object) -> None:
             super().__init__(*args)  # type: ignore[arg-type]
             lanes.append(self)
 
-    monkeypatch.setattr(handover, "_LaneStream", Lane)
+    monkeypatch.setattr(slow_lane, "_LaneStream", Lane)
     async with peer_of(echo.port) as peer:
         await peer.send(
             client_frame(TEXT, b"a", fin=False), client_frame(CONTINUATION, b"", fin=False) * 60_000
@@ -90,13 +90,13 @@ async def test_a_message_in_pieces_without_end_costs_no_more_than_its_bytes(
         (lane,) = lanes
         assert lane.websocket is not None
         # Those of one slice may have come since they were last joined.
-        assert len(lane.websocket._message_parts) < handover._MAX_PARTS + handover._MAX_SLICE / 6
+        assert len(lane.websocket._message_parts) < slow_lane._MAX_PARTS + slow_lane._MAX_SLICE / 6
         await peer.send(client_frame(CONTINUATION, b"z"))
         assert (await peer.frame()).payload == b"az"
 
 
 async def test_the_library_keeps_a_message_in_a_list_that_may_be_shortened(nursery: trio.Nursery) -> None:
-    """This is private to trio-websocket: when it fails, ``handover.py`` needs another way to join."""
+    """This is private to trio-websocket: when it fails, ``slow_lane.py`` needs another way to join."""
     ours, theirs = trio.testing.memory_stream_pair()
     await ours.send_all(UPGRADE)
     request = await wrap_server_stream(nursery, theirs)

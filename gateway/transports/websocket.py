@@ -17,13 +17,13 @@ from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
 
-__all__ = ["Reception"]
+__all__ = ["WebSocketUpgrade"]
 
 _MAX_NOTE = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
 
 
-class Reception:
+class WebSocketUpgrade:
     """Serves upgrade requests; one for all connections of a node."""
 
     def __init__(self, services: Services, *, engine: Engine, is_draining: Callable[[], bool]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import structs
 
 from gateway.broker.redis.address import parse_address
-from gateway.settings import Group, Settings, SettingsError, hide_password
+from gateway.config.settings import Group, Settings, SettingsError, hide_password
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
 from protocol.names import check_pattern

@@ -8,7 +8,7 @@ from gateway.broker.base import Done
 from gateway.broker.redis.packets import Keys, organisation_of
 from gateway.broker.redis.servers import slot_of
 
-__all__ = ["Batch", "Item", "Lane"]
+__all__ = ["Batch", "Item", "PublishQueue"]
 
 
 class Item:
@@ -35,7 +35,7 @@ class Batch:
         self.sent = False
 
 
-class Lane:
+class PublishQueue:
     """One channel's publishes, in order."""
 
     __slots__ = ("batch", "bounds", "flying", "keys", "org", "queued", "slot", "waiting")

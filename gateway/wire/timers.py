@@ -1,4 +1,4 @@
-"""Alarms: one task that wakes all others that wait for a time.
+"""Timers: one task that wakes all others that wait for a time.
 
 Each connection has deadlines all its life: the next ping, the end of its token, of typing, of a closing
 handshake. To wait for one with ``trio.move_on_at`` takes a cancel scope, its status and two sets, 0.8 kB of
@@ -17,20 +17,20 @@ import trio
 
 from gateway.wire.signal import Signal
 
-__all__ = ["Alarm", "Alarms"]
+__all__ = ["Timer", "Timers"]
 
 _WASTE: Final = 64
 """So many entries may be stale before the heap is made anew."""
 
 
-class Alarm(Signal):
+class Timer(Signal):
     """A signal that is also set at a time. Whoever is woken looks at the clock, and sets the next time."""
 
     __slots__ = ("_alarms", "time")
 
-    def __init__(self, alarms: Alarms) -> None:
+    def __init__(self, timers: Timers) -> None:
         super().__init__()
-        self._alarms = alarms
+        self._alarms = timers
         self.time = math.inf
         """Trio time at which it rings, ``math.inf`` for never."""
 
@@ -40,27 +40,27 @@ class Alarm(Signal):
             self._alarms.move(self, time)
 
 
-class Alarms:
-    """The alarms of all connections; :meth:`run` has to run for them to ring."""
+class Timers:
+    """The timers of all connections; :meth:`run` has to run for them to ring."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[tuple[float, int, Timer]] = []
         self._tickets = itertools.count()
         self._wasted = 0
-        """Entries of the heap whose alarm has another time now."""
+        """Entries of the heap whose timer has another time now."""
         self._nearer = Signal()
 
     def __len__(self) -> int:
         return len(self._heap) - self._wasted
 
-    def move(self, alarm: Alarm, time: float) -> None:
-        """Have ``alarm`` ring at ``time``; see :meth:`Alarm.at`."""
+    def move(self, timer: Timer, time: float) -> None:
+        """Have ``timer`` ring at ``time``; see :meth:`Timer.at`."""
         heap = self._heap
-        self._wasted += alarm.time != math.inf
-        alarm.time = time
+        self._wasted += timer.time != math.inf
+        timer.time = time
         if time != math.inf:
-            heapq.heappush(heap, (time, next(self._tickets), alarm))
-            if heap[0][2] is alarm:
+            heapq.heappush(heap, (time, next(self._tickets), timer))
+            if heap[0][2] is timer:
                 self._nearer.set()
         if self._wasted > _WASTE + len(heap) // 2:
             # One entry for each: a time may have been set, moved, and set again.
@@ -79,12 +79,12 @@ class Alarms:
         heap = self._heap
         now = trio.current_time()
         while heap:
-            time, _, alarm = heap[0]
-            if time == alarm.time:
+            time, _, timer = heap[0]
+            if time == timer.time:
                 if time > now:
                     return time
-                alarm.time = math.inf
-                alarm.set()
+                timer.time = math.inf
+                timer.set()
             else:
                 self._wasted -= 1
             heapq.heappop(heap)

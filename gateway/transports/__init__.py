@@ -1,0 +1,1 @@
+"""Ways in: each gives a session its transport."""
