@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec import structs
 
-from gateway.broker.redis.address import parse_address
+from gateway.config.redis_address import parse_address
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
