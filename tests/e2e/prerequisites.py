@@ -1,7 +1,8 @@
 """Makes sure that what the end-to-end tests need beside Python is here; quick when it is.
 
-Node 20 or newer comes from the extra ``test`` where the machine has none. Chromium is installed where it is missing (from the
-distribution when that is possible, else Playwright's own), and so is the npm package ``ws``.
+Node 20 or newer comes from the extra ``test`` where the machine has none. Chromium is installed where it
+is missing (from the distribution when that is possible, else Playwright's own), and so is the npm package
+``ws``.
 Run as a program it ends with 1 and one clear line when something cannot be had.
 """
 
@@ -38,7 +39,7 @@ def node() -> str:
     try:
         path = str(_wheel() / "bin" / "node")
     except ImportError:
-        raise Missing(f"no Node.js {_MINIMUM_NODE} here: install the extra `test`, which brings one") from None
+        raise Missing("there is no Node.js here: install the extra `test`, which brings one") from None
     if not os.access(path, os.X_OK):
         raise Missing(f"{path} cannot be run: install Node.js {_MINIMUM_NODE} or newer")
     return path
