@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.wire": {"gateway.config.settings", "gateway.problems"},
     "gateway.broker": {"gateway.config"},
     "gateway.auth": {"gateway.config.settings"},
+    "gateway.calls": {"gateway.config.settings"},
     "gateway.store": {"gateway.config.settings"},
     "gateway.limits": {"gateway.config.settings", "gateway.auth.identity"},
     "gateway.hub": {
