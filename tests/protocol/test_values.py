@@ -107,6 +107,8 @@ def in_memory(value: object) -> int:
         [2**40 + number for number in range(500)],
         [f"{number:02x}" for number in range(500)],
         "x" * 10_000,
+        "\U0001f600" + "x" * 10_000,
+        {"\U0001f600" + "x" * 1000: 1},
         {"text": "hello", "n": 1, "tags": ["a", "b"]},
         {"rows": [{"id": 1000 + number, "name": f"name {number}"} for number in range(100)]},
         None,
