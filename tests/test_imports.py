@@ -76,6 +76,7 @@ PURE = {
         "json",
         "re",
         "struct",
+        "sys",
         "time",
         "types",
         "typing",
