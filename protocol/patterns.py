@@ -40,7 +40,7 @@ def check_patterns(patterns: Sequence[object], *, most: int, field: str = "data.
     than a filter may hold, else BAD_FIELD. Costs about what their bytes do.
     """
     if len(patterns) > most:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not hold more than {most} patterns")
+        raise _too_many(f"{most} patterns", field)
     checked = [check_pattern(pattern, field=field) for pattern in patterns]
     _check_stars(checked, most, field)
     return checked
@@ -49,7 +49,11 @@ def check_patterns(patterns: Sequence[object], *, most: int, field: str = "data.
 def _check_stars(patterns: Iterable[str], most: int, field: str) -> None:
     limit = max(most * STARS_PER_PATTERN, MIN_STARS)
     if sum(pattern.count("*") for pattern in patterns) > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not hold more than {limit} *")
+        raise _too_many(f"{limit} *", field)
+
+
+def _too_many(limit: str, field: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not hold more than {limit}")
 
 
 def normalize_pattern(text: str) -> str:
@@ -236,9 +240,7 @@ class EventFilter:
     def check_size(self, most: int) -> None:
         """Raise ``ProtocolError`` TOO_MANY_PATTERNS for more patterns than ``most``, or too many stars."""
         if self.size > most:
-            raise ProtocolError(
-                ErrorCode.TOO_MANY_PATTERNS, f"a filter must not hold more than {most} patterns"
-            )
+            raise _too_many(f"{most} patterns", "a filter")
         _check_stars((*self.events, *self.excepted), most, "a filter")
 
     @property
