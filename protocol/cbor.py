@@ -266,6 +266,8 @@ class CborCodec:
             parts += b"\x0c", _text(text)
         if (flag := envelope.critical) is not None:
             parts += b"\x0d", b"\xf5" if flag else b"\xf4"
+        if (text := envelope.to) is not None:
+            parts += b"\x0e", _text(text)
         parts[0] = _MAP_HEADS[len(parts)]
         return b"".join(parts)
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 
 from protocol.envelope import KEYS, VERSION, Envelope
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.kinds import FIELDS, TABLE
 from protocol.values import MAX_INT, MAX_ITEMS, check_event_data, find_problem, text_problem
 
 __all__ = ["Codec", "examine", "too_many_items"]
@@ -56,8 +57,10 @@ class Codec(Protocol):
         """
 
 
-_TEXTS = ("room", "event", "epoch", "mid", "sender", "message")
-_NUMBERS = ("id", "seq", "ts", "code")
+_TEXTS = frozenset(field.name for field in FIELDS if field.type == "text")
+_NUMBERS = frozenset(field.name for field in FIELDS if field.type == "unsigned")
+_FLAGS = frozenset(field.name for field in FIELDS if field.type == "boolean")
+_PUBLISHING = frozenset(kind.name for kind in TABLE if kind.publishes)
 
 
 def examine(
@@ -99,12 +102,12 @@ def examine(
             continue
         if name in _NUMBERS and not _is_unsigned(value):
             refuse(ErrorCode.BAD_FIELD, f"{name}: must be an integer from 0 to 2^63-1")
-        if name == "critical" and type(value) is not bool:
-            refuse(ErrorCode.BAD_FIELD, "critical: must be true or false")
+        if name in _FLAGS and type(value) is not bool:
+            refuse(ErrorCode.BAD_FIELD, f"{name}: must be true or false")
         problem = text_problem(value) if name in _TEXTS else problems[name]
         if problem is not None:
             refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")
-    if kinds[kind] == "publish":
+    if kinds[kind] in _PUBLISHING:
         # Needed here only: the fast paths take seven levels at most.
         try:
             check_event_data(fields.get("data"))
