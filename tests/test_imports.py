@@ -68,6 +68,7 @@ PURE = {
         "json",
         "re",
         "struct",
+        "sys",
         "time",
         "types",
         "typing",

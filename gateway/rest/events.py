@@ -23,7 +23,7 @@ from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_room
-from protocol.values import MAX_EVENT_DEPTH, check_value
+from protocol.values import check_event_data
 
 __all__ = ["blueprint"]
 
@@ -42,7 +42,7 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Publish
         raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
     if not wanted.critical:
         services().guard.overload.refuse_publish()
-    data = check_value(wanted.data, max_depth=MAX_EVENT_DEPTH)
+    data = check_event_data(wanted.data)
     position = await services().hub.publish(
         org,
         wanted.room,

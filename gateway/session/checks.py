@@ -10,7 +10,7 @@ import msgspec
 from gateway.auth.identity import Permission
 from gateway.hub.connection import Connection
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_pattern
+from protocol.patterns import check_patterns
 
 if TYPE_CHECKING:
     from gateway.session.session import Session
@@ -50,7 +50,4 @@ def permit(connection: Connection, room: str, permission: Permission, what: str)
 
 def check_filter(session: Session, patterns: list[str]) -> list[str]:
     """Check the patterns of a filter and their number."""
-    limit = session.services.settings.limits.patterns_per_filter
-    if len(patterns) > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
-    return [check_pattern(pattern, field="data.events") for pattern in patterns]
+    return check_patterns(patterns, most=session.services.settings.limits.patterns_per_filter)
