@@ -22,6 +22,8 @@ SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
 _CACHE_KIB: Final = 8192
 """SQLite's page cache, for each connection."""
+_WAL_PAGES: Final = 4000
+"""16 MiB of WAL between two checkpoints: four times SQLite's own bound halves what they cost."""
 
 
 def parse(address: str) -> URL:
@@ -102,8 +104,14 @@ def _postgresql_arguments(settings: StoreSettings) -> dict[str, Any]:
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # no BEGIN of its own; half a migration would stay otherwise
     # FULL: what was acknowledged outlives a power cut, too; in groups it costs no rate.
-    for statement in ("journal_mode = WAL", "synchronous = FULL", f"cache_size = -{_CACHE_KIB}"):
-        connection.execute(f"PRAGMA {statement}").close()
+    pragmas = {
+        "journal_mode": "WAL",
+        "synchronous": "FULL",
+        "cache_size": -_CACHE_KIB,
+        "wal_autocheckpoint": _WAL_PAGES,
+    }
+    for name, value in pragmas.items():
+        connection.execute(f"PRAGMA {name} = {value}").close()
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, union_all, update
 
 from gateway.settings import StoreSettings
 from gateway.store.cursors import cursor_of, position_of
@@ -115,7 +115,7 @@ class Notifications:
             raise ProtocolError(ErrorCode.BAD_FIELD, f"type: one of {', '.join(get_args(Kind))}")
         if expires_ms is not None and not now < expires_ms < 2**53:
             raise ProtocolError(ErrorCode.BAD_FIELD, "expires_at: not in the future")
-        mid = mid or secrets.token_urlsafe(12)
+        mid = mid or f"{now:x}-{secrets.token_urlsafe(9)}"  # in the order of time: easy on the index
         texts = {"org": org, "mid": mid, "title": title, "message": message, "sender": sender}
         for field, value in texts.items():
             if value is not None:
@@ -173,14 +173,19 @@ class Notifications:
         for field, value in (("org", org), ("user", user), ("type", type)):
             if value is not None:
                 check_text(field, value)
-        statement = select(notifications).where(*self._of_user(org, user))
-        if unread:
-            statement = statement.where(_c.read_ms.is_(None))
+        terms = self._of_user(org, user)
         if type is not None:
-            statement = statement.where(_c.type == type)
+            terms.append(_c.type == type)
         if cursor is not None:
-            statement = statement.where(_c.id < position_of(cursor, of))
-        statement = statement.order_by(_c.id.desc()).limit(limit + 1)
+            terms.append(_c.id < position_of(cursor, of))
+        states = [_c.read_ms.is_(None)] if unread else [_c.read_ms.is_(None), _c.read_ms.is_not(None)]
+        # Each has an index of its own. Of both together the newest are among the newest of each.
+        parts = [
+            select(notifications).where(*terms, state).order_by(_c.id.desc()).limit(limit + 1)
+            for state in states
+        ]
+        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
+        statement = select(merged).order_by(merged.c.id.desc()).limit(limit + 1)
 
         def page(connection: Connection) -> Page:
             rows = [notification_of(row) for row in connection.execute(statement)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, select
 from sqlalchemy import text as sql
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from protocol.errors import ErrorCode, ProtocolError
 
@@ -55,24 +55,28 @@ def among(column: ColumnElement[Any], name: str, *, postgres: bool) -> ColumnEle
 
 
 def insert_new(
-    connection: Connection, table: Table, rows: Collection[dict[str, Any]], key: tuple[str, ...]
+    connection: Connection, table: Table, rows: Sequence[dict[str, Any]], key: tuple[str, ...]
 ) -> int:
-    """Insert those whose ``key`` is not there yet; how many those were. All rows have the same columns."""
+    """Insert those whose ``key`` is not there yet; how many those were. All have the same columns."""
     if not rows:
         return 0
     if connection.dialect.name == "postgresql":
         statement, parameters = _as_records(connection, table, rows, key)
         return connection.execute(sql(statement), parameters).rowcount
-    insert: Insert = sqlite.insert(table).on_conflict_do_nothing(index_elements=list(key))
-    options = {"preserve_rowcount": True}
-    return connection.execute(insert, list(rows), execution_options=options).rowcount
+    # As the driver takes it: half of what SQLAlchemy's own executemany costs.
+    names = list(rows[0])
+    statement = (
+        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        f" ON CONFLICT ({', '.join(key)}) DO NOTHING"
+    )
+    return connection.exec_driver_sql(statement, [tuple(row.values()) for row in rows]).rowcount
 
 
 def _as_records(
-    connection: Connection, table: Table, rows: Collection[dict[str, Any]], key: tuple[str, ...]
+    connection: Connection, table: Table, rows: Sequence[dict[str, Any]], key: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
     # A third of what executemany costs the client, and a single round trip.
-    names = list(next(iter(rows)))
+    names = list(rows[0])
     types = {name: table.c[name].type.compile(connection.dialect) for name in names}
     columns = ", ".join(names)
     typed = ", ".join(f"{name} {kind}" for name, kind in types.items())

@@ -34,7 +34,7 @@ _LAZY_JOBS: Final = 10_000
 class Job:
     """One write: ``payload`` is for its work, which puts what came of it into ``result``."""
 
-    __slots__ = ("done", "error", "payload", "result", "rows", "size", "work")
+    __slots__ = ("done", "due", "error", "payload", "refused", "result", "rows", "size", "work")
 
     def __init__(self, work: Work, payload: Any, rows: int, size: int) -> None:
         self.work = work
@@ -43,6 +43,10 @@ class Job:
         self.size = size
         self.result: Any = None
         self.error: ProtocolError | None = None
+        """Set in the writer's thread."""
+        self.refused: ProtocolError | None = None
+        """Set in the loop, when nothing is waited for any more."""
+        self.due = 0.0
         self.done: trio.Event | None = None
 
 
@@ -58,6 +62,7 @@ class Writer:
         self._settings = settings
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._lazy: list[Job] = []
+        self._group: list[Job] = []
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._thread = trio.CapacityLimiter(1)
@@ -87,23 +92,20 @@ class Writer:
             raise self._database.failures.unavailable("the database is being closed")
         job = Job(work, payload, rows, size)
         job.done = trio.Event()
+        job.due = trio.current_time() + settings.timeout
         self._queue[job] = None
         self.pending += 1
         self.pending_bytes += size
         self._wake.set()
         self._hurry.set()
         try:
-            with trio.move_on_after(settings.timeout):
-                await job.done.wait()
+            await job.done.wait()
         finally:
             if job in self._queue:
                 del self._queue[job]
                 self._release(job)
-                job.error = self._database.failures.unavailable()
-        if job.error is not None:
-            raise job.error
-        if not job.done.is_set():
-            raise self._database.failures.unknown()
+        if (error := job.refused or job.error) is not None:
+            raise error
         return job.result
 
     def post(self, work: Work, payload: Any) -> bool:
@@ -120,9 +122,25 @@ class Writer:
     async def run(self) -> None:
         """Commit group after group until :meth:`stop`, and then what still waits."""
         try:
-            await self._run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._expire)
+                await self._run()
+                nursery.cancel_scope.cancel()
         finally:
             self.finished.set()
+
+    async def _expire(self) -> None:
+        # One task for all deadlines: a cancel scope for each write cost more than the rest of its way.
+        while True:
+            await trio.sleep(self._settings.timeout / 16)
+            now = trio.current_time()
+            while self._queue and (job := next(iter(self._queue))).due <= now:
+                del self._queue[job]
+                self._release(job)
+                _refuse(job, self._database.failures.unavailable())
+            for job in self._group:
+                if job.done is not None and job.due <= now:
+                    _refuse(job, self._database.failures.unknown())
 
     async def _run(self) -> None:
         while True:
@@ -136,16 +154,23 @@ class Writer:
                 self._hurry = trio.Event()
                 with trio.move_on_after(_LAZY):
                     await self._hurry.wait()
-            group = self._take()
+            group = self._group = self._take()
+            finished = False
             try:
                 await trio.to_thread.run_sync(
                     self._commit, group, limiter=self._thread, abandon_on_cancel=True
                 )
+                finished = True
             finally:
+                self._group = []
                 for job in group:
-                    if job.done is not None:
-                        self._release(job)
+                    if job.done is None:
+                        continue
+                    self._release(job)
+                    if finished:
                         job.done.set()
+                    else:
+                        _refuse(job, self._database.failures.unknown())
 
     def stop(self) -> None:
         """Refuse what comes from now on, and have :meth:`run` end with what waits."""
@@ -182,8 +207,8 @@ class Writer:
                 self._commit([job])
             return
         shown = self._database.failures.of(error, committing=committing)
-        for job in group:
-            job.error = shown
+        for job in group:  # each its own, since raising one adds a traceback to it
+            job.error = ProtocolError(shown.code, shown.message, retry_after=shown.retry_after)
 
     def _attempt(self, group: list[Job]) -> tuple[Exception, bool] | None:
         kinds: dict[Work, list[Job]] = {}
@@ -195,6 +220,13 @@ class Writer:
             self._database.failures.back()
             self.written += len(group)
         return failed
+
+
+def _refuse(job: Job, error: ProtocolError) -> None:
+    assert job.done is not None
+    if not job.done.is_set():
+        job.refused = error
+        job.done.set()
 
 
 def _call(work: Work, jobs: list[Job], connection: Connection) -> None:

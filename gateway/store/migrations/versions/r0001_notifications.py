@@ -30,7 +30,11 @@ def upgrade() -> None:
         sa.Column("deleted_ms", sa.BigInteger),
     )
     op.create_index("notifications_mid", "notifications", ["org", "mid", "user_id"], unique=True)
-    _partial("notifications_inbox", ["org", "user_id", "id", "type"], "deleted_ms IS NULL")
+    _partial(
+        "notifications_read",
+        ["org", "user_id", "id", "type"],
+        "read_ms IS NOT NULL AND deleted_ms IS NULL",
+    )
     _partial(
         "notifications_unread",
         ["org", "user_id", "id", "type", "expires_ms"],
