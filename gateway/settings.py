@@ -301,7 +301,7 @@ class StoreSettings(Group, frozen=True):
     pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Connections, and threads, that read; one more writes."""
     timeout: Seconds = 5.0
-    """How long one operation may wait for the database; half of it for a lock."""
+    """How long one operation may wait for the database."""
     retry_after: Seconds = 1.0
     """Hint to clients whose request was refused because the database is unavailable."""
     lease: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 10.0

@@ -43,7 +43,9 @@ class Postgres:
 
     def execute(self, statement: str) -> None:
         """Run one statement in the database ``postgres``."""
-        with psycopg.connect(f"host={self._host} user=postgres dbname=postgres", autocommit=True) as connection:
+        with psycopg.connect(
+            f"host={self._host} user=postgres dbname=postgres", autocommit=True
+        ) as connection:
             connection.execute(statement.encode())
 
     def kill(self) -> None:

@@ -51,12 +51,13 @@ def make_engine(url: URL, settings: StoreSettings, *, reads: int = 0) -> Engine:
         "max_overflow": 0,
         "pool_timeout": settings.timeout,
         "hide_parameters": True,
-        "skip_autocommit_rollback": True,
+        # Not for the writer: its SQLite connection, too, looks like one in autocommit.
+        "skip_autocommit_rollback": bool(reads),
     }
     if url.get_backend_name() == SQLITE:
-        # Half of the timeout, so that whoever waits hears of the lock, not of its own deadline.
+        # Shorter than the timeout, so that whoever waits hears of the lock, not of its own deadline.
         engine = create_engine(
-            url, connect_args={"timeout": settings.timeout / 2, "check_same_thread": False}, **common
+            url, connect_args={"timeout": 0.75 * settings.timeout, "check_same_thread": False}, **common
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_nothing if reads else _begin_immediate)

@@ -16,8 +16,8 @@ __all__ = ["Failures", "is_repeatable", "is_unavailable", "line_of"]
 
 log = structlog.get_logger(__name__)
 
-_REPEATABLE: Final = {"40001", "40P01"}
-"""Serialisation failure and deadlock: the same transaction may succeed at once."""
+_REPEATABLE: Final = {"40001", "40P01", "23505"}
+"""Serialisation failure, deadlock, and an id that another process has made, too."""
 _AWAY: Final = {"08", "25", "53", "57", "58"}
 """Classes of SQLSTATE: connection, read-only server, out of resources, operator, system error."""
 _TEXTS: Final = (
@@ -34,8 +34,8 @@ def _state(error: Exception) -> str:
 
 
 def is_repeatable(error: Exception) -> bool:
-    """Whether nothing but bad luck made the transaction fail: a deadlock with another node."""
-    return _state(error) in _REPEATABLE
+    """Whether nothing but bad luck made the transaction fail, so that it may succeed at once."""
+    return _state(error) in _REPEATABLE or "UNIQUE constraint failed" in str(getattr(error, "orig", ""))
 
 
 def is_unavailable(error: Exception) -> bool:

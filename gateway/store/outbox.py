@@ -107,7 +107,7 @@ class Outbox:
                 }
                 for row in rows
             ],
-            ("id",),
+            (),
         )  # fmt: skip
 
     def add(
@@ -127,7 +127,7 @@ class Outbox:
                 }
                 for entry in entries
             ],
-            ("id",),
+            (),
         )  # fmt: skip
         return entries
 

@@ -57,7 +57,7 @@ def among(column: ColumnElement[Any], name: str, *, postgres: bool) -> ColumnEle
 def insert_new(
     connection: Connection, table: Table, rows: Sequence[dict[str, Any]], key: tuple[str, ...]
 ) -> int:
-    """Insert those whose ``key`` is not there yet; how many those were. All have the same columns."""
+    """Insert those whose ``key`` is not there yet (all without one); how many. All have the same columns."""
     if not rows:
         return 0
     if connection.dialect.name == "postgresql":
@@ -67,7 +67,7 @@ def insert_new(
     names = list(rows[0])
     statement = (
         f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        f" ON CONFLICT ({', '.join(key)}) DO NOTHING"
+        f"{_unless_known(key)}"
     )
     return connection.exec_driver_sql(statement, [tuple(row.values()) for row in rows]).rowcount
 
@@ -83,6 +83,10 @@ def _as_records(
     statement = (
         f"INSERT INTO {table.name} ({columns})"
         f" SELECT {columns} FROM json_to_recordset(CAST(:rows AS json)) AS r({typed})"
-        f" ON CONFLICT ({', '.join(key)}) DO NOTHING"
+        f"{_unless_known(key)}"
     )
     return statement, {"rows": _encoder.encode(list(rows)).decode()}
+
+
+def _unless_known(key: tuple[str, ...]) -> str:
+    return f" ON CONFLICT ({', '.join(key)}) DO NOTHING" if key else ""

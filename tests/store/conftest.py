@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.store import migrate
 from tests.postgres import Postgres
+from tests.store.support import Clock
 
 
 @pytest.fixture(scope="session")
@@ -43,24 +44,7 @@ def address(empty: str) -> str:
     return empty
 
 
-class Clock:
-    """Time that a test sets, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.now = 1_760_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += int(seconds * 1000)
-
-
 @pytest.fixture
 def time() -> Clock:
     """A clock of its own for the store."""
     return Clock()
-
-
-Clocked = Callable[[], int]
