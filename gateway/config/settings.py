@@ -318,6 +318,34 @@ class ClusterSettings(Group, frozen=True):
     """Largest answer of one node."""
 
 
+class StoreSettings(Group, frozen=True):
+    """How the database of ``database`` is used. Times are in seconds where nothing else is said."""
+
+    notifications_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    """Days after which a notification is removed, read or not."""
+    pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Connections, and threads, that read; one more writes."""
+    timeout: Seconds = 5.0
+    """How long one operation may wait for the database."""
+    retry_after: Seconds = 1.0
+    """Hint to clients whose request was refused because the database is unavailable."""
+    lease: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 10.0
+    """How long a node has to deliver what it has committed, before another one may deliver it."""
+    sweep: Seconds = 60.0
+    """Old and expired rows are removed this often, by one of the nodes."""
+    group: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    """Rows written in one commit."""
+    pending: Count = 10_000
+    """Writes that wait for their commit; further ones are refused with 301."""
+    pending_bytes: Bytes = 64 * 2**20
+    pending_reads: Count = 1000
+    """Reads that wait for a connection; further ones are refused with 301."""
+    unread_maximum: Count = 1000
+    """Unread notifications of a user are counted up to this."""
+    strict: bool = False
+    """Whether ``/readyz`` answers 503 while the database is unavailable."""
+
+
 class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
@@ -376,6 +404,7 @@ class Settings(Group, frozen=True):
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
+    store: StoreSettings = StoreSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 
