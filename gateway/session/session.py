@@ -24,7 +24,6 @@ from gateway.cluster.base import Cluster
 from gateway.config.settings import Settings
 from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
-from gateway.hub.room import event_frame
 from gateway.limits.guard import Guard
 from gateway.limits.limiter import Limiter, rate_limited
 from gateway.session.calls import Calls
@@ -34,9 +33,9 @@ from gateway.session.commands import COMMANDS
 from gateway.session.joining import remember
 from gateway.wire.connection import WireConnection
 from protocol.codec import Codec
+from protocol.encoding import websocket
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
-from protocol.frames import BINARY, TEXT, server_frame
 from protocol.names import check_room
 
 __all__ = ["Client", "Services", "Session"]
@@ -92,12 +91,12 @@ class Session:
         "_limiter",
         "_must_auth",
         "_notice",
-        "_opcode",
         "catching_up",
         "client",
         "codec",
         "connection",
         "deadline",
+        "encoding",
         "outbox",
         "pending",
         "resume_token",
@@ -111,6 +110,7 @@ class Session:
         self.wire = wire
         self.outbox = wire.outbox
         self.codec = codec
+        self.encoding = websocket(codec)
         self.connection: Connection | None = None
         self.deadline = math.inf
         self.pending = 0
@@ -120,7 +120,6 @@ class Session:
         self.catching_up = CatchUp(self)
         self.resume_token = ""
         self.client = client
-        self._opcode = BINARY if codec.binary else TEXT
         self._must_auth = math.inf
         self._expires = math.inf
         self._inactive = math.inf
@@ -137,7 +136,7 @@ class Session:
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
-                codec=self.codec,
+                encoding=self.encoding,
                 peer=self,
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
@@ -167,7 +166,7 @@ class Session:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
-        self.outbox.put_urgent(self._frame(Envelope("connected", id=id, ts=_now(), data=greeting)))
+        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         if settings.connection.inactivity:
             self._last_command = trio.current_time()
             self._inactive = self._last_command + settings.connection.inactivity
@@ -237,7 +236,7 @@ class Session:
     def replay(self, event: Event) -> bool:
         """Send an event later than to the others; False when the socket is full, and it was not sent."""
         hub = self.services.hub
-        frame = event_frame(event, self.codec)
+        frame = self.encoding.encode(event.envelope())
         if self.outbox.refuses(len(frame)):
             return False
         hub.counters.replayed += 1
@@ -260,15 +259,12 @@ class Session:
 
     def send(self, envelope: Envelope) -> None:
         """Queue one message to this client."""
-        self.outbox.put(self._frame(envelope))
+        self.outbox.put(self.encoding.encode(envelope))
 
     def send_first(self, envelope: Envelope) -> None:
         """Queue one message, before all that is not critical if the socket is full."""
         put = self.outbox.put_urgent if self.outbox.blocked else self.outbox.put
-        put(self._frame(envelope))
-
-    def _frame(self, envelope: Envelope) -> bytes:
-        return server_frame(self._opcode, self.codec.encode(envelope))
+        put(self.encoding.encode(envelope))
 
     def on_message(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         """Handle one message; see ``wire.connection.Handler``."""
