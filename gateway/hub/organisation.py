@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.broker.base import organisation_channel, room_channel, user_channel
 from gateway.hub.connection import Connection
 from gateway.hub.room import Room
-from gateway.wire.flusher import Share
+from gateway.wire.shares import Share
 
 __all__ = ["Organisation", "OrganisationTotals"]
 

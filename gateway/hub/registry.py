@@ -23,7 +23,8 @@ from gateway.hub.lag import Overflow
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.presence import Presence
 from gateway.hub.room import Membership, Room
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import Share
 from protocol.codec import Codec
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.patterns import EventFilter

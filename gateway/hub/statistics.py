@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.hub.connection import Connection
 from gateway.hub.counters import Counters
 from gateway.hub.organisation import Organisation, OrganisationTotals
-from gateway.wire.flusher import Share
+from gateway.wire.shares import Share
 
 if TYPE_CHECKING:
     from gateway.hub.registry import Registry
