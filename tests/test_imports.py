@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.limits": {"gateway.config.settings", "gateway.auth.identity"},
     "gateway.hub": {
         *("gateway.config.settings", "gateway.auth.identity", "gateway.broker"),
-        *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox"),
+        *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox", "gateway.wire.shares"),
     },
     "gateway.cluster": {"gateway.config.settings", "gateway.auth", "gateway.broker", "gateway.hub"},
     "gateway.metrics": {"gateway.hub", "gateway.cluster", "gateway.limits"},

@@ -17,6 +17,10 @@ from gateway.hub.presence import Presence
 from gateway.hub.rooms import Rooms
 from gateway.wire.flusher import Flusher, Share
 from protocol.encoding import Encoding
+from gateway.hub.room import Membership, Room
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import Share
+from protocol.codec import Codec
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 
 __all__ = ["Registry"]
