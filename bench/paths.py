@@ -17,7 +17,7 @@ import operator
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import trio
 
@@ -123,7 +123,7 @@ async def _commands(rig: Rig, codec: Codec, in_flight: int) -> Pass:
     command = Envelope("publish", id=7, room="bench-0", event="tick", data=_DATA)
     frame = client_frame(codec.encode(command), BINARY if codec.binary else TEXT)
     sessions = [await rig.session(f"user-{n}", codec, frame * in_flight) for n in range(CONNECTIONS)]
-    return rig.reading([session.wire for session in sessions])
+    return rig.reading([cast(WireConnection, session.transport) for session in sessions])
 
 
 async def _fan_out(rig: Rig, codec: Codec, events: int) -> Pass:

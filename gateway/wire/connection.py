@@ -12,6 +12,7 @@ import contextlib
 import math
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final
 
 import trio
 
@@ -37,6 +38,8 @@ class WireConnection(FastLane):
         "_tick",
         "close_deadline",
     )
+
+    kind: Final = "websocket"
 
     def __init__(
         self,
