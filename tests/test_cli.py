@@ -19,7 +19,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from gateway.cli import main as cli
+from gateway.cli import commands as cli
 from gateway.cli.arguments import UserError, parse_rooms, parse_seconds
 from gateway.client import connect
 from tests.processes import DEADLINE, SECRET, Folder, process, serving

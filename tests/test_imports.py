@@ -20,14 +20,13 @@ EVERYBODY = {"gateway"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
-    "gateway.config.settings": set(),
-    "gateway.config.sources": {"gateway.config.settings", "gateway.broker.redis.address"},
     "gateway.config": set(),
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
     "gateway.wire": {"gateway.config.settings", "gateway.problems"},
-    "gateway.broker": {"gateway.config.settings"},
+    "gateway.broker": {"gateway.config"},
     "gateway.auth": {"gateway.config.settings"},
+    "gateway.calls": {"gateway.config.settings"},
     "gateway.store": {"gateway.config.settings"},
     "gateway.limits": {"gateway.config.settings", "gateway.auth.identity"},
     "gateway.hub": {

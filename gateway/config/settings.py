@@ -76,6 +76,31 @@ class AuthSettings(Group, frozen=True):
     max_revocations: Count = 100_000
 
 
+class CallSettings(Group, frozen=True):
+    """One ``[calls."PATTERN"]``: calls whose name matches are forwarded to a backend by HTTP POST."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^https?://[^\\s@]+$")]
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    """Seconds for the whole call, retries included."""
+    secret: str = ""
+    """Signs each request as Standard Webhooks: base64, with or without ``whsec_``. Empty: unsigned."""
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
+    """Calls under way at the same time; one more is refused with 301."""
+    per_organisation: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    """The same for one organisation, so that it cannot take all."""
+    roles: list[str] = []
+    """Who may call: any of these roles. Empty: every client."""
+    idempotent: bool = False
+    """A call that got no answer, or HTTP 5xx, is sent again, up to twice, with the same ``webhook-id``."""
+    private: bool = False
+    """Allow a private or loopback address (otherwise refused, whatever the name resolves to)."""
+    answer_bytes: Bytes = 256 * 1024
+    breaker_failures: Count = 5
+    """After so many failures in a row calls are refused at once with 301."""
+    breaker_pause: Seconds = 10.0
+    """Seconds until one call is let through to try again."""
+
+
 class LimitSettings(Group, frozen=True):
     """Bounds of one connection, and of one node."""
 
@@ -336,6 +361,8 @@ class Settings(Group, frozen=True):
     retry_after: Seconds = 1.0
     """Clients that leave at shutdown are told to wait this long to twice as long, each another time."""
     auth: AuthSettings = AuthSettings()
+    calls: dict[str, CallSettings] = {}
+    """Backends that answer calls, by a pattern of the call's name (``docs/calls.md``)."""
     weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=100)]] = {}
     """Organisation → its share of reading and writing under load; 1 where none is given."""
     limits: LimitSettings = LimitSettings()

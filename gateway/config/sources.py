@@ -6,6 +6,7 @@ from, and never shows the value of a secret.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import math
 import re
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec import structs
 
-from gateway.broker.redis.address import parse_address
+from gateway.config.redis_address import parse_address
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
@@ -209,6 +210,19 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(error.message) from None
         if kept.age is not None and not math.isfinite(kept.age):
             raise SettingsError(f"{field}: age: expected a finite number")
+    for pattern, call in settings.calls.items():
+        try:
+            check_pattern(pattern, field=f"calls.{pattern!r}")
+        except ProtocolError as error:
+            raise SettingsError(error.message) from None
+        try:
+            usable = not call.secret or bool(base64.b64decode(call.secret.removeprefix("whsec_") + "=="))
+        except ValueError:
+            usable = False
+        if not usable:
+            raise SettingsError(
+                f"calls.{pattern!r}.secret: expected base64, with or without whsec_ before it"
+            )
     for proxy in settings.trusted_proxies:
         try:
             ip_network(proxy, strict=False)

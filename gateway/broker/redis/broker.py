@@ -11,7 +11,6 @@ import trio
 
 from gateway.broker.base import Done, Event, HistoryPage, Since
 from gateway.broker.bounds import HistoryBounds
-from gateway.broker.redis.address import parse_address
 from gateway.broker.redis.channel import Hooks
 from gateway.broker.redis.client import Client
 from gateway.broker.redis.feed import Feed
@@ -20,6 +19,7 @@ from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox, Wake
 from gateway.broker.redis.writer import Writer
+from gateway.config.redis_address import parse_address
 from gateway.config.settings import HistorySettings, RedisSettings
 from protocol.errors import ProtocolError
 

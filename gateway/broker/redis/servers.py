@@ -17,10 +17,10 @@ from typing import Any, Final
 import structlog
 import trio
 
-from gateway.broker.redis.address import Address, parse_address
 from gateway.broker.redis.connection import ConnectionOptions, LinkLost, Location, SocketLocation, ask
 from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.link import Link
+from gateway.config.redis_address import Address, parse_address
 from gateway.config.settings import RedisSettings, SettingsError
 
 __all__ = ["Servers", "Shard", "probe", "slot_of"]
