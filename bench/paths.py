@@ -36,6 +36,7 @@ from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from protocol.cbor import CBOR
 from protocol.codec import Codec
+from protocol.encoding import websocket
 from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT
 from protocol.json import JSON
@@ -93,7 +94,7 @@ class Rig:
     async def session(self, user: str, codec: Codec, chunk: bytes = b"") -> Session:
         """One that has been let in, and does not listen to what goes to the whole organisation."""
         wire = self.connection(chunk)
-        session = Session(self.services, wire, codec, Client("127.0.0.1"))
+        session = Session(self.services, wire, codec, websocket(codec), Client("127.0.0.1"))
         wire.handler = session
         await session.admit(Identity("acme", user, frozenset(), Grants.ALL))
         wire.outbox.flush()

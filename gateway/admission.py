@@ -12,7 +12,7 @@ import trio
 from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.cluster.base import Cluster
-from gateway.hub.registry import Registry
+from gateway.hub.hub import Hub
 from gateway.limits.guard import Guard
 from protocol.errors import ErrorCode, ProtocolError
 
@@ -25,7 +25,7 @@ class Admission:
     __slots__ = ("_auth", "_cluster", "_guard", "_hub", "in_band")
 
     def __init__(
-        self, auth: Authenticator, cluster: Cluster, guard: Guard, hub: Registry, *, in_band: bool
+        self, auth: Authenticator, cluster: Cluster, guard: Guard, hub: Hub, *, in_band: bool
     ) -> None:
         """With ``in_band`` a WebSocket may show its token after the upgrade."""
         self._auth = auth

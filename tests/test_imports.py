@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.cluster": {"gateway.config.settings", "gateway.auth", "gateway.broker", "gateway.hub"},
     "gateway.metrics": {"gateway.hub", "gateway.cluster", "gateway.limits"},
     "gateway.admission": {
-        *("gateway.auth.identity", "gateway.auth.tokens", "gateway.cluster.base", "gateway.hub.registry"),
+        *("gateway.auth.identity", "gateway.auth.tokens", "gateway.cluster.base", "gateway.hub.hub"),
         "gateway.limits.guard",
     },
     "gateway.operations": {

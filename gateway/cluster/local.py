@@ -63,8 +63,7 @@ class Local:
 
     def rooms(self, org: str, after: str | None, limit: int) -> list[dict[str, Any]]:
         """See ``Cluster.rooms``."""
-        rooms = self.hub.statistics.rooms(org)
-        return [room for room in rooms if after is None or room["room"] > after][:limit]
+        return self.hub.statistics.rooms(org, after, limit)
 
     def send(
         self,

@@ -124,7 +124,7 @@ class ManyNodes:
 
         While Redis is away, ``cluster`` says why it is unknown.
         """
-        mine = self._local.stats(org)
+        mine = await self._local.hub.statistics.count(org)
         try:
             answers = await self._ask_all("stats", {"org": org})
             parts = {self.id: mine, **answers.good}
@@ -165,7 +165,9 @@ class ManyNodes:
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
         answers = await self._ask_all("rooms", {"org": org, "after": after, "limit": limit})
-        rooms, several = merge_rooms([self._local.rooms(org, after, limit), *answers.good.values()], limit)
+        rooms, several = merge_rooms(
+            [await self._local.hub.statistics.page_of_rooms(org, after, limit), *answers.good.values()], limit
+        )
         channels = {room_channel(org, room["room"]): room for room in several}
         for channel, users in (await self._presence.count_users(channels)).items():
             channels[channel]["users"] = users

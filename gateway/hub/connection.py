@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event
 from gateway.hub.lag import Backlog
+from gateway.hub.organisation import Organisation
+from gateway.hub.peer import Peer
 from gateway.hub.room import Membership
-from gateway.wire.outbox import Outbox
-from protocol.codec import Codec
+from protocol.encoding import Encoding
 from protocol.patterns import EventFilter
 
-if TYPE_CHECKING:
-    from gateway.hub.organisation import Organisation
-
-__all__ = ["Connection", "Peer"]
-
-
-class Peer(Protocol):
-    """The live end of a connection, as far as the hub needs it."""
-
-    outbox: Outbox
-
-    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
-        """Tell the client, then close."""
-
-    def give_way(self, token: str) -> bytes:
-        """If ``token`` is its resume token: close it with 4502, and return what that stands for."""
-
-    def catch_up(self) -> None:
-        """Some of its rooms lag: send what they missed as soon as the socket has drained."""
-
-    def dropped(self, event: Event, policy: str) -> None:
-        """An overflow policy gave ``event`` up."""
-
-    def is_typing(self, room: str) -> bool:
-        """Tell whether the client types in ``room``."""
-
-    @property
-    def received_messages(self) -> int:
-        """Messages that came in."""
-
-    @property
-    def received_bytes(self) -> int:
-        """Bytes that came in, with their framing."""
+__all__ = ["Connection"]
 
 
 class Connection:
@@ -54,8 +23,8 @@ class Connection:
     __slots__ = (
         "_backlog",
         "client_id",
-        "codec",
         "connected_at",
+        "encoding",
         "filter",
         "id",
         "identity",
@@ -75,9 +44,9 @@ class Connection:
         *,
         id: str,
         node: str,
-        organisation: Organisation,
+        organisation: Organisation[Connection],
         identity: Identity,
-        codec: Codec,
+        encoding: Encoding,
         peer: Peer,
         ip: str,
         user_agent: str | None,
@@ -87,7 +56,7 @@ class Connection:
         self.node = node
         self.organisation = organisation
         self.identity = identity
-        self.codec = codec
+        self.encoding = encoding
         self.peer = peer
         self.outbox = peer.outbox
         self.ip = ip
@@ -153,7 +122,7 @@ class Connection:
             "ip": self.ip,
             "user_agent": self.user_agent,
             "client_id": self.client_id,
-            "subprotocol": self.codec.subprotocol,
+            "subprotocol": self.encoding.subprotocol,
             "rooms": [
                 {
                     "room": name,

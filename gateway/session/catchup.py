@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from gateway.broker.base import Event, HistoryPage, Since
-from gateway.hub.lag import PAGE, Lag, Lost
+from gateway.hub.lag import PAGE, Lag, Lost, State, Step
 from gateway.hub.room import Membership
 from gateway.session.context import Context
 from protocol.envelope import Envelope
@@ -58,10 +58,9 @@ class CatchUp:
         lag = place.lag
         if position < page.seq:
             lag = lag or place.fall_behind(position, epoch=page.epoch, by_replay=True)
-            lag.aligned = False
-        elif lag is None or not lag.held:
+        elif lag is None or lag.state is not State.HELD:
             return
-        lag.position, lag.epoch, lag.held = position, page.epoch, False
+        lag.go_on_from(page.epoch, position)
         self.start()
 
     async def _run(self) -> None:
@@ -112,7 +111,7 @@ class CatchUp:
             # The broker is away or slow: the client stays, and its position waits.
             await trio.sleep(error.retry_after or _RETRY)
             return
-        if place.lag is not lag or lag.held:  # joined again, or left, meanwhile
+        if place.lag is not lag or lag.state is State.HELD:  # joined again, or left, meanwhile
             return
         self._announce(place, page.epoch, lag.read(page))
         for event in page.events:
@@ -125,7 +124,7 @@ class CatchUp:
         if lag.epoch == room.epoch and lag.position == room.seq:
             place.caught_up()
         elif not page.more and (lag.epoch != room.epoch or lag.position > room.seq):
-            lag.aligned = True
+            lag.step(Step.READ_UP)
 
     def _announce(self, place: Membership, epoch: str, lost: Lost | None) -> None:
         if lost is not None:

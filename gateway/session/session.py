@@ -19,7 +19,7 @@ import trio
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event, HistoryPage, Since
 from gateway.hub.connection import Connection
-from gateway.hub.room import Membership, event_frame
+from gateway.hub.room import Membership
 from gateway.limits.limiter import Limiter, rate_limited
 from gateway.session import snapshot
 from gateway.session.catchup import CatchUp
@@ -31,9 +31,9 @@ from gateway.session.transport import Transport
 from gateway.session.turns import in_turn
 from gateway.session.typing import Typing
 from protocol.codec import Codec
+from protocol.encoding import Encoding
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
-from protocol.frames import BINARY, TEXT, server_frame
 from protocol.names import check_room
 from protocol.patterns import EventFilter
 
@@ -51,11 +51,11 @@ class Session:
         "_catching_up",
         "_deadlines",
         "_limiter",
-        "_opcode",
         "client",
         "codec",
         "connection",
         "deadline",
+        "encoding",
         "outbox",
         "pending",
         "resume_token",
@@ -64,11 +64,15 @@ class Session:
         "typing",
     )
 
-    def __init__(self, services: Services, transport: Transport, codec: Codec, client: Client) -> None:
+    def __init__(
+        self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
+    ) -> None:
+        """``codec`` reads what comes in, and ``encoding`` writes what goes out."""
         self.services = services
         self.transport = transport
         self.outbox = transport.outbox
         self.codec = codec
+        self.encoding = encoding
         self.connection: Connection | None = None
         self.deadline = math.inf
         """Trio time at which the transport is to call :meth:`on_deadline`."""
@@ -78,7 +82,6 @@ class Session:
         self.client = client
         self._catching_up = CatchUp(self)
         self._deadlines = Deadlines()
-        self._opcode = BINARY if codec.binary else TEXT
         self._limiter: Limiter | None = None
 
     # --- beginning and end --------------------------------------------------------------------
@@ -90,7 +93,7 @@ class Session:
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
-                codec=self.codec,
+                encoding=self.encoding,
                 peer=self,
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
@@ -120,7 +123,7 @@ class Session:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
-        self.outbox.put_urgent(self._frame(Envelope("connected", id=id, ts=_now(), data=greeting)))
+        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         self.set_expiry(identity)
 
     def require_auth(self) -> None:
@@ -190,7 +193,7 @@ class Session:
     def replay(self, event: Event) -> bool:
         """Send an event later than to the others; False when the socket is full, and it was not sent."""
         hub = self.services.hub
-        frame = event_frame(event, self.codec)
+        frame = self.encoding.encode(event.envelope())
         if self.outbox.refuses(len(frame)):
             return False
         hub.counters.replayed += 1
@@ -219,15 +222,12 @@ class Session:
 
     def send(self, envelope: Envelope) -> None:
         """Queue one message to this client."""
-        self.outbox.put(self._frame(envelope))
+        self.outbox.put(self.encoding.encode(envelope))
 
     def send_first(self, envelope: Envelope) -> None:
         """Queue one message, before all that is not critical if the socket is full."""
         put = self.outbox.put_urgent if self.outbox.blocked else self.outbox.put
-        put(self._frame(envelope))
-
-    def _frame(self, envelope: Envelope) -> bytes:
-        return server_frame(self._opcode, self.codec.encode(envelope))
+        put(self.encoding.encode(envelope))
 
     def on_message(self, payload: bytes, text: bool) -> Awaitable[None] | None:
         """Handle one message; ``text`` says whether it came as text."""

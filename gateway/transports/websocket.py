@@ -13,6 +13,7 @@ from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
 from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
+from protocol.encoding import websocket
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
 
@@ -72,7 +73,7 @@ class WebSocketUpgrade:
             stream=accepted.stream,
             unread=unread,
         )
-        session = Session(self._services, wire, codec, client)
+        session = Session(self._services, wire, codec, websocket(codec), client)
         # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
         wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()

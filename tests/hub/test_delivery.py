@@ -153,7 +153,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
                 await trio.aclose_forcefully(stream)
         await until(lambda: len(hub.connections) == 1 and gateway.listener.open == 1)
         assert set(hub.organisations) == {"acme"}
-        assert set(hub._channels) == {room.channel for room in rooms_of(gateway, "acme")}
+        assert set(hub.channels) == {room.channel for room in rooms_of(gateway, "acme")}
         assert len(gateway.sessions) == 1
         assert hub.statistics.of("other") | {"uptime": 0} == {
             **hub.statistics.of("nobody"),
@@ -165,7 +165,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
         }
         assert hub.statistics.totals("other")["messages_in"] >= 3
     await until(lambda: not hub.connections)
-    assert not hub.organisations and not hub._channels and not gateway.broker._subscribed
+    assert not hub.organisations and not hub.channels and not gateway.broker._subscribed
 
 
 def rooms_of(gateway: Gateway, org: str) -> list:  # type: ignore[type-arg]

@@ -179,7 +179,7 @@ async def test_nothing_remains_of_a_thousand_connections_that_ended_in_ten_ways(
             await rounds(PLACES)
             gc.collect()
             assert (count_tasks(), count_sockets()) == (tasks, sockets)
-            assert hub.connections == {} and hub.organisations == {} and hub._channels == {}
+            assert hub.connections == {} and hub.organisations == {} and hub.channels == {}
             assert pump is not None and len(pump) == 0
             assert not gateway._flusher.active and not gateway._flusher.share.dirty
             assert not gateway.sessions
