@@ -88,7 +88,7 @@ class Rig:
     def connection(self, chunk: bytes = b"") -> WireConnection:
         """A connection that can be read for ever; its handler is the caller's to give."""
         wire = WireConnection(engine=self.engine, limits=self.limits, sock=_socket(chunk))
-        wire.armed = True
+        wire.reader.armed = True
         return wire
 
     async def session(self, user: str, codec: Codec, chunk: bytes = b"") -> Session:
@@ -103,7 +103,7 @@ class Rig:
     def reading(self, wires: list[WireConnection]) -> Callable[[], Awaitable[None]]:
         """A pass in which the pump reads each once and the flusher writes what came of it."""
         pump: Any = self.engine.pump
-        pump._readers = dict(enumerate(wires))
+        pump._readers = dict(enumerate(wire.reader for wire in wires))
         pump._epoll = _Poll(len(wires))
         serve: Callable[[], Awaitable[None]] = pump._serve
         return serve

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.limits": {"gateway.config.settings", "gateway.auth.identity"},
     "gateway.hub": {
         *("gateway.config.settings", "gateway.auth.identity", "gateway.broker"),
-        *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox"),
+        *("gateway.wire.broadcast", "gateway.wire.flusher", "gateway.wire.outbox", "gateway.wire.shares"),
     },
     "gateway.cluster": {"gateway.config.settings", "gateway.auth", "gateway.broker", "gateway.hub"},
     "gateway.metrics": {"gateway.hub", "gateway.cluster", "gateway.limits"},
@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.cluster.base", "gateway.limits", "gateway.admission", "gateway.operations"),
         *(
             "gateway.wire.outbox",
-            "gateway.wire.flusher",
+            "gateway.wire.shares",
         ),  # what a session's frames go into, and whose turn it is
     },
     "gateway.transports": {

@@ -22,9 +22,14 @@ class Transport(Protocol):
     """Takes what the client is to get, in its order. When it is full the transport closes with 4001."""
     close_code: int
     """Why it ended, or is about to; 1006 when nobody said so."""
-    received_messages: int
-    received_bytes: int
-    """What came in, with its framing."""
+
+    @property
+    def received_messages(self) -> int:
+        """Messages that came in."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in, with their framing."""
 
     @property
     def kind(self) -> str:

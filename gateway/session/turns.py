@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from gateway.wire.flusher import Share
+from gateway.wire.shares import Share
 
 __all__ = ["in_turn"]
 

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-__all__ = ["bind"]
+__all__ = ["WireSocket", "bind"]
+
+
+class WireSocket(Protocol):
+    """One end of a connection that never blocks: a plain socket, or TLS over one (``gateway/wire/tls.py``).
+
+    All methods raise OSError; BlockingIOError where there is nothing to read, or no room to write.
+    """
+
+    def recv(self, size: int, /) -> bytes:
+        """Read at most so many bytes; none at the end."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Take what there is room for; returns how much."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Say that nothing more will be sent (``socket.SHUT_WR``)."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+    def fileno(self) -> int:
+        """What to wait for; -1 when it is closed."""
+
 
 _FAMILY_IS_MISSING: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
