@@ -18,7 +18,7 @@ import operator
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import trio
 
@@ -37,6 +37,7 @@ from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from protocol.cbor import CBOR
 from protocol.codec import Codec
+from protocol.encoding import websocket
 from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT
 from protocol.json import JSON
@@ -94,7 +95,7 @@ class Rig:
     async def session(self, user: str, codec: Codec, chunk: bytes = b"") -> Session:
         """One that has been let in, and does not listen to what goes to the whole organisation."""
         wire = self.connection(chunk)
-        session = Session(self.services, wire, codec, Client("127.0.0.1"))
+        session = Session(self.services, wire, codec, websocket(codec), Client("127.0.0.1"))
         wire.handler = session
         await session.admit(Identity("acme", user, frozenset(), Grants.ALL))
         wire.outbox.flush()
@@ -124,7 +125,7 @@ async def _commands(rig: Rig, codec: Codec, in_flight: int) -> Pass:
     command = Envelope("publish", id=7, room="bench-0", event="tick", data=_DATA)
     frame = client_frame(codec.encode(command), BINARY if codec.binary else TEXT)
     sessions = [await rig.session(f"user-{n}", codec, frame * in_flight) for n in range(CONNECTIONS)]
-    return rig.reading([session.wire for session in sessions])
+    return rig.reading([cast(WireConnection, session.transport) for session in sessions])
 
 
 async def _fan_out(rig: Rig, codec: Codec, events: int) -> Pass:
