@@ -100,8 +100,11 @@ class LimitSettings(Group, frozen=True):
     """Largest REST body."""
     body_timeout: Seconds = 30.0
     """A REST body must have arrived whole by then."""
-    keep_alive: Seconds = 15.0
-    """How long an HTTP connection may stay idle, and how long the head of a later request may take."""
+    keep_alive: Seconds = 75.0
+    """How long an HTTP connection may stay idle, and how long the head of a later request may take.
+
+    Longer than a proxy in front keeps idle connections (nginx: 60 s), or a request that it sends on one meets
+    the close and is lost."""
     send_timeout: Seconds = 30.0
     """How long a peer may take for 64 KiB of an HTTP answer."""
     batch: Count = 100
