@@ -331,7 +331,7 @@ class Settings(Group, frozen=True):
     extensions: list[str] = []
     """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
-    """Origins that browsers may connect from; empty allows every one."""
+    """Origins that browsers may connect from (``https://app.example.com``); empty allows every one."""
     trusted_proxies: list[str] = []
     """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed, for limits by address."""
     shutdown_timeout: Seconds = 10.0

@@ -269,7 +269,7 @@ async def test_a_key_that_nobody_could_look_up_yet_is_not_called_bad(
 async def test_sets_that_say_little_can_be_used(
     server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, changes: dict[str, Any]
 ) -> None:
-    server.offer(ec_pair.jwk("k1", **changes))
+    server.offer({**ec_pair.jwk("k1"), **changes})
     await make_auth().verify(ec_pair.sign("k1"))
 
 
