@@ -125,8 +125,11 @@ class LimitSettings(Group, frozen=True):
     """Largest REST body."""
     body_timeout: Seconds = 30.0
     """A REST body must have arrived whole by then."""
-    keep_alive: Seconds = 15.0
-    """How long an HTTP connection may stay idle, and how long the head of a later request may take."""
+    keep_alive: Seconds = 75.0
+    """How long an HTTP connection may stay idle, and how long the head of a later request may take.
+
+    Longer than a proxy in front keeps idle connections (nginx: 60 s), or a request that it sends on one meets
+    the close and is lost."""
     send_timeout: Seconds = 30.0
     """How long a peer may take for 64 KiB of an HTTP answer."""
     batch: Count = 100
@@ -381,7 +384,7 @@ class Settings(Group, frozen=True):
     extensions: list[str] = []
     """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
-    """Origins that browsers may connect from; empty allows every one."""
+    """Origins that browsers may connect from (``https://app.example.com``); empty allows every one."""
     trusted_proxies: list[str] = []
     """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed, for limits by address."""
     shutdown_timeout: Seconds = 10.0
