@@ -128,7 +128,7 @@ class Connection:
                     "room": name,
                     "seq": place.room.seq,
                     "events": list(place.events.events),
-                    "acked": place.acked,
+                    "acked": None if place.acked is None else place.acked.seq,
                 }
                 for name, place in self.memberships.items()
             ],

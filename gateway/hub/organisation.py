@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from gateway.broker.base import organisation_channel, room_channel, user_channel
 from gateway.hub.room import Room
-from gateway.wire.flusher import Share
+from gateway.wire.shares import Share
 
 __all__ = ["Organisation", "OrganisationTotals", "Retired"]
 

@@ -15,7 +15,8 @@ from gateway.hub.organisation import Organisation, Retired
 from gateway.hub.peer import Peer
 from gateway.hub.presence import Presence
 from gateway.hub.rooms import Rooms
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import Share
 from protocol.encoding import Encoding
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 

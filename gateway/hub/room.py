@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.broker.base import Event
+from gateway.broker.base import Event, Since
 from gateway.hub.lag import Lag, Overflow, State, Step
 from gateway.hub.peer import Member
 from gateway.wire.broadcast import MANY, Broadcast
@@ -49,8 +49,8 @@ class Membership:
         self.key = key
         self.lag: Lag | None = None
         self.group: Group | None = None
-        self.acked: int | None = None
-        self.joined_at = 0
+        self.acked: Since | None = None
+        self.joined_at = Since("", 0)
 
     def wants(self, event: Event) -> bool:
         """Tell whether the event passes both filters and does not leave this member out."""

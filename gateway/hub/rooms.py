@@ -71,7 +71,7 @@ class Rooms:
             if connection.id not in connection.organisation.connections:  # gone meanwhile
                 raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
             place = self.enter(room, connection, events, overflow, key, page=page)
-            place.joined_at = page.seq if since is None else since.seq
+            place.joined_at = Since(page.epoch, page.seq) if since is None else since
             connection.memberships[name] = place
         return place, page
 

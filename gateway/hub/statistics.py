@@ -18,7 +18,7 @@ from gateway.hub.counters import Counters
 from gateway.hub.organisation import Organisation, OrganisationTotals
 from gateway.hub.registry import Registry
 from gateway.hub.room import Room
-from gateway.wire.flusher import Share
+from gateway.wire.shares import Share
 
 __all__ = ["MAX_LISTED", "Statistics"]
 

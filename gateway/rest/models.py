@@ -241,13 +241,17 @@ class Stats(msgspec.Struct, omit_defaults=True):
 
 class JoinedRoom(msgspec.Struct, omit_defaults=True):
     room: str
-    events: Annotated[list[str], msgspec.Meta(description="The filter of the join.")]
+    events: Annotated[list[str], msgspec.Meta(description="The filter of the join.")] | None = None
     seq: int | None = None
     acked: int | None = None
 
 
 class ConnectionInfo(msgspec.Struct, omit_defaults=True):
-    """One open connection. Members see `ip`, `user_agent` and `client_id` of their own only."""
+    """One open connection.
+
+    Members see `ip`, `user_agent`, `client_id` and filters (`events`, `except`) of their own only, and of
+    others the rooms whose presence they may see.
+    """
 
     connection: str
     org: str
@@ -257,9 +261,9 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     last_activity: Milliseconds
     subprotocol: str
     rooms: list[JoinedRoom]
-    events: list[str]
     messages_in: int
     messages_out: int
+    events: list[str] | None = None
     user: str | None = None
     ip: str | None = None
     user_agent: str | None = None

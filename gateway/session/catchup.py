@@ -8,18 +8,16 @@ socket to drain, sends what is next, and so on until every room is live again. S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from gateway.broker.base import Event, HistoryPage, Since
 from gateway.hub.lag import PAGE, Lag, Lost, State, Step
 from gateway.hub.room import Membership
+from gateway.session.context import Context
 from protocol.envelope import Envelope
 from protocol.errors import ProtocolError
-
-if TYPE_CHECKING:
-    from gateway.session.session import Session
 
 __all__ = ["CatchUp"]
 
@@ -32,7 +30,7 @@ class CatchUp:
 
     __slots__ = ("_running", "_session", "_turn")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Context) -> None:
         self._session = session
         self._running = False
         self._turn = 0
@@ -41,7 +39,7 @@ class CatchUp:
         """Some room lags: see to it, if that is not being done already."""
         if not self._running:
             self._running = True
-            self._session.wire.spawn(self._run)
+            self._session.transport.spawn(self._run)
 
     def replay(self, place: Membership, missed: Sequence[Event], page: HistoryPage, since: Since) -> None:
         """Send what was missed before a join; what does not fit now follows as the socket drains."""
@@ -70,13 +68,13 @@ class CatchUp:
         connection = session.connection
         assert connection is not None
         try:
-            while not session.wire.closing:
-                await session.outbox.room()
+            while not session.transport.closing:
+                await session.transport.outbox.room()
                 lags = [place for place in connection.memberships.values() if place.lag and place.lag.due]
                 if not lags:
                     return
                 await self._advance(min(lags, key=_turn))
-                session.outbox.flush()
+                session.transport.outbox.flush()
                 await trio.lowlevel.checkpoint()
         finally:
             self._running = False

@@ -34,11 +34,10 @@ import socket
 from array import array
 from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from gateway.wire.flusher import Share
-    from gateway.wire.outbox import Frame, Outbox
+from gateway.wire.outbox import Frame, Outbox
+from gateway.wire.shares import Share
 
 __all__ = ["MANY", "Broadcast"]
 
@@ -49,7 +48,7 @@ _MAX_FRAMES: Final = 1024
 _TOGETHER: Final = 16
 """Sockets fetched at the same time: more would be gone from the cache before their turn."""
 _BROKEN: Final = -1
-_SEND: Callable[[socket.socket, Frame], int] = socket.socket.send
+_SEND: Callable[[Any, Frame], int] = socket.socket.send
 _NOWHERE: Final = socket.socket.__new__(socket.socket)
 """Stands for what is no plain socket; as long as that is open, it is among the slow. To send to it fails."""
 

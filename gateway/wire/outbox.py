@@ -22,16 +22,17 @@ Invariants:
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import trio
 
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import Share
 from gateway.wire.signal import Signal
+from gateway.wire.sockets import WireSocket
 
-__all__ = ["Outbox"]
+__all__ = ["Frame", "Outbox"]
 
 Frame: TypeAlias = bytes | memoryview
 
@@ -74,7 +75,7 @@ class Outbox:
     )
 
     def __init__(
-        self, flusher: Flusher, sock: socket.socket | None, *, max_messages: int, max_bytes: int
+        self, flusher: Flusher, sock: WireSocket | None, *, max_messages: int, max_bytes: int
     ) -> None:
         """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
         self.share: Share = flusher.share
@@ -103,7 +104,7 @@ class Outbox:
 
     @property
     def slot(self) -> int:
-        """Where this outbox's messages are counted; see :class:`~gateway.wire.flusher.Tally`."""
+        """Where this outbox's messages are counted; see :class:`~gateway.wire.shares.Tally`."""
         return self._slot
 
     @property
@@ -356,7 +357,7 @@ class Outbox:
             self.queue[0] = memoryview(head)[taken:] if len(head) > _MAX_SEND else head[taken:]
             self.torn = True
 
-    async def write_socket(self, sock: socket.socket) -> None:
+    async def write_socket(self, sock: WireSocket) -> None:
         """The writer task of a plain socket: waits for room, for as long as something is queued."""
         while True:
             await self.writer.wait()
@@ -381,7 +382,7 @@ class Outbox:
             if waiting is not None:
                 waiting.set()
 
-    async def _drain_socket(self, sock: socket.socket) -> None:
+    async def _drain_socket(self, sock: WireSocket) -> None:
         while self.blocked:
             await trio.lowlevel.wait_writable(sock)
             self.blocked = False
