@@ -125,7 +125,11 @@ async def test_a_session_over_lines(gateway: Gateway, nursery: trio.Nursery) -> 
     alice, bob = (Visitor(gateway, nursery, name) for name in ("alice", "bob"))
     for visitor in (alice, bob):
         greeting = await visitor.enter(gateway)
-        assert (greeting.t, greeting.data["user"], greeting.data["org"]) == ("connected", visitor.user, "acme")
+        assert (greeting.t, greeting.data["user"], greeting.data["org"]) == (
+            "connected",
+            visitor.user,
+            "acme",
+        )
         (joined,) = await visitor.say("join", room="r", data={"presence": True})
         assert (joined.t, joined.room) == ("reply", "r")
     assert [(each.t, each.event) for each in await alice.heard()] == [("presence", "join")]
