@@ -32,8 +32,7 @@ async def resumed(gateway: MemoryGateway, token: str) -> list[int | None]:
 async def in_the_room(gateway: MemoryGateway, alice: Raw, events: int) -> str:
     for number in range(events):
         await gateway.hub.publish("acme", "r", "e", number)
-    epoch = (await alice.ask("join", room="r")).epoch or ""
-    return epoch
+    return (await alice.ask("join", room="r")).epoch or ""
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
