@@ -42,6 +42,7 @@ from gateway.transports.websocket import WebSocketUpgrade
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
+from gateway.wire.sockets import reachable_host
 
 __all__ = ["Beside", "Gateway", "serve", "welcome"]
 
@@ -350,7 +351,8 @@ async def _stop_on_signal(
 def welcome(settings: Settings, port: int) -> None:
     """Print what development mode says: the page, and what to try next."""
     scheme = "https" if settings.tls.certificate else "http"
-    base = f"{scheme}://{settings.host}:{port}"
+    authority = f"{reachable_host(settings.host)}:{port}"
+    base = f"{scheme}://{authority}"
     token = Authenticator(settings.auth).issue(org="acme", user="alice", roles=["service"]).token
     print(
         f"""
@@ -361,7 +363,7 @@ Trireme is running in development mode. Open the console:
 Three commands to try next, in another terminal:
 
   export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
-  .venv/bin/gateway tail --token "$TOKEN" --url ws://{settings.host}:{port}/ws chat:42
+  .venv/bin/gateway tail --token "$TOKEN" --url ws://{authority}/ws chat:42
   curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
        --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
 """,

@@ -47,6 +47,7 @@ STATUS: Final[dict[ErrorCode, int]] = {
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.OVERLOADED: 503,
     ErrorCode.BROKER_UNAVAILABLE: 503,
+    ErrorCode.DATABASE_UNAVAILABLE: 503,
     ErrorCode.TIMEOUT: 503,
     ErrorCode.SHUTTING_DOWN: 503,
     ErrorCode.TOO_MANY_ROOMS: 409,

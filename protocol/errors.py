@@ -49,6 +49,7 @@ class ErrorCode(IntEnum):
     BROKER_UNAVAILABLE = 302
     TIMEOUT = 303
     SHUTTING_DOWN = 304
+    DATABASE_UNAVAILABLE = 305
 
     TOO_MANY_ROOMS = 400
     TOO_MANY_PATTERNS = 401
@@ -81,11 +82,14 @@ class CloseCode(IntEnum):
     TAKEN_OVER = 4502  # another connection has shown this one's resume token
 
 
-_RECONNECT_STANDARD = frozenset({1001, 1006, 1011, 1012, 1013, 1014})
+_RECONNECT_STANDARD = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014})
 
 
 def should_reconnect(code: int) -> bool:
-    """Tell whether a client that was closed with ``code`` should connect again by itself."""
+    """Tell whether a client that was closed with ``code`` should connect again by itself.
+
+    The gateway never closes with 1000 or without a code (1005): a proxy does, which has no say in it.
+    """
     return code in _RECONNECT_STANDARD or 4000 <= code <= 4499
 
 

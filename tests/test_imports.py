@@ -81,6 +81,7 @@ PURE = {
         "json",
         "re",
         "struct",
+        "sys",
         "time",
         "types",
         "typing",

@@ -8,6 +8,7 @@ from enum import IntFlag
 from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
+from protocol.cache import Cache, Family
 from protocol.patterns import compile_pattern, normalize_pattern
 
 __all__ = ["PERMISSIONS", "ROLES", "Grants", "Identity", "Permission"]
@@ -17,6 +18,11 @@ ROLES: Final = ("member", "service", "admin")
 
 ROOM_CACHE: Final = 256
 """Rooms whose answer one ``Grants`` remembers; small, since every distinct set of claims has its own."""
+LONGEST_NAME: Final = 256
+"""Characters of the longest name that may be remembered: that of a room, or of a user behind ``user:``."""
+_ANSWERED: Final = Family[tuple[bool, ...]](
+    "grants", max_bytes=8 << 20, max_entries=ROOM_CACHE, max_key=LONGEST_NAME
+)
 
 
 class Permission(IntFlag):
@@ -61,7 +67,7 @@ class Grants:
 
     def __init__(self, rules: frozenset[tuple[str, int]]) -> None:
         self.rules = rules
-        self._cache: dict[str, tuple[bool, ...]] = {}
+        self._cache: Cache[tuple[bool, ...]] = _ANSWERED.new()
         self._matchers: tuple[tuple[Callable[[str], bool], int], ...] = tuple(
             (compile_pattern(pattern), bits) for pattern, bits in sorted(rules)
         )
@@ -84,6 +90,8 @@ class Grants:
 
     def allows(self, room: str, permission: Permission) -> bool:
         """Tell whether every bit of ``permission`` is granted in ``room``."""
+        if len(room) > LONGEST_NAME:
+            return self._decide(room)[permission]
         try:
             return self._cache[room][permission]
         except KeyError:
@@ -94,9 +102,9 @@ class Grants:
         for matches, bits in self._matchers:
             if granted | bits != granted and matches(room):
                 granted |= bits
-        if len(self._cache) >= ROOM_CACHE:
-            self._cache.clear()
-        answers = self._cache[room] = _ANSWERS[granted]
+        answers = _ANSWERS[granted]
+        if granted:  # refusals leave nothing behind
+            self._cache[room] = answers
         return answers
 
     def __repr__(self) -> str:

@@ -125,8 +125,11 @@ class LimitSettings(Group, frozen=True):
     """Largest REST body."""
     body_timeout: Seconds = 30.0
     """A REST body must have arrived whole by then."""
-    keep_alive: Seconds = 15.0
-    """How long an HTTP connection may stay idle, and how long the head of a later request may take."""
+    keep_alive: Seconds = 75.0
+    """How long an HTTP connection may stay idle, and how long the head of a later request may take.
+
+    Longer than a proxy in front keeps idle connections (nginx: 60 s), or a request that it sends on one meets
+    the close and is lost."""
     send_timeout: Seconds = 30.0
     """How long a peer may take for 64 KiB of an HTTP answer."""
     batch: Count = 100
@@ -318,6 +321,34 @@ class ClusterSettings(Group, frozen=True):
     """Largest answer of one node."""
 
 
+class StoreSettings(Group, frozen=True):
+    """How the database of ``database`` is used. Times are in seconds where nothing else is said."""
+
+    notifications_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    """Days after which a notification is removed, read or not."""
+    pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Connections, and threads, that read; one more writes."""
+    timeout: Seconds = 5.0
+    """How long one operation may wait for the database."""
+    retry_after: Seconds = 1.0
+    """Hint to clients whose request was refused because the database is unavailable."""
+    lease: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 10.0
+    """How long a node has to deliver what it has committed, before another one may deliver it."""
+    sweep: Seconds = 60.0
+    """Old and expired rows are removed this often, by one of the nodes."""
+    group: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    """Rows written in one commit."""
+    pending: Count = 10_000
+    """Writes that wait for their commit; further ones are refused with 301."""
+    pending_bytes: Bytes = 64 * 2**20
+    pending_reads: Count = 1000
+    """Reads that wait for a connection; further ones are refused with 301."""
+    unread_maximum: Count = 1000
+    """Unread notifications of a user are counted up to this."""
+    strict: bool = False
+    """Whether ``/readyz`` answers 503 while the database is unavailable."""
+
+
 class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
@@ -353,7 +384,7 @@ class Settings(Group, frozen=True):
     extensions: list[str] = []
     """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
-    """Origins that browsers may connect from; empty allows every one."""
+    """Origins that browsers may connect from (``https://app.example.com``); empty allows every one."""
     trusted_proxies: list[str] = []
     """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed, for limits by address."""
     shutdown_timeout: Seconds = 10.0
@@ -376,6 +407,7 @@ class Settings(Group, frozen=True):
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
+    store: StoreSettings = StoreSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

@@ -21,6 +21,7 @@ from msgspec import structs
 
 from gateway.config.redis_address import parse_address
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
+from gateway.limits.origins import normalize_origin
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
 from protocol.names import check_pattern
@@ -52,6 +53,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
     tree = _from_file(file)
     _merge(tree, _from_environment(environ))
     _merge(tree, _from_flags(flags))
+    tree["allowed_origins"] = [_origin(each) for each in tree.get("allowed_origins", ())]
     settings = msgspec.convert(tree, Settings)
     _check_together(settings)
     return settings
@@ -182,6 +184,13 @@ _PLAIN: Final = {
     "null": "nothing",
 }
 _TYPE: Final = re.compile(rf"`?\b({'|'.join(_PLAIN)})\b")
+
+
+def _origin(text: str) -> str:
+    try:
+        return normalize_origin(text)
+    except ValueError as error:
+        raise SettingsError(f"allowed_origins: {text!r} cannot be used: {error}") from None
 
 
 def _check_together(settings: Settings) -> None:

@@ -39,7 +39,7 @@ from protocol.values import footprint
 __all__ = ["Delivery", "Sent"]
 
 _SMALL: Final = 256
-"""Bytes of a message from which on it is worth looking at what it takes in memory."""
+"""Bytes of a message beyond which its memory is looked at; what is smaller takes 16 kB at most."""
 
 
 class Sent(NamedTuple):
@@ -105,6 +105,8 @@ class Delivery:
         """
         if size > _SMALL or not size:
             size = max(size, footprint(data))
+        if exclude:
+            size += footprint(list(exclude))
         self._counters.publishes += 1
         self._broker.submit(
             Event(

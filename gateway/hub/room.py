@@ -25,6 +25,11 @@ __all__ = ["Membership", "Room"]
 _BROADCASTS: Final = 8
 """Of one organisation at the same time: each ``put`` into one of its outboxes looks at all of them."""
 
+_FEW: Final = 16
+"""Groups that are asked one by one for each event; of more, a room remembers which an event is for."""
+_NAMES: Final = 32
+"""Event names for which a room remembers that. It takes eight bytes for each of them and each group."""
+
 GroupKey = tuple[Encoding, EventFilter, EventFilter, bool]
 
 
@@ -135,7 +140,7 @@ class Group:
 class Room:
     """One channel's members on this node: a room, a whole organisation, or one user's connections."""
 
-    __slots__ = ("_groups", "channel", "epoch", "name", "seq", "taps")
+    __slots__ = ("_groups", "_matching", "channel", "epoch", "name", "seq", "taps")
 
     def __init__(self, channel: str, name: str | None) -> None:
         self.channel = channel
@@ -146,6 +151,8 @@ class Room:
         self.taps: tuple[deque[Event], ...] = ()
         """One for each member to be that still waits for the broker: the events that came meanwhile."""
         self._groups: dict[GroupKey, Group] = {}
+        self._matching: dict[str, list[Group]] | None = None
+        """Event name → the groups that it is for; forgotten whenever there are other groups."""
 
     @property
     def size(self) -> int:
@@ -199,6 +206,7 @@ class Room:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(*key)
+            self._matching = None
         group.members[connection.outbox] = membership
         if group.broadcast is not None:
             group.broadcast.entered(connection.outbox)
@@ -214,6 +222,7 @@ class Room:
         del group.members[outbox]
         if not group.members:
             del self._groups[group.encoding, group.filter, group.events, group.patient]
+            self._matching = None
         membership.group = None
 
     def fan_out(self, event: Event) -> int:
@@ -227,7 +236,7 @@ class Room:
         frames: dict[Encoding, bytes] = {}
         count = 0
         aligned: list[Membership] | None = None
-        for group in self._groups.values():
+        for group in self._groups.values() if len(self._groups) <= _FEW else self._groups_for(name):
             if not (group.filter.allows(name) and group.events.allows(name)):
                 continue
             frame = frames.get(group.encoding)
@@ -245,6 +254,20 @@ class Room:
         for membership in aligned or ():
             membership.caught_up()  # which may make and remove groups
         return count
+
+    def _groups_for(self, name: str) -> list[Group]:
+        """The groups of many that want events of this name."""
+        matching = self._matching
+        if matching is None or (len(matching) >= _NAMES and name not in matching):
+            matching = self._matching = {}
+        groups = matching.get(name)
+        if groups is None:
+            groups = matching[name] = [
+                group
+                for group in self._groups.values()
+                if group.filter.allows(name) and group.events.allows(name)
+            ]
+        return groups
 
     def _fan_out_carefully(self, group: Group, event: Event, frame: bytes, aligned: list[Membership]) -> int:
         """For members that may lag, and for critical events, which overtake what is queued."""

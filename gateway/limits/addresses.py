@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
 
 __all__ = ["Addresses"]
+
+_PORT: Final = re.compile("(:[0-9]{1,5})?").fullmatch
 
 
 class Addresses:
@@ -25,13 +29,24 @@ class Addresses:
             return peer
         for text in (peer, *reversed(forwarded.split(","))):
             try:
-                address = _plain(ip_address(text.strip()))
+                address = _plain(ip_address(_without_port(text.strip())))
             except ValueError:
                 return peer
             peer = str(address)
             if not any(address in network for network in self._networks):
                 return peer
         return peer
+
+
+def _without_port(text: str) -> str:
+    """The address of an entry, which may be written ``"[2001:db8::7]:443"`` or ``203.0.113.7:5000``."""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if text.startswith("["):
+        address, closed, port = text[1:].partition("]")
+        return address if closed and _PORT(port) else text
+    address, colon, port = text.partition(":")
+    return address if colon and _PORT(colon + port) else text
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -13,7 +13,7 @@ from gateway.limits.overload import Overload
 from gateway.operations.rules import organisation, permit, require_service
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
-from protocol.values import MAX_EVENT_DEPTH, check_value
+from protocol.values import check_event_data, check_value
 
 __all__ = ["Events"]
 
@@ -84,7 +84,7 @@ class Events:
         """
         org = organisation(identity, org)
         self._check(identity, room, event, mid, critical)
-        data = check_value(data, max_depth=MAX_EVENT_DEPTH)
+        data = check_event_data(data)
         return await self._hub.publish(
             org,
             room,

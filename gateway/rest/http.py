@@ -15,6 +15,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from gateway.auth.identity import Identity
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.json import check_items
 
 __all__ = [
     "admit",
@@ -72,8 +73,8 @@ def named(*places: str | None) -> str | None:
 async def read_body(model: type[M], *, optional: bool = False) -> M:
     """Decode the JSON body into ``model``; with ``optional`` an empty body is ``{}``.
 
-    Raises ``UnsupportedMediaType``, and ``ProtocolError`` MALFORMED, MISSING_FIELD or BAD_FIELD
-    with the field's name.
+    Raises ``UnsupportedMediaType``, and ``ProtocolError`` MALFORMED, TOO_LARGE for too many values, or
+    MISSING_FIELD or BAD_FIELD with the field's name.
     """
     data = await request.get_data()
     assert isinstance(data, bytes)
@@ -81,6 +82,7 @@ async def read_body(model: type[M], *, optional: bool = False) -> M:
         data = b"{}"
     elif request.mimetype and request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body with Content-Type: application/json")
+    check_items(data)
     try:
         # msgspec does not look into the text of members that the model does not know.
         return msgspec.json.decode(data.decode("utf-8"), type=model)

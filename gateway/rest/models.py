@@ -223,11 +223,16 @@ class Stats(msgspec.Struct, omit_defaults=True):
     bytes_out: int
     rooms: Annotated[
         dict[str, int] | int,
-        msgspec.Meta(description="Of an organisation: room → members. Of the node: how many."),
+        msgspec.Meta(
+            description="Of an organisation: room → members, of the 1,000 largest. Of the node: how many."
+        ),
     ]
     org: str | None = None
     organisations: (
-        Annotated[dict[str, int], msgspec.Meta(description="Organisation → open connections.")] | None
+        Annotated[
+            dict[str, int], msgspec.Meta(description="Organisation → open connections, of the 1,000 largest.")
+        ]
+        | None
     ) = None
     publishes: int | None = None
     deliveries: int | None = None

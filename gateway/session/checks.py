@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.broker.base import Since
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_pattern
+from protocol.patterns import check_patterns
 
 __all__ = ["SinceData", "TokenData", "check_filter", "read", "read_since"]
 
@@ -56,6 +56,4 @@ def read_since(given: SinceData | None, field: str = "data.since") -> Since | No
 
 def check_filter(patterns: list[str], limit: int) -> list[str]:
     """Check the patterns of a filter, and that they are at most ``limit``."""
-    if len(patterns) > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
-    return [check_pattern(pattern, field="data.events") for pattern in patterns]
+    return check_patterns(patterns, most=limit)

@@ -97,9 +97,7 @@ def _patterns(session: Context, envelope: Envelope) -> list[str]:
 
 
 def _set_filter(session: Context, connection: Connection, envelope: Envelope, wanted: EventFilter) -> None:
-    limit = session.services.settings.limits.patterns_per_filter
-    if wanted.size > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"a filter is limited to {limit} patterns")
+    wanted.check_size(session.services.settings.limits.patterns_per_filter)
     session.services.hub.set_filter(connection, wanted)
     session.reply(envelope, data={"events": list(wanted.events), "except": list(wanted.excepted)})
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.auth.identity import Identity
+from gateway.limits.origins import Origins
 from gateway.problems import STATUS
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
@@ -31,7 +32,7 @@ class WebSocketUpgrade:
         self._services = services
         self._engine = engine
         self._is_draining = is_draining
-        self._origins = frozenset(settings.allowed_origins)
+        self._origins = Origins(settings.allowed_origins)
         self.sessions: set[Session] = set()
         self._limits = WireLimits(
             message_bytes=settings.limits.message_bytes,
@@ -45,7 +46,7 @@ class WebSocketUpgrade:
         """Let one connection in, and return what serves it; raises ``Refusal`` instead of upgrading it."""
         self._refuse_when_draining()
         origin = request.headers.get("origin")
-        if self._origins and origin is not None and origin not in self._origins:
+        if not self._origins.allows(origin, trio.current_time()):
             raise Refusal(403, "this origin is not allowed", code=ErrorCode.FORBIDDEN)
         try:
             codec = choose_subprotocol(request.subprotocols)

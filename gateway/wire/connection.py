@@ -77,7 +77,7 @@ _NOBODY: Final = _Nobody()
 
 
 class WireConnection:
-    """Give it a non-blocking ``sock`` (plain or TLS), or a ``stream`` (memory); it closes what it was given."""
+    """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it got."""
 
     __slots__ = (
         "_busy",

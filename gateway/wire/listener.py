@@ -113,8 +113,9 @@ class Listener:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side."""
         self._websocket = websocket
         self._http = http
+        absolute = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/ ?]*)?"
         self._ours = re.compile(
-            rb"[A-Z]{1,16} " + (b"" if path is None else re.escape(path.encode()) + rb"[ ?]")
+            rb"[A-Z]{1,16} " + (b"" if path is None else absolute + re.escape(path.encode()) + rb"[ ?]")
         )
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
