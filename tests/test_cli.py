@@ -94,7 +94,7 @@ async def test_an_asymmetric_key_signs(folder: Folder) -> None:
         ("token --org acme --ttl soon", "expected a duration such as 30s"),
         ("token --org acme --ttl 99d", "ttl must be from 1 to 2592000 seconds"),
         ("token --org acme --room chat", "write PATTERN=join"),
-        ("token --org acme --room chat=dance", "'dance' is no permission"),
+        ("token --org acme --room chat=dance", "'dance' is not a permission"),
         ("token --org acme --role boss", "Invalid value"),
         ("token --org acme --bogus", "--bogus"),
         ("bogus", "bogus"),

@@ -284,7 +284,7 @@ class Session:
             envelope = codec.decode(payload)
             command = COMMANDS.get(envelope.t)
             if command is None:
-                raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: this kind comes from the server only")
+                raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: reserved for server messages")
             connection = self.connection
             if connection is None:
                 return self._first_message(envelope)
