@@ -86,7 +86,7 @@ class CloseCode(IntEnum):
         member.meaning = meaning
         return member
 
-    NORMAL = 1000, "the client closed"
+    NORMAL = 1000, "the client closed, or a proxy did"
     GOING_AWAY = 1001, "the peer is leaving"
     PROTOCOL_ERROR = 1002, "the peer broke RFC 6455"
     UNSUPPORTED_DATA = 1003, "a text message on a CBOR connection, or a binary one on JSON"

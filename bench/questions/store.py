@@ -26,7 +26,7 @@ from bench.machine import BenchError
 from bench.question import Case, Goal, Metric, Options, Question, plain
 from bench.server import Command
 from bench.subjects import OURS_JSON, Subject
-from gateway.settings import StoreSettings
+from gateway.config.settings import StoreSettings
 from gateway.store import Store, migrate
 
 PRODUCERS: Final = 200
