@@ -134,6 +134,7 @@ class Session:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
         self._must_auth = math.inf
+        self.wire.message_bytes = settings.limits.message_bytes
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
