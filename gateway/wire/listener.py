@@ -126,6 +126,9 @@ class Listener:
         self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
+        self._asking: set[trio.CancelScope] = set()
+        """One for each connection on which no request is in hand."""
+        self._ending = False
         self.open = 0
         self.refused = 0
         self.port = 0
@@ -143,6 +146,13 @@ class Listener:
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections go on."""
         self._accepting.cancel()
+
+    def end(self) -> None:
+        """Stop accepting, and close the connections on which nothing was asked (yet)."""
+        self.stop_accepting()
+        self._ending = True
+        for scope in self._asking:
+            scope.cancel()
 
     async def run(self) -> None:
         """Serve until :meth:`stop_accepting` was called and every connection has ended."""
@@ -194,10 +204,8 @@ class Listener:
         What is only of use until then (the request, its deadline) goes before that begins.
         """
         with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
-            if self._handshakes is not None and isinstance(connection.sock, socket.socket):
-                connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
             try:
-                head, unread = await self._read_head(connection, b"")
+                head, unread = await self._ask(connection, b"")
                 while not self._ours.match(head):
                     assert self._http is not None
                     scope.deadline = math.inf
@@ -205,7 +213,7 @@ class Listener:
                     if upgrade is None:
                         return None
                     scope.deadline = trio.current_time() + self._head_timeout
-                    head, unread = await self._read_head(connection, upgrade)
+                    head, unread = await self._ask(connection, upgrade)
                 if self.open > self._max_connections:
                     raise Refusal(503, "this node is full", code=402, retry_after=1.0)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
@@ -221,6 +229,20 @@ class Listener:
             with trio.move_on_after(1):
                 await connection.send(refusal_response(Refusal(408, "the request head took too long")))
         return None
+
+    async def _ask(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
+        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`."""
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            if self._ending:
+                scope.cancel()
+            try:
+                if self._handshakes is not None and isinstance(connection.sock, socket.socket):
+                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
+                return await self._read_head(connection, data)
+            finally:
+                self._asking.discard(scope)
+        raise trio.ClosedResourceError
 
     async def _read_head(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
         """One request head and what came behind it; ``data`` was read before."""

@@ -34,6 +34,8 @@ _RECORD: Final = 16384
 """Bytes of plain text in one record at most (RFC 8446, section 5.1)."""
 _SLICE: Final = 15 * _RECORD
 """Bytes encrypted by one ``send``; less than what an outbox joins for one, so more is known to follow."""
+_UNREAD: Final = 65536
+"""Bytes of a failed handshake that are read away."""
 _WANTS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _AT_ONCE: Final = 1024
 """Handshakes begun and not finished, some 50 kB each."""
@@ -103,6 +105,13 @@ class TlsSocket:
 
     def close(self) -> None:
         """Close at once."""
+        self._tls.close()
+
+    def refuse(self) -> None:
+        """Close behind the alert that OpenSSL has sent; unread bytes would reset it away."""
+        with contextlib.suppress(OSError):
+            self._tls.shutdown(socket.SHUT_WR)
+            self._tls.recv(_UNREAD)
         self._tls.close()
 
     def fileno(self) -> int:
@@ -224,7 +233,7 @@ class Handshakes:
                             return tls
                     await wait(tls)
             except BaseException:
-                tls.close()
+                tls.refuse()
                 raise
 
     @contextlib.asynccontextmanager
