@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import trio
+
 from gateway.auth.identity import Identity
 from gateway.limits.origins import Origins
 from gateway.problems import STATUS
