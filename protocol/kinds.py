@@ -95,7 +95,7 @@ TABLE: Final = (
     ),
     Kind("send", 8, "client", ("event", "data", "mid"), permission="publish", over_http=True),
     Kind("call", 9, "client", ("event", "data"), over_http=True),
-    Kind("ack", 10, "client", ("room", "seq")),
+    Kind("ack", 10, "client", ("room", "seq", "epoch")),
     Kind("history", 11, "client", ("room", "data"), permission="history", over_http=True),
     Kind(
         "presence",

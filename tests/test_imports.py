@@ -20,6 +20,7 @@ EVERYBODY = {"gateway"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
+    "gateway.config.sources": {"gateway.config", "gateway.limits.origins"},
     "gateway.config": set(),
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
@@ -53,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "gateway.transports": {
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.session", "gateway.wire"),
+        "gateway.limits.origins",
     },
     "gateway.rest": {
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),
