@@ -21,7 +21,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
     "gateway.config.settings": set(),
-    "gateway.config.sources": {"gateway.config.settings", "gateway.broker.redis.address"},
+    "gateway.config.sources": {
+        *("gateway.config.settings", "gateway.config.origins", "gateway.broker.redis.address"),
+    },
     "gateway.config": set(),
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
@@ -41,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.cluster", "gateway.limits", "gateway.wire"),
     },
     "gateway.transports": {
+        "gateway.config.origins",
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.session", "gateway.wire"),
     },
     "gateway.rest": {

@@ -73,7 +73,9 @@ class AuthSettings(Group, frozen=True):
         default_factory=lambda: {"*": ["join", "publish", "presence", "history"]}
     )
     """What a token without a ``rooms`` claim may do, in its own organisation."""
-    max_revocations: Count = 100_000
+    max_revocations: Count = 10_000
+    """Revocations that each organisation may hold, some 500 bytes each; a member who revokes refreshed tokens
+    fills no other organisation's."""
 
 
 class LimitSettings(Group, frozen=True):

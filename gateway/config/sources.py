@@ -19,8 +19,8 @@ import msgspec
 from msgspec import structs
 
 from gateway.broker.redis.address import parse_address
+from gateway.config.origins import normalize_origin
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
-from gateway.limits.origins import normalize_origin
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
 from protocol.names import check_pattern

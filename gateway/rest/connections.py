@@ -6,7 +6,7 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Identity, Permission
+from gateway.auth.identity import Identity
 from gateway.rest.http import (
     caller,
     organisation,
@@ -15,7 +15,6 @@ from gateway.rest.http import (
     read_cursor,
     read_query,
     reply,
-    require_permission,
     require_service,
 )
 from gateway.rest.models import (
@@ -119,7 +118,8 @@ async def send_to(
         check_mid(wanted.mid)
     data = check_value(wanted.data)
     name = f"user:{user}" if user is not None else f"connection:{connection}"
-    require_permission(identity, name, Permission.PUBLISH)
+    if not identity.grants.allows_target(name):
+        raise ProtocolError(ErrorCode.FORBIDDEN, f"this token does not permit to send to {name!r}")
     sent = await services().cluster.send(
         org,
         wanted.event,

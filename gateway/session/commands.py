@@ -178,10 +178,9 @@ async def _send(session: Session, connection: Connection, envelope: Envelope, si
     if wanted.user is not None and wanted.connection is not None:
         raise ProtocolError(ErrorCode.BAD_FIELD, "data: names both a user and a connection")
     # Directed sends are permitted by patterns like rooms are, under the names user:NAME and connection:ID.
-    if wanted.user is not None:
-        permit(connection, f"user:{wanted.user}", Permission.PUBLISH, "send to this user")
-    else:
-        permit(connection, f"connection:{wanted.connection}", Permission.PUBLISH, "send to this connection")
+    kind = "user" if wanted.user is not None else "connection"
+    if not connection.identity.grants.allows_target(f"{kind}:{wanted.user or wanted.connection}"):
+        raise ProtocolError(ErrorCode.FORBIDDEN, f"the token does not permit to send to this {kind}")
     sent = await session.services.cluster.send(
         connection.org,
         event,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import trio
 
 from gateway.auth.identity import Identity
-from gateway.limits.origins import Origins
+from gateway.config.origins import Origins
 from gateway.problems import STATUS
 from gateway.session.session import Client, Services, Session
 from gateway.wire.connection import WireConnection, WireLimits
