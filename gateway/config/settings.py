@@ -263,6 +263,8 @@ class SupervisorSettings(Group, frozen=True):
     backoff_maximum: Seconds = 15.0
     start_timeout: Seconds = 30.0
     """A worker that does not listen by then is ended, and counts as dead."""
+    silence: Annotated[float, msgspec.Meta(ge=2)] = 5.0
+    """Seconds without a sign of life, due every second, after which a worker is killed and replaced."""
 
 
 class HistorySettings(Group, frozen=True):
