@@ -123,6 +123,7 @@ class Gateway:
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
             max_connections=settings.limits.connections,
+            door=self.guard,
             ssl_context=_ssl_context(settings.tls),
         )
         for setup in load_extensions(settings.extensions):

@@ -18,8 +18,8 @@ import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from gateway.cli.main import run
 
-from gateway.cli import commands as cli
 from gateway.cli.arguments import UserError, parse_rooms, parse_seconds
 from gateway.client import connect
 from tests.processes import DEADLINE, SECRET, Folder, process, serving
@@ -120,7 +120,7 @@ def test_wrong_commands_say_so_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_AUTH_SECRET", SECRET)
-    assert cli.run(arguments.split()) == 2
+    assert run(arguments.split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     (line,) = said.err.splitlines()
@@ -130,7 +130,7 @@ def test_wrong_commands_say_so_in_one_line(
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     def said(*arguments: str) -> str:
-        assert cli.run(list(arguments)) == 0
+        assert run(list(arguments)) == 0
         return capsys.readouterr().out
 
     overview = said("--help")
@@ -355,5 +355,5 @@ def test_room_arguments() -> None:
 def test_what_is_missing_is_named(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(arguments) == 2
+    assert run(arguments) == 2
     assert capsys.readouterr().err == expected

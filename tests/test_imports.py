@@ -20,7 +20,6 @@ EVERYBODY = {"gateway"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
-    "gateway.config.sources": {"gateway.config", "gateway.limits.origins"},
     "gateway.config": set(),
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
@@ -53,8 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),  # what a session's frames go into, and whose turn it is
     },
     "gateway.transports": {
+        "gateway.config.origins",
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.session", "gateway.wire"),
-        "gateway.limits.origins",
     },
     "gateway.rest": {
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.broker", "gateway.hub"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
@@ -9,7 +10,7 @@ from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
 from protocol.cache import Cache, Family
-from protocol.patterns import compile_pattern, normalize_pattern
+from protocol.patterns import compile_pattern
 
 __all__ = ["PERMISSIONS", "ROLES", "Grants", "Identity", "Permission"]
 
@@ -46,6 +47,8 @@ _BITS: Final = {permission.name.lower(): int(permission) for permission in Permi
 PERMISSIONS: Final = tuple(_BITS)
 """The names that claims use."""
 
+_STARS: Final = re.compile(r"\*+")
+
 # allows() runs for every publish. Arithmetic on IntFlag costs ten times a tuple index, so the answers for all
 # sixteen sets of bits are laid out once: _ANSWERS[granted][asked].
 _ANSWERS: Final = tuple(tuple(granted & asked == asked for asked in range(16)) for granted in range(16))
@@ -61,7 +64,7 @@ class Grants:
     __slots__ = ("__weakref__", "_cache", "_matchers", "rules")
 
     ALL: ClassVar[Grants]
-    """Everything in every room of the own organisation."""
+    """Everything in the own organisation: a service's."""
 
     _shared: ClassVar[WeakValueDictionary[frozenset[tuple[str, int]], Grants]] = WeakValueDictionary()
 
@@ -69,7 +72,7 @@ class Grants:
         self.rules = rules
         self._cache: Cache[tuple[bool, ...]] = _ANSWERED.new()
         self._matchers: tuple[tuple[Callable[[str], bool], int], ...] = tuple(
-            (compile_pattern(pattern), bits) for pattern, bits in sorted(rules)
+            (_matcher(pattern), bits) for pattern, bits in sorted(rules)
         )
 
     @classmethod
@@ -80,7 +83,7 @@ class Grants:
         """
         merged: dict[str, int] = {}
         for pattern, names in rooms.items():
-            pattern = normalize_pattern(pattern)
+            pattern = _STARS.sub("*", pattern)
             merged[pattern] = merged.get(pattern, 0) | Permission.parse(names)
         rules = frozenset(merged.items())
         grants = cls._shared.get(rules)
@@ -97,11 +100,24 @@ class Grants:
         except KeyError:
             return self._decide(room)[permission]
 
+    def allows_target(self, target: str) -> bool:
+        """Tell whether one may send to ``target``, which is ``user:NAME`` or ``connection:ID``.
+
+        Granted by its name or by a pattern of its kind (``user:*``); ``*`` covers rooms only.
+        """
+        kind = target.partition(":")[0] + ":"
+        return self is Grants.ALL or any(
+            bits & Permission.PUBLISH and pattern.startswith(kind) and _matcher(pattern)(target)
+            for pattern, bits in self.rules
+        )
+
     def _decide(self, room: str) -> tuple[bool, ...]:
         granted = 0
         for matches, bits in self._matchers:
             if granted | bits != granted and matches(room):
                 granted |= bits
+        if (room == "executions" or room.startswith("execution:")) and self is not Grants.ALL:
+            granted &= ~Permission.PUBLISH  # what the gateway and services say there must not be forged
         answers = _ANSWERS[granted]
         if granted:  # refusals leave nothing behind
             self._cache[room] = answers
@@ -111,7 +127,13 @@ class Grants:
         return f"Grants({dict(sorted(self.rules))})"
 
 
-Grants.ALL = Grants.of({"*": PERMISSIONS})
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    """The test whether a room matches; ``all`` is the name of a room here, not a pattern."""
+    return pattern.__eq__ if "*" not in pattern else compile_pattern(pattern)
+
+
+# Made apart: a member's "*" has equal rules, and is less.
+Grants.ALL = Grants(frozenset({("*", Permission.parse(PERMISSIONS))}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +147,8 @@ class Identity:
     expires: float | None = None
     jti: str | None = None
     issued_at: float | None = None
+    family: tuple[str, ...] = ()
+    """Ids of the tokens that this one was refreshed from: the first one and the latest."""
 
     @property
     def is_service(self) -> bool:

@@ -73,7 +73,9 @@ class AuthSettings(Group, frozen=True):
         default_factory=lambda: {"*": ["join", "publish", "presence", "history"]}
     )
     """What a token without a ``rooms`` claim may do, in its own organisation."""
-    max_revocations: Count = 100_000
+    max_revocations: Count = 10_000
+    """Revocations that each organisation may hold, some 500 bytes each; a member who revokes refreshed tokens
+    fills no other organisation's."""
 
 
 class CallSettings(Group, frozen=True):
@@ -286,6 +288,8 @@ class SupervisorSettings(Group, frozen=True):
     backoff_maximum: Seconds = 15.0
     start_timeout: Seconds = 30.0
     """A worker that does not listen by then is ended, and counts as dead."""
+    silence: Annotated[float, msgspec.Meta(ge=2)] = 5.0
+    """Seconds without a sign of life, due every second, after which a worker is killed and replaced."""
 
 
 class HistorySettings(Group, frozen=True):

@@ -19,9 +19,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec import structs
 
+from gateway.config.origins import normalize_origin
 from gateway.config.redis_address import parse_address
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
-from gateway.limits.origins import normalize_origin
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
 from protocol.names import check_pattern

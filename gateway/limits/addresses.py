@@ -19,6 +19,14 @@ class Addresses:
         """``trusted`` are addresses and networks (``10.0.0.0/8``); raises ValueError for what is neither."""
         self._networks = [ip_network(each, strict=False) for each in trusted]
 
+    def is_trusted(self, peer: str) -> bool:
+        """Tell whether ``peer`` is a trusted proxy."""
+        try:
+            address = _plain(ip_address(peer))
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
     def client(self, peer: str, forwarded: str) -> str:
         """The address of the client behind ``peer``; ``forwarded`` is the whole header, empty for none.
 

@@ -10,7 +10,7 @@ from gateway.broker.base import Done, Position
 from gateway.cluster.base import Cluster
 from gateway.hub.hub import Hub, Sent
 from gateway.limits.overload import Overload
-from gateway.operations.rules import organisation, permit, require_service
+from gateway.operations.rules import organisation, permit, permit_target, require_service
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
 from protocol.values import check_event_data, check_value
@@ -143,9 +143,9 @@ class Events:
         if user is not None:
             if not user:
                 raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
-            permit(identity, f"user:{user}", Permission.PUBLISH, "send to this user")
+            permit_target(identity, "user", user)
         else:
-            permit(identity, f"connection:{connection}", Permission.PUBLISH, "send to this connection")
+            permit_target(identity, "connection", str(connection))
         return await self._cluster.send(
             org,
             event,

@@ -7,7 +7,7 @@ from typing import Final
 from gateway.auth.identity import Grants, Identity, Permission
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["Permission", "organisation", "permit", "require_service", "service"]
+__all__ = ["Permission", "organisation", "permit", "permit_target", "require_service", "service"]
 
 _ACTIONS: Final = {
     Permission.JOIN: "join this room",
@@ -31,6 +31,12 @@ def permit(identity: Identity, room: str, permission: Permission, action: str | 
             ErrorCode.FORBIDDEN,
             f"this token may not {action or _ACTIONS[permission]}: it lacks the permission {name}",
         )
+
+
+def permit_target(identity: Identity, kind: str, name: str) -> None:
+    """Raise FORBIDDEN unless the token may send to the ``kind`` (``user``, ``connection``) of that name."""
+    if not identity.grants.allows_target(f"{kind}:{name}"):
+        raise ProtocolError(ErrorCode.FORBIDDEN, f"this token may not send to this {kind}")
 
 
 def require_service(identity: Identity, what: str = "this") -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gateway.auth.identity import Grants, Identity, Permission
+import trio
+
+from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator, IssuedToken
 from gateway.cluster.base import Cluster
 from gateway.config.settings import AuthSettings
@@ -46,14 +48,11 @@ class Tokens:
         return self._auth.issue(org=org, user=user, roles=roles, rooms=rooms, ttl=ttl)
 
     def refresh(self, identity: Identity, *, ttl: float | None = None) -> IssuedToken:
-        """A token with the same claims that expires ``ttl`` seconds from now; the old one stays good."""
-        return self._auth.issue(
-            org=identity.org,
-            user=identity.user,
-            roles=sorted(identity.roles),
-            rooms=self._rooms_claim(identity),
-            ttl=ttl,
-        )
+        """A token with the same claims that expires ``ttl`` seconds from now; the old one stays good.
+
+        It lives no longer than the first one was issued for, and is revoked with it.
+        """
+        return self._auth.refresh(identity, ttl=ttl)
 
     async def ticket(self, identity: Identity) -> str:
         """A ticket that stands for the caller's token once, for ``auth.ticket_ttl`` seconds; raises
@@ -72,9 +71,8 @@ class Tokens:
         """Refuse one token, or all that were issued until now to a user or to the organisation.
 
         Open connections that came with such a token are closed with 1008; returns how many. Members may
-        revoke
-        their own tokens; others need the role service. Raises FORBIDDEN, MISSING_FIELD when nothing is named,
-        OVERLOADED.
+        revoke their own tokens; others need the role service. Raises FORBIDDEN,
+        MISSING_FIELD when nothing is named, OVERLOADED.
         """
         org = organisation(identity, org)
         if jti is None and user is None and not whole_organisation:
@@ -83,13 +81,8 @@ class Tokens:
         own_user = jti is None and user is not None and user == identity.user
         if not (own_jti or own_user):
             require_service(identity)
-        return await self._cluster.revoke(org, jti=jti, user=user)
-
-    def _rooms_claim(self, identity: Identity) -> dict[str, list[str]] | None:
-        """What the token's ``rooms`` must have been, as far as it matters."""
-        if identity.is_service or identity.grants is Grants.of(self._settings.default_rooms):
-            return None
-        return {
-            pattern: [each.name.lower() for each in Permission if each & bits and each.name]
-            for pattern, bits in identity.grants.rules
-        }
+        at = self._auth.revocations.cutoff(org)
+        closed = await self._cluster.revoke(org, jti=jti, user=user)
+        if jti is None:  # whoever signs a token once this is answered may be sure that it is good
+            await trio.sleep(self._auth.revocations.settled(org, at))
+        return closed

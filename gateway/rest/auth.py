@@ -48,7 +48,8 @@ async def issue_token() -> Response:
 async def refresh_token() -> Response:
     """Get a new token with the same claims and a later expiry.
 
-    The old one stays good until it expires. On an open connection send the new token with `refresh`.
+    It lives no longer than the old one was issued for, and is revoked with it. The old one stays good until
+    it expires. On an open connection send the new token with `refresh`.
     """
     identity = await caller()
     wanted = await read_body(Refresh, optional=True)

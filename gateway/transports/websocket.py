@@ -8,10 +8,8 @@ from typing import Final
 
 import trio
 
-import trio
-
 from gateway.auth.identity import Identity
-from gateway.limits.origins import Origins
+from gateway.config.origins import Origins
 from gateway.problems import STATUS
 from gateway.session.services import Client, Services
 from gateway.session.session import Session

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -28,6 +28,8 @@ __all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65536
+_FAREWELL: Final = 0.5
+"""Seconds for the answer to a connection that is one too many."""
 _BACKLOG: Final = 4096
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -99,6 +101,16 @@ HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
 """Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
 
+class Door(Protocol):
+    """Counts the connections of each peer."""
+
+    def enter(self, peer: str) -> bool:
+        """One more; False when it is to be refused."""
+
+    def leave(self, peer: str) -> None:
+        """One less."""
+
+
 class Listener:
     """The listening sockets of one node and the tasks of every connection that came through them."""
 
@@ -111,6 +123,7 @@ class Listener:
         head_bytes: int = 16384,
         head_timeout: float = 10.0,
         max_connections: int = 100_000,
+        door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side."""
@@ -124,6 +137,7 @@ class Listener:
         self._head_timeout = head_timeout
         self._max_connections = max_connections
         self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
+        self._door = door
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
         self._asking: set[trio.CancelScope] = set()
@@ -186,7 +200,11 @@ class Listener:
 
     async def serve(self, connection: Accepted) -> None:
         """Serve one connection, which is counted in ``open``, until it has ended, and close it."""
+        admitted = self._door is None or self._door.enter(connection.peer)
         try:
+            if not admitted or self.open > self._max_connections:
+                await self._turn_away(connection, admitted)
+                return
             life = await self._receive(connection)
             if life is not None:
                 await life
@@ -196,7 +214,19 @@ class Listener:
             log.exception("a connection failed")
         finally:
             self.open -= 1
+            if self._door is not None:
+                self._door.leave(connection.peer)
             await connection.close()
+
+    async def _turn_away(self, connection: Accepted, admitted: bool) -> None:
+        """Refuse a connection that is one too many before anything is read of it."""
+        self.refused += 1
+        if self._handshakes is not None:
+            return  # an answer would cost a handshake
+        detail = "this node is full" if admitted else "this address has too many connections"
+        with trio.move_on_after(_FAREWELL):
+            await connection.send(refusal_response(Refusal(503, detail, code=402, retry_after=1.0)))
+            await connection.finish()
 
     async def _receive(self, connection: Accepted) -> Life | None:
         """Answer requests until one is upgraded; returns the rest of that one's life.
@@ -214,8 +244,6 @@ class Listener:
                         return None
                     scope.deadline = trio.current_time() + self._head_timeout
                     head, unread = await self._ask(connection, upgrade)
-                if self.open > self._max_connections:
-                    raise Refusal(503, "this node is full", code=402, retry_after=1.0)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
                 scope.deadline = math.inf
                 return await self._websocket(connection, request, unread)

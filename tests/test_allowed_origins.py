@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from gateway.config.origins import Origins, normalize_origin
 from gateway.config.settings import SettingsError
 from gateway.config.sources import load_settings
-from gateway.limits.origins import Origins, normalize_origin
 
 
 @pytest.mark.parametrize(
