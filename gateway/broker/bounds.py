@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gateway.broker.channels import Channel, Kind
 from gateway.config.settings import HistorySettings
 from protocol.patterns import compile_pattern
 
@@ -42,7 +43,7 @@ class HistoryBounds:
         ]
         self._cache: dict[str, Bounds] = {}
 
-    def of(self, channel: str) -> Bounds:
+    def of(self, channel: Channel) -> Bounds:
         """The bounds of a channel: for a room those of the first pattern, as they are written, that fits."""
         if not self._patterns:
             return self.default
@@ -53,10 +54,9 @@ class HistoryBounds:
             bounds = self._cache[channel] = self._find(channel)
         return bounds
 
-    def _find(self, channel: str) -> Bounds:
-        _, is_room, room = channel.partition("\0r\0")
-        if is_room:
+    def _find(self, channel: Channel) -> Bounds:
+        if channel.kind is Kind.ROOM:
             for matches, bounds in self._patterns:
-                if matches(room):
+                if matches(channel.name):
                     return bounds
         return self.default

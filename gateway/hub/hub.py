@@ -21,10 +21,12 @@ from gateway.broker.base import (
     HistoryPage,
     Position,
     Since,
+    Sink,
     organisation_channel,
     room_channel,
     user_channel,
 )
+from gateway.broker.channels import Channel, connection_channel
 from gateway.hub.connection import Connection
 from gateway.hub.presence import Presence
 from gateway.hub.registry import Registry, deadline
@@ -79,10 +81,7 @@ class Hub(Registry):
         self.statistics = Statistics(self)
         self.tracer = tracer
         self._mids = _random_mids()
-        broker.deliver = self._deliver
-        broker.lost = self._lost
-        broker.reset = self._reset
-        broker.settled = flusher.flush
+        broker.attach(Sink(self._deliver, self._lost, self._reset, flusher.flush))
 
     def new_mid(self) -> str:
         """A message id that no other message has."""
@@ -222,7 +221,7 @@ class Hub(Registry):
         connection = self.find(org, connection_id)
         mid = mid or self.new_mid()
         direct = Event(
-            channel=f"{org}\0c\0{connection_id}",
+            channel=connection_channel(org, connection_id),
             event=event,
             mid=mid,
             ts=time.time_ns() // 1_000_000,
@@ -268,14 +267,14 @@ class Hub(Registry):
         # Nobody asks about typing: its message id is not told.
         if self.tracer is not None and event.exclude_connection is None:
             members = () if room is None else room.members()
-            self.tracer.delivered(event.channel.partition("\0")[0], event, members)
+            self.tracer.delivered(event.channel.org, event, members)
 
-    def _lost(self, channel: str, first: int, last: int) -> None:
+    def _lost(self, channel: Channel, first: int, last: int) -> None:
         room = self._channels.get(channel)
         if room is not None:
             room.lost(first, last)
 
-    def _reset(self, channel: str, epoch: str, seq: int) -> None:
+    def _reset(self, channel: Channel, epoch: str, seq: int) -> None:
         room = self._channels.get(channel)
         if room is not None:
             room.reset(epoch, seq)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from gateway.broker.base import Event
+from gateway.broker.base import Channel, Event
 from gateway.hub.lag import Lag, Overflow
 from gateway.wire.broadcast import MANY, Broadcast
 from gateway.wire.outbox import Outbox
@@ -149,7 +149,7 @@ class Room:
 
     __slots__ = ("_groups", "channel", "epoch", "name", "seq", "taps")
 
-    def __init__(self, channel: str, name: str | None) -> None:
+    def __init__(self, channel: Channel, name: str | None) -> None:
         self.channel = channel
         self.name = name
         self.seq = 0

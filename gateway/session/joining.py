@@ -224,7 +224,7 @@ async def _recall(session: Session, connection: Connection, token: str) -> _Save
     value = (
         hub.take_over(connection.org, connection.user, token, connection)
         or await session.services.cluster.take_over(connection.org, connection.user, token)
-        or await hub.broker.recall(f"resume:{token}")
+        or await hub.broker.recall(connection.org, f"resume:{token}")
     )
     saved = None if value is None else msgspec.json.decode(value, type=_Saved)
     if saved is None or saved.org != connection.org or saved.user != connection.user:
@@ -252,5 +252,5 @@ def remember(session: Session, connection: Connection) -> bytes:
     value = msgspec.json.encode(saved)
     if rooms or connection.filter is not EventFilter.ALL:
         ttl = session.services.settings.connection.resume_ttl
-        session.services.hub.broker.remember(f"resume:{session.resume_token}", value, ttl)
+        session.services.hub.broker.remember(connection.org, f"resume:{session.resume_token}", value, ttl)
     return value

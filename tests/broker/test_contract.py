@@ -238,14 +238,14 @@ async def test_everything_is_answered_once(start: Start) -> None:
 
 async def test_what_is_remembered_is_recalled(start: Start) -> None:
     async with start() as node:
-        node.broker.remember("k", b"\0one\xff", 100)
-        assert await node.broker.recall("k") == b"\0one\xff"
-        node.broker.remember("k", b"two", 100)
-        node.broker.remember("short", b"x", 0.05)
-        assert await node.broker.recall("k") == b"two"
-        assert await node.broker.recall("other") is None
+        node.broker.remember("acme", "k", b"\0one\xff", 100)
+        assert await node.broker.recall("acme", "k") == b"\0one\xff"
+        node.broker.remember("acme", "k", b"two", 100)
+        node.broker.remember("acme", "short", b"x", 0.05)
+        assert await node.broker.recall("acme", "k") == b"two"
+        assert await node.broker.recall("acme", "other") is None
         with trio.fail_after(5):
-            while await node.broker.recall("short") is not None:  # noqa: ASYNC110
+            while await node.broker.recall("acme", "short") is not None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
