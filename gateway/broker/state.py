@@ -35,14 +35,14 @@ class Effect(NamedTuple):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def encode_state(value: Any) -> bytes | None:
+def encode_state(value: Any) -> str | None:
     """The value of an entry as JSON; None for none."""
-    return None if value is None else _encode(value)
+    return None if value is None else _encode(value).decode()
 
 
-def entry_size(name: str, value: bytes | None) -> int:
+def entry_size(name: str, value: str | None) -> int:
     """What an entry counts, its ``value`` as JSON, in bytes."""
-    return 0 if value is None else len(name.encode()) + len(value) + ENTRY_BYTES
+    return 0 if value is None else len(name.encode()) + len(value.encode()) + ENTRY_BYTES
 
 
 def state_full() -> ProtocolError:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gateway.broker.base import Position, Since, organisation_channel, room_channel
-from gateway.broker.redis import writer
+from gateway.broker.redis import client
 from gateway.broker.redis.connection import LinkLost
 from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import Node, cluster_of, make, measure, numbers, redis_of, running
@@ -164,16 +164,20 @@ async def test_away_and_back(server: RedisServer) -> None:
 async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without memory refuses every batch; that is said once, and it is not taken for away."""
     logged: list[str] = []
-    monkeypatch.setattr(writer, "log", SimpleNamespace(error=lambda event, **_: logged.append(event)))
+    monkeypatch.setattr(client, "log", SimpleNamespace(error=lambda event, **_: logged.append(event)))
     async with cluster_of(1, server.url, **QUICK) as (node,):
         await node.publish()
         await server.ask("CONFIG SET", "maxmemory", "1")
         for _ in range(3):
             error = await node.refused()
             assert (error.code, error.retry_after) == (ErrorCode.BROKER_UNAVAILABLE, 1.0)
-        assert logged == ["the broker refuses what is published"]
-        assert node.broker.ready() is None
+            assert error.message == "the broker is full"
+        assert logged == ["the broker refuses a command"]
+        await until(lambda: node.broker.ready() is not None, "it says that it is full")
+        new = await node.refused(channel=room_channel("acme", "new"))
+        assert new.code == ErrorCode.BROKER_UNAVAILABLE, "rooms that begin are refused as well"
         await server.ask("CONFIG SET", "maxmemory", "0")
+        await node.ready()
         await node.publish()
 
 

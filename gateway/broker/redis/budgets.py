@@ -138,5 +138,5 @@ class Budgets:
         }
 
 
-def _digest(channel: Channel) -> bytes:
-    return hashlib.blake2b(channel.encode(), digest_size=12).digest()
+def _digest(channel: Channel) -> str:
+    return hashlib.blake2b(channel.encode(), digest_size=8).hexdigest()

@@ -9,7 +9,7 @@ from gateway.broker.base import Channel, Event, HistoryPage, Since
 from gateway.broker.bounds import Bounds
 from gateway.broker.redis.connection import NotNow
 from gateway.broker.redis.packets import Keys
-from gateway.broker.redis.repair import Page, read
+from gateway.broker.redis.repair import UNUSED, Page, read
 from gateway.broker.redis.servers import Servers, Shard
 
 __all__ = ["read_history"]
@@ -58,7 +58,9 @@ async def _read(
     else:
         page = await page_after(since.epoch, since.seq, kept)
     place = page.place
-    known = since is not None and since.epoch == place.epoch and since.seq <= place.seq
+    # Who saw that a channel was unused has missed nothing when all of its first order is there.
+    saw_nothing = since == Since(UNUSED, 0) and place.base == 0
+    known = since is not None and (since.epoch == place.epoch or saw_nothing) and since.seq <= place.seq
     # The stream is trimmed by whole packets, and not at once; what is older than the settings say is gone.
     floor = max(place.seq - kept, 0)
     if since is None:

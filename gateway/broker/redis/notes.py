@@ -85,9 +85,9 @@ class SharedNotes:
         value, until = note
         left = math.ceil((until - time.time()) * 1000)
         if left > 0:
-            call = RememberCall(key, value, left, self._share, _NOTE_BYTES)
+            call = RememberCall(key, left, self._share, _NOTE_BYTES)
             try:
-                await self._client.run_script(REMEMBER, self._keys(org), [pack(call)])
+                await self._client.run_script(REMEMBER, self._keys(org), [pack(call), value])
             except ProtocolError as error:
                 failures.append(error)
                 return

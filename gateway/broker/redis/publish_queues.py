@@ -17,7 +17,7 @@ class Item:
     __slots__ = ("at", "done", "effect", "mid", "payload")
 
     def __init__(
-        self, mid: str, payload: bytes, done: Done, at: float, effect: tuple[str, bytes | None] | None = None
+        self, mid: str, payload: bytes, done: Done, at: float, effect: tuple[str, str | None] | None = None
     ) -> None:
         self.mid = mid
         self.payload = payload
@@ -39,7 +39,7 @@ class Batch:
         """The connection was lost on its way: it may have been carried out."""
 
     @property
-    def effects(self) -> list[tuple[int, str, bytes | None]] | None:
+    def effects(self) -> list[tuple[int, str, str | None]] | None:
         """What its events change in the state: number of the event, name and value of the entry."""
         found = [
             (number, *item.effect) for number, item in enumerate(self.items, 1) if item.effect is not None

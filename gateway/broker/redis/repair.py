@@ -25,7 +25,17 @@ from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox, Throttle, Wake
 from gateway.config.settings import RedisSettings
 
-__all__ = ["UNREACHABLE", "Page", "Place", "Repairs", "check", "grouped", "new_epoch", "read"]
+__all__ = [
+    "UNREACHABLE",
+    "UNUSED",
+    "Page",
+    "Place",
+    "Repairs",
+    "check",
+    "grouped",
+    "new_epoch",
+    "read",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +50,8 @@ _PAGE: Final = 32
 _PAUSE: Final = 0.1
 _PAUSE_REFUSED: Final = 1.0
 """Seconds until a channel is compared again of which Redis has something that it cannot compare."""
+UNUSED: Final = "unused"
+"""Stands for the epoch of a channel of which Redis has nothing: no order has that name."""
 _UNUSED: Final = 60.0
 """Seconds for which the order of a room is remembered, after its last member, that was never used."""
 
@@ -90,7 +102,7 @@ async def read(
     """At most ``count`` packets after ``seq`` of ``epoch``; when that is not of this order, the last ``back``
     events of what there is. Raises ``UNREACHABLE``.
     """
-    words: list[bytes | str | int] = [pack(ReadCall(new_epoch(), epoch, seq, back, count))]
+    words: list[bytes | str | int] = [pack(ReadCall(UNUSED, epoch, seq, back, count))]
     row = await servers.follow(
         shard, lambda at, asking: at.commands.run_script(READ, list(keys), words, asking=asking)
     )

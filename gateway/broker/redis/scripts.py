@@ -14,6 +14,7 @@ The head is ``epoch first count tag prev total``: the events are numbered from `
 this packet and ``prev`` the one before it; ``total`` is the bytes of all packets of this order so far.
 
 Each script takes its arguments by name: as one of the structs below, in MessagePack.
+There are no ``bytes`` in them: the reader inside Redis does not know MessagePack's binary type.
 """
 
 from __future__ import annotations
@@ -67,9 +68,6 @@ class Script:
         return cls("\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names))
 
 
-Value = bytes | None
-
-
 class ChannelBatch(msgspec.Struct, array_like=True):
     """What a PUBLISH does in one channel. Unpacked in ``publish.lua`` in this order."""
 
@@ -84,7 +82,7 @@ class ChannelBatch(msgspec.Struct, array_like=True):
     number: int
     """Of the batch."""
     count: int
-    effects: list[tuple[int, str, Value]] | None
+    effects: list[tuple[int, str, str | None]] | None
     """Number of the event in the batch, from 1; name and value of the entry of the state."""
 
 
@@ -119,7 +117,8 @@ class CheckCall(msgspec.Struct):
 class ReadCall(msgspec.Struct):
     """Arguments of READ."""
 
-    newborn: str
+    unused: str
+    """What stands for the epoch of a channel that is unused."""
     epoch: str
     seq: int
     back: int
@@ -131,7 +130,6 @@ class RememberCall(msgspec.Struct):
     """Arguments of REMEMBER."""
 
     name: str
-    value: bytes
     ttl: int
     """Milliseconds."""
     share: int
@@ -143,7 +141,7 @@ class RememberCall(msgspec.Struct):
 class AccountCall(msgspec.Struct):
     """Arguments of ACCOUNT."""
 
-    channels: list[tuple[bytes, int, int]]
+    channels: list[tuple[str, int, int]]
     """Name of the channel, bytes that it keeps, and milliseconds for which it keeps them."""
 
 

@@ -4,7 +4,7 @@
 local arg = cmsgpack.unpack(ARGV[1])
 local stream, meta = KEYS[1], KEYS[2]
 local m = redis.call('HMGET', meta, 'epoch', 'base', 'seq', 'tag', 'state')
-if not m[1] then return {arg.newborn, '0', '0', '-', {}, {}} end
+if not m[1] then return {arg.unused, '0', '0', '-', {}, {}} end
 local packets, state = {}, {}
 if arg.count > 0 then
   local last, after = tonumber(m[3]), arg.seq

@@ -1,6 +1,7 @@
--- KEYS: values, deadlines and sizes of one organisation's notes. ARGV[1]: MessagePack of RememberCall (scripts.py).
+-- KEYS: values, deadlines and sizes of one organisation's notes. ARGV[1]: MessagePack of RememberCall (scripts.py); ARGV[2]: the value.
 -- Keeps the value under the name; when all take more than ``share`` bytes the oldest go.
 local arg = cmsgpack.unpack(ARGV[1])
+local value = ARGV[2]
 local values, deadlines, counts = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,7 +14,7 @@ local function drop(name)
   redis.call('ZREM', deadlines, name)
 end
 
-local size = #arg.value + #arg.name + arg.note_bytes
+local size = #value + #arg.name + arg.note_bytes
 if size > arg.share then return 0 end
 -- Needs memory, so that a server that is full refuses before anything is dropped.
 local held = redis.call('HINCRBY', counts, 'bytes', 0)
@@ -26,7 +27,7 @@ while held + size > arg.share do
   drop(oldest)
   held = tonumber(redis.call('HGET', counts, 'bytes'))
 end
-redis.call('HSET', values, arg.name, arg.value)
+redis.call('HSET', values, arg.name, value)
 redis.call('ZADD', deadlines, string.format('%.0f', now + arg.ttl), arg.name)
 redis.call('HINCRBY', counts, 'bytes', size)
 for _, key in ipairs(KEYS) do
