@@ -8,51 +8,37 @@ bounded history, and hands the ordered events to ``deliver`` in that order, once
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from gateway.broker.channels import (
+    Channel,
+    organisation_channel,
+    presence_channel,
+    room_channel,
+    user_channel,
+)
+from gateway.broker.state import Effect, RoomState
 from protocol.envelope import Envelope
 from protocol.errors import ProtocolError
 
 __all__ = [
     "Broker",
+    "Channel",
     "Done",
+    "Effect",
     "Event",
     "HistoryPage",
     "Position",
+    "RoomState",
     "Since",
-    "has_order",
+    "Sink",
     "organisation_channel",
     "presence_channel",
     "room_channel",
     "user_channel",
 ]
-
-# No name of an organisation, a user or a room holds U+0000, so none can reach into another's channel.
-
-
-def room_channel(org: str, room: str) -> str:
-    """The channel of a room."""
-    return f"{org}\0r\0{room}"
-
-
-def organisation_channel(org: str) -> str:
-    """The channel that reaches a whole organisation."""
-    return f"{org}\0o"
-
-
-def user_channel(org: str, user: str) -> str:
-    """The channel that reaches all connections of one user."""
-    return f"{org}\0u\0{user}"
-
-
-def presence_channel(channel: str) -> str:
-    """The channel in which nodes tell each other who comes to and goes from ``channel``."""
-    return f"{channel}\0p"
-
-
-def has_order(channel: str) -> bool:
-    """Tell whether events of this channel may have a place: not what is sent to a user, nor presence."""
-    return "\0u\0" not in channel and not channel.endswith("\0p")
 
 
 class Event:
@@ -62,6 +48,7 @@ class Event:
         "channel",
         "critical",
         "data",
+        "effect",
         "epoch",
         "event",
         "exclude",
@@ -78,7 +65,7 @@ class Event:
     def __init__(
         self,
         *,
-        channel: str,
+        channel: Channel,
         event: str,
         mid: str,
         ts: int,
@@ -90,9 +77,11 @@ class Event:
         ordered: bool = True,
         critical: bool = False,
         size: int = 0,
+        effect: Effect | None = None,
     ) -> None:
         """``ts`` is in ms since 1970; ``exclude`` are users; ``size`` is roughly its memory, in bytes.
 
+        ``effect`` changes the room's state in the step that gives the place; a broker hands it on to nobody.
         An event that is not ``ordered`` (typing, a send to one connection) gets no place and no history.
         """
         self.channel = channel
@@ -107,6 +96,7 @@ class Event:
         self.ordered = ordered
         self.critical = critical
         self.size = size
+        self.effect = effect
         self.seq: int | None = None
         self.epoch: str | None = None
 
@@ -165,22 +155,39 @@ class HistoryPage(NamedTuple):
     """More kept events follow the last one of this page."""
     complete: bool
     """Nothing between ``since`` and the first event of this page is gone."""
+    state: RoomState = MappingProxyType({})
+    """The channel's state as it is at ``seq``."""
 
 
 Done = Callable[[Position | ProtocolError], None]
 
 
+def _ignore(*_: object) -> None:
+    """Nobody is attached."""
+
+
+@dataclass(slots=True)
+class Sink:
+    """What a broker calls; nothing of it may wait."""
+
+    deliver: Callable[[Event], None] = _ignore
+    """Takes each event of a subscribed channel, in order."""
+    lost: Callable[[Channel, int, int], None] = _ignore
+    """Of a subscribed channel, the events of these numbers (both included) will not come."""
+    reset: Callable[[Channel, str, int], None] = _ignore
+    """A subscribed channel's order goes on in another epoch, after this number."""
+    settled: Callable[[], None] = _ignore
+    """A run of events and answers is through that no call of ours caused."""
+
+
 class Broker(Protocol):
     """One node's access to the log. All of it belongs to the task that runs :meth:`run`."""
 
-    deliver: Callable[[Event], None]
-    """Set by the hub before ``run``: takes each event of a subscribed channel, in order; must not wait."""
-    lost: Callable[[str, int, int], None]
-    """Set likewise: of a subscribed channel, the events of these numbers (both included) will not come."""
-    reset: Callable[[str, str, int], None]
-    """Set likewise: a subscribed channel's order goes on in another epoch, after this number."""
-    settled: Callable[[], None]
-    """Set likewise: called when a run of events and answers is through that no call of ours caused."""
+    sink: Sink
+    """Where events go; see :meth:`attach`."""
+
+    def attach(self, sink: Sink) -> None:
+        """Have ``sink`` called from now on; once, before ``run``."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -188,23 +195,28 @@ class Broker(Protocol):
     def submit(self, event: Event, done: Done) -> None:
         """Give ``event`` its place; ``done`` is called once, with the place or with a numbered 3xx error.
 
-        Never waits. An event whose ``mid`` is already in the channel's window gets the place of the first.
+        Refused with TOO_LARGE is an event whose effect would pass ``STATE_BYTES``, and with OVERLOADED one of
+        an organisation that has used up its share of what the broker keeps. Never waits. An event whose
+        ``mid`` is already in the channel's window gets the place of the first.
         """
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channel: Channel) -> None:
         """Have the channel's events delivered on this node, from now on."""
 
-    def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: Channel) -> None:
         """The last local member is gone."""
 
-    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+    async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """At most ``limit`` kept events: those after ``since``, or with None the newest."""
 
-    def remember(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep ``value`` for ``ttl`` seconds, as well as can be; never waits, never fails."""
+    def remember(self, org: str, key: str, value: bytes, ttl: float) -> None:
+        """Keep ``value`` for ``ttl`` seconds, as well as can be; never waits, never fails.
 
-    async def recall(self, key: str) -> bytes | None:
-        """What was remembered under ``key``, on whichever node; None when it is gone."""
+        What is kept counts against the organisation's share, from which its own oldest goes first.
+        """
+
+    async def recall(self, org: str, key: str) -> bytes | None:
+        """What the organisation remembered under ``key``, on whichever node; None when it is gone."""
 
     def ready(self) -> str | None:
         """None when events can be published now, else the reason why not."""

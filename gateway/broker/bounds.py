@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gateway.broker.channels import Channel, Kind
 from gateway.config.settings import HistorySettings
 from protocol.cache import Cache, Family
 from protocol.patterns import compile_pattern
@@ -46,7 +47,7 @@ class HistoryBounds:
         ]
         self._cache: Cache[Bounds] = _FOUND.new()
 
-    def of(self, channel: str) -> Bounds:
+    def of(self, channel: Channel) -> Bounds:
         """The bounds of a channel: for a room those of the first pattern, as they are written, that fits."""
         if not self._patterns:
             return self.default
@@ -55,10 +56,9 @@ class HistoryBounds:
             bounds = self._cache[channel] = self._find(channel)
         return bounds
 
-    def _find(self, channel: str) -> Bounds:
-        _, is_room, room = channel.partition("\0r\0")
-        if is_room:
+    def _find(self, channel: Channel) -> Bounds:
+        if channel.kind is Kind.ROOM:
             for matches, bounds in self._patterns:
-                if matches(room):
+                if matches(channel.name):
                     return bounds
         return self.default

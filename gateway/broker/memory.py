@@ -5,38 +5,60 @@ from __future__ import annotations
 import hashlib
 import itertools
 import secrets
+import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from typing import Any
 
 import trio
 
-from gateway.broker.base import Done, Event, HistoryPage, Position, Since
+from gateway.broker.base import Channel, Done, Effect, Event, HistoryPage, Position, Since, Sink
 from gateway.broker.bounds import Bounds, HistoryBounds
+from gateway.broker.notes import Notes
+from gateway.broker.state import STATE_BYTES, encode_state, entry_size, state_full
 from gateway.config.settings import HistorySettings
 
 __all__ = ["MemoryBroker"]
 
 _EVENT_OVERHEAD = 400
 """Bytes that a kept event takes beside its data (measured with tracemalloc)."""
+_NAME_OVERHEAD = 64
+"""Bytes that a name takes in a set, beside its text: its slots there are at most two thirds full."""
 _SWEEP = 5.0
-_MEMORIES = 100_000
-_MEMORY_BYTES = 64 * 2**20
-"""Values kept for ``recall``, and their bytes; the oldest goes first."""
+_NOTES_BYTES = 64 * 2**20
+
+
+class _Tenant:
+    """What one organisation keeps."""
+
+    __slots__ = ("bytes", "idle", "kept", "org", "streams")
+
+    def __init__(self, org: str) -> None:
+        self.org = org
+        self.streams = 0
+        self.bytes = 0
+        self.idle: OrderedDict[Channel, None] = OrderedDict()
+        """Channels without a member on this node, the longest unused first."""
+        self.kept: dict[_Stream, None] = {}
+        """Those that have events, in the order in which they got their first."""
 
 
 class _Stream:
-    """One channel: its order, and its last events."""
+    """One channel: its order, its last events, and its state."""
 
-    __slots__ = ("bounds", "bytes", "epoch", "events", "mids", "seq")
+    __slots__ = ("bounds", "bytes", "epoch", "events", "mids", "seq", "state", "state_bytes", "tenant")
 
-    def __init__(self, epoch: str, bounds: Bounds) -> None:
+    def __init__(self, epoch: str, bounds: Bounds, tenant: _Tenant) -> None:
         self.epoch = epoch
         self.bounds = bounds
+        self.tenant = tenant
         self.seq = 0
         self.events: deque[Event] = deque()
         self.bytes = 0
         self.mids: dict[str, int] = {}
+        self.state: dict[str, tuple[Any, int]] = {}
+        """Name → value and what the entry counts."""
+        self.state_bytes = 0
 
     def drop_oldest(self) -> None:
         event = self.events.popleft()
@@ -52,6 +74,20 @@ class _Stream:
         while self.events and self.events[0].ts < oldest:
             self.drop_oldest()
 
+    def apply(self, effect: Effect) -> int | None:
+        """Change the state; returns by how many bytes it grew, or None when there is no room for that."""
+        name, value = effect
+        before = self.state.get(name, (None, 0))[1]
+        after = entry_size(name, encode_state(value))
+        if after > before and self.state_bytes + after - before > STATE_BYTES:
+            return None
+        if value is None:
+            self.state.pop(name, None)
+        else:
+            self.state[name] = (value, after)
+        self.state_bytes += after - before
+        return after - before
+
 
 class MemoryBroker:
     """A :class:`~gateway.broker.base.Broker` that delivers and calls ``done`` inside ``submit``."""
@@ -59,40 +95,41 @@ class MemoryBroker:
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings
         self._bounds = HistoryBounds(settings)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[Channel, _Stream] = {}
         """Of channels with a member, or in which something was published: asking leaves nothing behind."""
-        self._idle: OrderedDict[str, None] = OrderedDict()
-        """Channels without a member on this node, the longest unused first."""
+        self._tenants: dict[str, _Tenant] = {}
+        self._idle = 0
+        """Channels without a member, of all organisations."""
         self.bytes = 0
-        """Of all kept events, with what they take beside their data."""
+        """Of all kept events and states, with what they take beside their data."""
         self._key = secrets.token_bytes(16)
         self._forgotten = 0
-        self._subscribed: set[str] = set()
-        self._memory: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-        self._memory_bytes = 0
-        self.deliver: Callable[[Event], None] = lambda event: None
-        # Never called: nothing is lost here, and nothing happens but inside the calls of others.
-        self.lost: Callable[[str, int, int], None] = lambda channel, first, last: None
-        self.reset: Callable[[str, str, int], None] = lambda channel, epoch, seq: None
-        self.settled: Callable[[], None] = lambda: None
+        self._subscribed: set[Channel] = set()
+        self._notes = Notes(_NOTES_BYTES)
+        self.sink = Sink()
+
+    def attach(self, sink: Sink) -> None:
+        """See :class:`~gateway.broker.base.Broker`.
+
+        Nothing is lost here, and nothing happens but inside the calls of others: only ``deliver`` is called.
+        """
+        self.sink = sink
 
     async def run(self) -> None:
         """Forget what has become too old, until cancelled."""
         while True:
             await trio.sleep(_SWEEP)
-            now = trio.current_time()
-            # All live about equally long, so the front is where the expired ones are.
-            while self._memory and next(iter(self._memory.values()))[0] <= now:
-                self._forget(next(iter(self._memory)))
-            for number, stream in enumerate(list(self._streams.values())):
-                self._trim(stream)
+            self._notes.expire(trio.current_time())
+            for number, (channel, stream) in enumerate(list(self._streams.items())):
+                if self._streams.get(channel) is stream:  # it may have been forgotten at a checkpoint
+                    self._trim(stream)
                 if number % 1000 == 999:
                     await trio.lowlevel.checkpoint()
 
     def submit(self, event: Event, done: Done) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
         if not event.ordered:
-            self.deliver(event)
+            self.sink.deliver(event)
             done(Position(0, "", event.mid))
             return
         stream = self._stream(event.channel)
@@ -100,37 +137,47 @@ class MemoryBroker:
         if known is not None:
             done(Position(known, stream.epoch, event.mid))
             return
+        if event.effect is not None:
+            grown = stream.apply(event.effect)
+            if grown is None:
+                done(state_full())
+                return
+            stream.tenant.bytes += grown
+            self.bytes += grown
+            event.effect = None
         stream.seq += 1
         event.seq = stream.seq
         event.epoch = stream.epoch
         if stream.bounds.messages:
             self._keep(event, stream)
-        self.deliver(event)
+        self.sink.deliver(event)
         done(Position(event.seq, event.epoch, event.mid))
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channel: Channel) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
         self._subscribed.add(channel)
-        self._stream(channel)
-        self._idle.pop(channel, None)
+        tenant = self._stream(channel).tenant
+        if channel in tenant.idle:
+            del tenant.idle[channel]
+            self._idle -= 1
 
-    def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: Channel) -> None:
         """See :class:`~gateway.broker.base.Broker`. The channel's order is kept: a member may come back."""
         self._subscribed.discard(channel)
         stream = self._streams.get(channel)
         if stream is not None and not stream.seq:
-            del self._streams[channel]
+            self._remove(channel)
         elif stream is not None:
-            self._rest(channel)
+            self._rest(channel, stream.tenant)
 
-    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+    async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`."""
         stream = self._streams.get(channel)
         if stream is None:
             epoch = self._new_epoch(channel)
             return HistoryPage([], epoch, 0, more=False, complete=since in (None, Since(epoch, 0)))
-        if channel in self._idle:
-            self._idle.move_to_end(channel)
+        if channel in stream.tenant.idle:
+            stream.tenant.idle.move_to_end(channel)
         self._trim(stream)
         kept = stream.events
         first = kept[0].seq or 0 if kept else stream.seq + 1
@@ -145,21 +192,21 @@ class MemoryBroker:
             complete = False
         events = list(itertools.islice(kept, start, start + limit))
         return HistoryPage(
-            events, stream.epoch, stream.seq, more=start + len(events) < len(kept), complete=complete
+            events,
+            stream.epoch,
+            stream.seq,
+            more=start + len(events) < len(kept),
+            complete=complete,
+            state={name: value for name, (value, _) in stream.state.items()},
         )
 
-    def remember(self, key: str, value: bytes, ttl: float) -> None:
+    def remember(self, org: str, key: str, value: bytes, ttl: float) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
-        self._forget(key)
-        self._memory[key] = (trio.current_time() + ttl, value)
-        self._memory_bytes += len(value)
-        while len(self._memory) > _MEMORIES or self._memory_bytes > _MEMORY_BYTES:
-            self._forget(next(iter(self._memory)))
+        self._notes.set(org, key, value, trio.current_time() + ttl)
 
-    async def recall(self, key: str) -> bytes | None:
+    async def recall(self, org: str, key: str) -> bytes | None:
         """See :class:`~gateway.broker.base.Broker`."""
-        deadline, value = self._memory.get(key, (0.0, None))
-        return value if deadline > trio.current_time() else None
+        return self._notes.get(org, key, trio.current_time())
 
     def ready(self) -> str | None:
         """Memory is always there."""
@@ -170,12 +217,10 @@ class MemoryBroker:
         return {
             "history_channels": ("Channels whose order is in memory", len(self._streams)),
             "history_bytes": ("Memory of the events kept for history", self.bytes),
+            "notes_bytes": ("Memory of what is kept for those who resume", self._notes.bytes),
         }
 
-    def _forget(self, key: str) -> None:
-        self._memory_bytes -= len(self._memory.pop(key, (0.0, b""))[1])
-
-    def _new_epoch(self, channel: str) -> str:
+    def _new_epoch(self, channel: Channel) -> str:
         """The epoch of a channel that is not known (now): the same until some channel was forgotten.
 
         A channel that was forgotten and begins anew must not be taken for the old one; and whoever saw
@@ -184,51 +229,102 @@ class MemoryBroker:
         name = f"{self._forgotten}\0{channel}".encode()
         return hashlib.blake2b(name, digest_size=6, key=self._key).hexdigest()
 
-    def _stream(self, channel: str) -> _Stream:
+    def _stream(self, channel: Channel) -> _Stream:
         stream = self._streams.get(channel)
         if stream is None:
-            stream = _Stream(self._new_epoch(channel), self._bounds.of(channel))
+            tenant = self._tenants.get(channel.org)
+            if tenant is None:
+                tenant = self._tenants[channel.org] = _Tenant(channel.org)
+            stream = _Stream(self._new_epoch(channel), self._bounds.of(channel), tenant)
             self._streams[channel] = stream
+            tenant.streams += 1
             if channel not in self._subscribed:
-                self._rest(channel)
-        elif channel in self._idle:
-            self._idle.move_to_end(channel)
+                self._rest(channel, tenant)
+        elif channel in stream.tenant.idle:
+            stream.tenant.idle.move_to_end(channel)
         return stream
 
     def _keep(self, event: Event, stream: _Stream) -> None:
+        if event.exclude:
+            event.size += sum(sys.getsizeof(name) + _NAME_OVERHEAD for name in event.exclude)
         before = stream.bytes
+        if not before:
+            stream.tenant.kept[stream] = None
         stream.events.append(event)
         stream.mids[event.mid] = stream.seq
         stream.bytes += event.size + _EVENT_OVERHEAD
         bounds = stream.bounds
         while len(stream.events) > bounds.messages or stream.bytes > bounds.bytes:
             stream.drop_oldest()
-        self.bytes += stream.bytes - before
+        self._count(stream, before)
         if self.bytes > self._settings.total_bytes:
             self._make_room(event.channel, stream)
 
-    def _make_room(self, channel: str, stream: _Stream) -> None:
-        """All rooms together keep too much, because of an event in ``channel``."""
+    def _count(self, stream: _Stream, before: int) -> None:
+        """The bytes of a stream have changed."""
+        grown = stream.bytes - before
+        self.bytes += grown
+        stream.tenant.bytes += grown
+        if before and not stream.bytes:
+            stream.tenant.kept.pop(stream, None)
+
+    def _make_room(self, channel: Channel, stream: _Stream) -> None:
+        """All rooms together keep too much, because of an event in ``channel``: who has most gives way."""
         total = self._settings.total_bytes
-        while self.bytes > total and self._idle and next(iter(self._idle)) != channel:
-            self._forget_longest_unused()
-        while self.bytes > total and stream.events:
-            self.bytes -= stream.bytes
-            stream.drop_oldest()
-            self.bytes += stream.bytes
+        while self.bytes > total:
+            own = stream.tenant
+            tenant = own
+            # Whoever has more than an even part can be found without looking at all.
+            if own.bytes <= total // len(self._tenants):
+                tenant = max(self._tenants.values(), key=lambda each: each.bytes)
+            if tenant.idle and next(iter(tenant.idle)) != channel:
+                self._forget_longest_unused(tenant)
+                continue
+            giving = stream if tenant is own and stream.events else next(iter(tenant.kept), None)
+            if giving is None:
+                return  # what is left is state, which is bounded by the number of rooms
+            before = giving.bytes
+            giving.drop_oldest()
+            self._count(giving, before)
 
     def _trim(self, stream: _Stream) -> None:
-        self.bytes -= stream.bytes
+        before = stream.bytes
         stream.trim()
-        self.bytes += stream.bytes
+        if stream.bytes != before:
+            self._count(stream, before)
 
-    def _rest(self, channel: str) -> None:
+    def _rest(self, channel: Channel, tenant: _Tenant) -> None:
         """The channel has no member now."""
-        self._idle[channel] = None
-        if len(self._idle) > self._settings.rooms:
-            self._forget_longest_unused()
+        if channel not in tenant.idle:
+            self._idle += 1
+        tenant.idle[channel] = None
+        if self._idle > self._settings.rooms:
+            if len(tenant.idle) <= self._settings.rooms // len(self._tenants):
+                tenant = max(self._tenants.values(), key=lambda each: len(each.idle))
+            self._forget_longest_unused(tenant)
 
-    def _forget_longest_unused(self) -> None:
-        stream = self._streams.pop(self._idle.popitem(last=False)[0])
-        self.bytes -= stream.bytes
+    def _forget_longest_unused(self, tenant: _Tenant) -> None:
+        self._remove(next(iter(tenant.idle)))
         self._forgotten += 1
+
+    def _remove(self, channel: Channel) -> None:
+        stream = self._streams.pop(channel)
+        tenant = stream.tenant
+        self.bytes -= stream.bytes + stream.state_bytes
+        tenant.bytes -= stream.bytes + stream.state_bytes
+        tenant.kept.pop(stream, None)
+        if channel in tenant.idle:
+            del tenant.idle[channel]
+            self._idle -= 1
+        tenant.streams -= 1
+        if not tenant.streams:
+            del self._tenants[tenant.org]
+
+    def _lose_everything(self) -> None:
+        """As a restart does: every room begins anew, with another epoch. For tests."""
+        self._streams.clear()
+        self._tenants.clear()
+        self._idle = 0
+        self.bytes = 0
+        self._forgotten += 1
+        self._notes.clear()

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from gateway.broker.base import Event, Position, organisation_channel, presence_channel, room_channel
+from gateway.broker.base import Channel, Event, Position, organisation_channel, presence_channel, room_channel
 from gateway.broker.redis.client import Client
 from gateway.cluster.presence_sync import PresenceSync, mine_key, totals_key
 from gateway.cluster.roster import Change, Roster
@@ -59,7 +59,7 @@ class SharedPresence(Presence):
         self._settings = settings
         self._hub: Hub
         self.sync = PresenceSync(client, self._here, self._pass_on)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[Channel, _Watched] = {}
         self.repairs = 0
         """Rooms read again because a change had not come."""
 
@@ -98,7 +98,7 @@ class SharedPresence(Presence):
         """See :class:`~gateway.hub.presence.Presence`."""
         self._count_in(organisation_channel(connection.org), connection, -1)
 
-    def _count_in(self, channel: str, connection: Member, by: int) -> None:
+    def _count_in(self, channel: Channel, connection: Member, by: int) -> None:
         here = self._here.setdefault(channel, {})
         user = connection.user or NOBODY
         here[user] = here.get(user, 0) + by
@@ -123,12 +123,12 @@ class SharedPresence(Presence):
             return await self._load(channel, watched)
         return (await self._read(channel))[1]
 
-    async def count_users(self, channels: Iterable[str]) -> dict[str, int]:
+    async def count_users(self, channels: Iterable[Channel]) -> dict[Channel, int]:
         """How many users there are in each of these channels; raises BROKER_UNAVAILABLE."""
-        found: dict[str, int] = {}
+        found: dict[Channel, int] = {}
         failures: list[ProtocolError] = []
 
-        async def count(channel: str) -> None:
+        async def count(channel: Channel) -> None:
             try:
                 found[channel] = await self._client.run_script(COUNT, [totals_key(self._client, channel)], [])
             except ProtocolError as error:
@@ -152,7 +152,7 @@ class SharedPresence(Presence):
         counts = await self._client.run_script(WHERE, keys, [user])
         return [lease for lease, count in zip(wanted, counts, strict=True) if count > 0]
 
-    async def _read(self, channel: str, watch: float = 0.0) -> tuple[int, dict[str, int]]:
+    async def _read(self, channel: Channel, watch: float = 0.0) -> tuple[int, dict[str, int]]:
         version, *flat = await self._client.run_script(
             READ, [totals_key(self._client, channel)], [int(watch * 1000), 1]
         )
@@ -173,16 +173,16 @@ class SharedPresence(Presence):
             await self._hub.broker.subscribe(presence_channel(channel))
             await self._load(channel, watched)
 
-    def _released(self, channel: str) -> None:
+    def _released(self, channel: Channel) -> None:
         if self._watched.pop(channel, None) is not None:
             self._hub.broker.unsubscribe(presence_channel(channel))
             self._hub.listeners.pop(presence_channel(channel), None)
 
-    def _known(self, channel: str) -> Collection[str]:
+    def _known(self, channel: Channel) -> Collection[str]:
         watched = self._watched.get(channel)
         return () if watched is None else watched.roster.users
 
-    async def _load(self, channel: str, watched: _Watched) -> Mapping[str, int]:
+    async def _load(self, channel: Channel, watched: _Watched) -> Mapping[str, int]:
         """Read the room until what was read is not older than what the watchers were told."""
         async with watched.loading:
             for _ in range(_ATTEMPTS):
@@ -200,7 +200,7 @@ class SharedPresence(Presence):
         watched.loaded = True
         return counts
 
-    def _pass_on(self, channel: str, changes: list[Change]) -> None:
+    def _pass_on(self, channel: Channel, changes: list[Change]) -> None:
         """Let the nodes know where somebody watches; this one, too."""
         self._hub.broker.submit(
             Event(
@@ -215,13 +215,13 @@ class SharedPresence(Presence):
         )
 
     def _heard(self, event: Event) -> None:
-        channel = event.channel.removesuffix(presence_channel(""))
+        channel = room_channel(event.channel.org, event.channel.name)
         watched = self._watched.get(channel)
         if watched is not None and watched.loaded:  # what is loaded later has it
             told = (Change(*change) for change in event.data)
             self._tell(channel, [change for change in told if watched.roster.take(change)])
 
-    def _tell(self, channel: str, changes: list[Change]) -> None:
+    def _tell(self, channel: Channel, changes: list[Change]) -> None:
         for _version, event, user in changes:
             self.tell(channel, event, user)
         if changes:
@@ -237,7 +237,7 @@ class SharedPresence(Presence):
                     for channel in watched[start : start + _AT_ONCE]:
                         nursery.start_soon(self._compare, channel)
 
-    async def _compare(self, channel: str) -> None:
+    async def _compare(self, channel: Channel) -> None:
         watched = self._watched.get(channel)
         if watched is None or not watched.loaded:
             return

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from gateway.broker.channels import Channel, stored_channel
 from gateway.broker.redis.client import Client
 from gateway.cluster.roster import Change
 from gateway.cluster.scripts import SET
@@ -25,12 +26,12 @@ _USERS: Final = 500
 """Users in one step; Redis serves nobody else meanwhile."""
 
 
-def totals_key(client: Client, channel: str) -> str:
+def totals_key(client: Client, channel: Channel) -> str:
     """The key under which Redis adds up a channel."""
     return client.key("presence", channel)
 
 
-def mine_key(client: Client, channel: str, lease: str) -> str:
+def mine_key(client: Client, channel: Channel, lease: str) -> str:
     """The key of what the node with ``lease`` stated of a channel."""
     return f"{totals_key(client, channel)}:{lease}"
 
@@ -41,19 +42,19 @@ class PresenceSync:
     def __init__(
         self,
         client: Client,
-        here: Mapping[str, Mapping[str, int]],
-        changed: Callable[[str, list[Change]], None],
+        here: Mapping[Channel, Mapping[str, int]],
+        changed: Callable[[Channel, list[Change]], None],
     ) -> None:
         """``here``: channel → user → connections, as it is now; ``changed`` passes on who came or went."""
         self._client = client
         self._here = here
         self._changed = changed
         self._lease = ""
-        self._dirty: dict[str, dict[str, None]] = {}
-        self._flying: dict[str, dict[str, None]] = {}
-        self._indexed: set[str] = set()
+        self._dirty: dict[Channel, dict[str, None]] = {}
+        self._flying: dict[Channel, dict[str, None]] = {}
+        self._indexed: set[Channel] = set()
         """Channels of which Redis knows that this lease has something in them."""
-        self._leftovers: dict[str, set[str]] = {}
+        self._leftovers: dict[str, set[Channel]] = {}
         """Of leases that this node has lost, the channels in which something may still be written."""
         self._wake = trio.Event()
         self._through = trio.Event()
@@ -62,7 +63,7 @@ class PresenceSync:
     def __len__(self) -> int:
         return sum(map(len, self._dirty.values())) + sum(map(len, self._flying.values()))
 
-    def add(self, channel: str, user: str) -> None:
+    def add(self, channel: Channel, user: str) -> None:
         """The number of a user's connections has changed."""
         self._dirty.setdefault(channel, {})[user] = None
         self._wake.set()
@@ -77,7 +78,7 @@ class PresenceSync:
             self._dirty.setdefault(channel, {}).update(dict.fromkeys(here))
         self._wake.set()
 
-    async def settled(self, channel: str | None = None) -> None:
+    async def settled(self, channel: Channel | None = None) -> None:
         """Wait until what is known here, of one channel or of all, is stated; raises BROKER_UNAVAILABLE."""
         while (
             (self._dirty or self._flying)
@@ -118,14 +119,14 @@ class PresenceSync:
         self._through.set()
         self._through = trio.Event()
 
-    async def _index(self, lease: str, channels: Collection[str]) -> None:
+    async def _index(self, lease: str, channels: Collection[Channel]) -> None:
         if channels:
             key = self._client.key("places", lease)
             await self._client.call(key, b"SADD", key, *channels)
             if lease == self._lease:
                 self._indexed |= set(channels)
 
-    async def _state(self, channel: str, lease: str, failures: list[ProtocolError]) -> None:
+    async def _state(self, channel: Channel, lease: str, failures: list[ProtocolError]) -> None:
         users = list(self._flying[channel])
         try:
             for start in range(0, len(users), _USERS):
@@ -140,7 +141,7 @@ class PresenceSync:
         except ProtocolError as error:
             failures.append(error)
 
-    async def _set(self, channel: str, lease: str, counts: Mapping[str, int]) -> None:
+    async def _set(self, channel: Channel, lease: str, counts: Mapping[str, int]) -> None:
         keys = [totals_key(self._client, channel), mine_key(self._client, channel, lease)]
         watched, *flat = await self._client.run_script(
             SET, keys, [word for pair in counts.items() for word in pair]
@@ -165,7 +166,7 @@ class PresenceSync:
                 await self._client.call(places, b"SADD", places, *self._leftovers[lease])
             del self._leftovers[lease]
         while channels := await self._client.call(places, b"SRANDMEMBER", places, _CHANNELS):
-            for channel in (each.decode() for each in channels):
+            for channel in (stored_channel(each.decode()) for each in channels):
                 mine = mine_key(self._client, channel, lease)
                 users = [user.decode() for user in await self._client.call(mine, b"HKEYS", mine)]
                 for start in range(0, len(users), _USERS):

@@ -21,10 +21,12 @@ from gateway.broker.base import (
     HistoryPage,
     Position,
     Since,
+    Sink,
     organisation_channel,
     room_channel,
     user_channel,
 )
+from gateway.broker.channels import Channel, connection_channel
 from gateway.hub.connection import Connection
 from gateway.hub.counters import Counters
 from gateway.hub.deadline import deadline
@@ -57,7 +59,7 @@ class Delivery:
         broker: Broker,
         flusher: Flusher,
         registry: Registry,
-        channels: dict[str, Room],
+        channels: dict[Channel, Room],
         counters: Counters,
         tracer: Tracer | None,
         *,
@@ -74,10 +76,7 @@ class Delivery:
         self._tracer = tracer
         self._timeout = timeout
         self._mids = _random_mids()
-        broker.deliver = self.deliver
-        broker.lost = self.lost
-        broker.reset = self.reset
-        broker.settled = flusher.flush
+        broker.attach(Sink(self.deliver, self.lost, self.reset, flusher.flush))
 
     def new_mid(self) -> str:
         """A message id that no other message has."""
@@ -219,7 +218,7 @@ class Delivery:
         connection = self._registry.find(org, connection_id)
         mid = mid or self.new_mid()
         direct = Event(
-            channel=f"{org}\0c\0{connection_id}",
+            channel=connection_channel(org, connection_id),
             event=event,
             mid=mid,
             ts=time.time_ns() // 1_000_000,
@@ -266,15 +265,15 @@ class Delivery:
         # Nobody asks about typing: its message id is not told.
         if self._tracer is not None and event.exclude_connection is None:
             members = () if room is None else room.members()
-            self._tracer.delivered(event.channel.partition("\0")[0], event, members)
+            self._tracer.delivered(event.channel.org, event, members)
 
-    def lost(self, channel: str, first: int, last: int) -> None:
+    def lost(self, channel: Channel, first: int, last: int) -> None:
         """See ``Broker.lost``."""
         room = self._channels.get(channel)
         if room is not None:
             room.lost(first, last)
 
-    def reset(self, channel: str, epoch: str, seq: int) -> None:
+    def reset(self, channel: Channel, epoch: str, seq: int) -> None:
         """See ``Broker.reset``."""
         room = self._channels.get(channel)
         if room is not None:

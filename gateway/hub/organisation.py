@@ -98,4 +98,4 @@ class Organisation(Generic[C]):
         if room.name is not None:
             self.rooms.pop(room.name, None)
         elif room is not self.everyone:
-            self.users.pop(room.channel.rpartition("\0")[2], None)
+            self.users.pop(room.channel.name, None)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal
 
-from gateway.broker.base import room_channel
+from gateway.broker.base import Channel, room_channel
 from gateway.hub.peer import Member
 from gateway.hub.room import Room
 from protocol.encoding import Encoding
@@ -28,11 +28,11 @@ class Presence:
     """The users in the rooms of this node. Those of a room are counted only while somebody watches it."""
 
     def __init__(self) -> None:
-        self.channels: Mapping[str, Room] = {}
+        self.channels: Mapping[Channel, Room] = {}
         """Those of this node by channel; the hub sets this."""
-        self._here: dict[str, dict[str, int]] = {}
+        self._here: dict[Channel, dict[str, int]] = {}
         """Counted channel → user → connections."""
-        self._watchers: dict[str, dict[Member, bool]] = {}
+        self._watchers: dict[Channel, dict[Member, bool]] = {}
         """Channel → connections that want to be told, and whether they have begun to listen."""
 
     # --- what happens on this node ----------------------------------------------------------------
@@ -65,7 +65,7 @@ class Presence:
     async def settled(self, connection: Member) -> None:
         """Wait until all nodes can know that the connection is here; raises 3xx when they cannot be told."""
 
-    def _changed(self, channel: str, user: str, count: int, *, begun: bool) -> None:
+    def _changed(self, channel: Channel, user: str, count: int, *, begun: bool) -> None:
         """``user`` has ``count`` connections in a counted channel on this node now; ``begun``: the first."""
         if begun or not count:
             self.tell(channel, "join" if count else "leave", user)
@@ -90,40 +90,40 @@ class Presence:
         if channel not in self._here:
             self._here[channel] = self._count(connection.org, name)
 
-    def begin(self, channel: str, connection: Member) -> list[str]:
+    def begin(self, channel: Channel, connection: Member) -> list[str]:
         """From now on ``connection`` is told; returns who is there at this moment."""
         watchers = self._watchers.get(channel, {})
         if connection in watchers:  # it may have ended meanwhile
             watchers[connection] = True
         return sorted(user for user in {*self._known(channel), connection.user or NOBODY} if user)
 
-    def unwatch(self, channel: str, connection: Member) -> None:
+    def unwatch(self, channel: Channel, connection: Member) -> None:
         """``connection`` is told no more."""
         watchers = self._watchers.get(channel)
         if watchers is not None and watchers.pop(connection, None) is not None and not watchers:
             del self._watchers[channel]
             self._released(channel)
 
-    def _released(self, channel: str) -> None:
+    def _released(self, channel: Channel) -> None:
         """Nobody watches any more."""
         del self._here[channel]
 
-    def watches(self, channel: str, connection: Member) -> bool:
+    def watches(self, channel: Channel, connection: Member) -> bool:
         """Whether ``connection`` is told."""
         return self._watchers.get(channel, {}).get(connection, False)
 
-    def _known(self, channel: str) -> Collection[str]:
+    def _known(self, channel: Channel) -> Collection[str]:
         """The users in a watched channel, as far as its watchers were told."""
         return self._here.get(channel, {})
 
-    def tell(self, channel: str, event: Literal["join", "leave"], user: str) -> None:
+    def tell(self, channel: Channel, event: Literal["join", "leave"], user: str) -> None:
         """Tell the watchers, but not the user's own."""
         watchers = self._watchers.get(channel)
         if not watchers or user == NOBODY:
             return
         envelope = Envelope(
             "presence",
-            room=channel.rpartition("\0")[2],
+            room=channel.name,
             event=event,
             ts=time.time_ns() // 1_000_000,
             data={"user": user},

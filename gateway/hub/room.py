@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.broker.base import Event, Since
+from gateway.broker.base import Channel, Event, Since
 from gateway.hub.lag import Lag, Overflow, State, Step
 from gateway.hub.peer import Member
 from gateway.wire.broadcast import MANY, Broadcast
@@ -142,7 +142,7 @@ class Room:
 
     __slots__ = ("_groups", "_matching", "channel", "epoch", "name", "seq", "taps")
 
-    def __init__(self, channel: str, name: str | None) -> None:
+    def __init__(self, channel: Channel, name: str | None) -> None:
         self.channel = channel
         self.name = name
         self.seq = 0

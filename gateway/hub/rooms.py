@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.broker.base import Broker, Event, HistoryPage, Since
+from gateway.broker.channels import Channel
 from gateway.hub.connection import Connection
 from gateway.hub.deadline import deadline
 from gateway.hub.lag import Overflow, Step
@@ -32,7 +33,7 @@ class Rooms:
 
     def __init__(self, broker: Broker, presence: Presence, *, timeout: float) -> None:
         """``timeout`` bounds every wait for the broker, in seconds."""
-        self.channels: dict[str, Room] = {}
+        self.channels: dict[Channel, Room] = {}
         """Every room, user and organisation with a member here, or with somebody about to enter."""
         self._broker = broker
         self._presence = presence

@@ -203,7 +203,7 @@ async def _recall(session: Context, connection: Connection, token: str) -> snaps
     value = (
         hub.take_over(connection.org, connection.user, token, connection)
         or await session.services.cluster.take_over(connection.org, connection.user, token)
-        or await hub.broker.recall(snapshot.note(token))
+        or await hub.broker.recall(connection.org, snapshot.note(token))
     )
     saved = None if value is None else snapshot.restore(value, connection)
     if saved is None:

@@ -169,7 +169,7 @@ class Session:
         saved = snapshot.take(connection, hub.presence)
         if connection.memberships or connection.filter is not EventFilter.ALL:
             ttl = self.services.settings.connection.resume_ttl
-            hub.broker.remember(snapshot.note(self.resume_token), saved, ttl)
+            hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
         return saved
 
     def give_way(self, token: str) -> bytes:

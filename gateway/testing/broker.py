@@ -6,7 +6,7 @@ import random
 
 import trio
 
-from gateway.broker.base import Done, Event, HistoryPage, Since
+from gateway.broker.base import Channel, Done, Event, HistoryPage, Since
 from gateway.broker.memory import MemoryBroker
 from gateway.config.settings import HistorySettings
 from protocol.errors import ErrorCode, ProtocolError
@@ -42,12 +42,7 @@ class FaultyBroker(MemoryBroker):
 
     def forget(self) -> None:
         """Lose everything, as a restart does: every room begins anew, with another epoch."""
-        self._streams.clear()
-        self._idle.clear()
-        self.bytes = 0
-        self._forgotten += 1
-        self._memory.clear()
-        self._memory_bytes = 0
+        self._lose_everything()
 
     def submit(self, event: Event, done: Done) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
@@ -56,23 +51,23 @@ class FaultyBroker(MemoryBroker):
         else:
             super().submit(event, done)
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channel: Channel) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
         await self._travel()
         await super().subscribe(channel)
         await self._travel()
 
-    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+    async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`."""
         await self._travel()
         page = await super().history(channel, since=since, limit=limit)
         await self._travel()  # by now the page may be old
         return page
 
-    async def recall(self, key: str) -> bytes | None:
+    async def recall(self, org: str, key: str) -> bytes | None:
         """See :class:`~gateway.broker.base.Broker`."""
         await self._travel()
-        return await super().recall(key)
+        return await super().recall(org, key)
 
     def ready(self) -> str | None:
         """See :class:`~gateway.broker.base.Broker`."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
-from gateway.broker.base import Broker, Event, HistoryPage, Position
+from gateway.broker.base import Broker, Channel, Event, HistoryPage, Position, Sink, room_channel
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
 from gateway.config.settings import HistorySettings, RedisSettings
@@ -19,6 +19,8 @@ from protocol.errors import ProtocolError
 from tests.support import DEADLINE, until
 
 _prefixes = itertools.count(1)
+
+ROOM = room_channel("acme", "c")
 
 
 class Node:
@@ -30,16 +32,20 @@ class Node:
         self.lost: list[tuple[str, int, int]] = []
         self.resets: list[tuple[str, str, int]] = []
         self.settled = 0
-        broker.deliver = self.delivered.append
-        broker.lost = lambda channel, first, last: self.lost.append((channel, first, last))
-        broker.reset = lambda channel, epoch, seq: self.resets.append((channel, epoch, seq))
-        broker.settled = self._settle
+        broker.attach(
+            Sink(
+                self.delivered.append,
+                lambda channel, first, last: self.lost.append((channel, first, last)),
+                lambda channel, epoch, seq: self.resets.append((channel, epoch, seq)),
+                self._settle,
+            )
+        )
 
     def _settle(self) -> None:
         self.settled += 1
 
     def submit(
-        self, channel: str = "acme\0r\0c", *, mid: str | None = None, **fields: Any
+        self, channel: Channel = ROOM, *, mid: str | None = None, **fields: Any
     ) -> list[Position | ProtocolError]:
         """Publish one event; the list gets its place, or the error, when there is one."""
         outcome: list[Position | ProtocolError] = []
@@ -49,11 +55,11 @@ class Node:
         )
         return outcome
 
-    async def publish(self, channel: str = "acme\0r\0c", **fields: Any) -> Position:
+    async def publish(self, channel: Channel = ROOM, **fields: Any) -> Position:
         """Publish one event, which must succeed."""
         return (await self.publish_many([(channel, fields)]))[0]
 
-    async def publish_many(self, events: list[tuple[str, dict[str, Any]]]) -> list[Position]:
+    async def publish_many(self, events: list[tuple[Channel, dict[str, Any]]]) -> list[Position]:
         """Publish all without waiting in between; every one must succeed."""
         outcomes = [self.submit(channel, **fields) for channel, fields in events]
         await until(lambda: all(outcomes), "an answer to every publish")
@@ -72,7 +78,7 @@ class Node:
         assert isinstance(error, ProtocolError), error
         return error
 
-    def got(self, channel: str = "acme\0r\0c") -> list[int | None]:
+    def got(self, channel: Channel = ROOM) -> list[int | None]:
         """The numbers of the channel's delivered events."""
         return [event.seq for event in self.delivered if event.channel == channel]
 
@@ -80,7 +86,7 @@ class Node:
         """Wait until events can be published."""
         await until(lambda: self.broker.ready() is None, "the broker's readiness")
 
-    async def kept(self, channel: str = "acme\0r\0c") -> list[int | None]:
+    async def kept(self, channel: Channel = ROOM) -> list[int | None]:
         """The numbers of the kept events."""
         return numbers(await self.broker.history(channel, since=None, limit=10_000))
 
@@ -141,7 +147,7 @@ async def cluster_of(number: int, address: str, **settings: Any) -> AsyncIterato
         yield nodes
 
 
-async def settle(node: Node, channel: str, last: int, patience: float = DEADLINE) -> None:
+async def settle(node: Node, channel: Channel, last: int, patience: float = DEADLINE) -> None:
     """Wait until the node has delivered the channel's event number ``last``."""
     with trio.move_on_after(patience):
         while last not in node.got(channel):  # noqa: ASYNC110 - deliveries have no event of their own

@@ -11,7 +11,9 @@ import pytest
 import trio
 import trio.lowlevel
 
-from gateway.broker.base import Since, organisation_channel, room_channel, user_channel
+from gateway.broker.base import Effect, Position, Since, organisation_channel, room_channel, user_channel
+from gateway.broker.state import STATE_BYTES
+from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import Node, make, numbers, running
 from tests.redis_server import RedisServer
 from tests.support import until
@@ -192,8 +194,64 @@ async def test_a_channel_where_nothing_was_published(start: Start) -> None:
         assert (page.events, page.seq, page.more, page.complete) == ([], 0, False, False)
         await node.broker.subscribe(ROOM)
         place = await node.publish(ROOM)
-        assert (place.seq, place.epoch) == (1, page.epoch)
-        assert (await node.broker.history(ROOM, since=None, limit=1)).epoch == page.epoch
+        assert place.seq == 1
+        assert (await node.broker.history(ROOM, since=None, limit=1)).epoch == place.epoch
+        page = await node.broker.history(ROOM, since=Since(page.epoch, 0), limit=5)
+        assert (numbers(page), page.epoch, page.complete) == ([1], place.epoch, True), "it has missed nothing"
+
+
+async def test_effects_change_the_state(start: Start) -> None:
+    async with start() as node:
+        await node.publish(ROOM, effect=Effect("pin", {"text": "grüß"}), mid="a")
+        await node.publish(ROOM, effect=Effect("other", [1, 2]))
+        await node.publish(ROOM, effect=Effect("pin", "again"), mid="a")  # which is no further event
+        page = await node.broker.history(ROOM, since=None, limit=0)
+        assert (page.seq, dict(page.state)) == (2, {"pin": {"text": "grüß"}, "other": [1, 2]})
+        await node.publish_many([(ROOM, {"effect": Effect("pin")}), (ROOM, {"effect": Effect("pin", 1)})])
+        await node.publish(ROOM, effect=Effect("other"))
+        assert dict((await node.broker.history(ROOM, since=None, limit=5)).state) == {"pin": 1}
+        other = room_channel("acme", "other")
+        assert not (await node.broker.history(other, since=None, limit=5)).state
+
+
+async def test_a_state_is_bounded(start: Start) -> None:
+    async with start() as node:
+        half = "x" * (STATE_BYTES // 2)
+        await node.publish(ROOM, effect=Effect("a", half))
+        outcomes = [node.submit(ROOM, effect=Effect("b", half)), node.submit(ROOM, data="plain")]
+        await until(lambda: all(outcomes))
+        (refused,), (placed,) = outcomes
+        assert isinstance(refused, ProtocolError) and refused.code == ErrorCode.TOO_LARGE
+        assert isinstance(placed, Position) and placed.seq == 2, "what is refused has no place"
+        await node.publish(ROOM, effect=Effect("a"))
+        await node.publish(ROOM, effect=Effect("b", half))
+        assert list((await node.broker.history(ROOM, since=None, limit=5)).state) == ["b"]
+
+
+async def test_a_page_and_its_state_agree_while_effects_come(start: Start) -> None:
+    async with start() as node:
+        await node.broker.subscribe(ROOM)
+        first = await node.publish(ROOM, effect=Effect("last", 1))
+        outcomes: list[list[Position | ProtocolError]] = []
+        for number in range(2, 800):
+            outcomes.append(node.submit(ROOM, effect=Effect("last", number), data=number))
+            if number % 7 == 0:
+                for since in (None, Since(first.epoch, max(1, number - 40))):
+                    page = await node.broker.history(ROOM, since=since, limit=[0, 3, 1000][number % 3])
+                    assert page.state["last"] == page.seq
+                    if page.events and not page.more:
+                        assert page.events[-1].seq == page.seq
+        await until(lambda: all(outcomes))
+
+
+async def test_a_room_may_be_called_anything(start: Start) -> None:
+    rooms = [room_channel("acme", name) for name in ("p", "o", "u", "r", "c", "")]
+    async with start() as node:
+        for room in rooms:
+            await node.broker.subscribe(room)
+        await node.publish_many([(room, {}) for _ in range(3) for room in rooms])
+        for room in rooms:
+            await until(lambda: node.got(room) == [1, 2, 3])  # noqa: B023
 
 
 async def test_what_is_published_before_subscribe_returns_is_in_history(start: Start) -> None:
@@ -238,14 +296,14 @@ async def test_everything_is_answered_once(start: Start) -> None:
 
 async def test_what_is_remembered_is_recalled(start: Start) -> None:
     async with start() as node:
-        node.broker.remember("k", b"\0one\xff", 100)
-        assert await node.broker.recall("k") == b"\0one\xff"
-        node.broker.remember("k", b"two", 100)
-        node.broker.remember("short", b"x", 0.05)
-        assert await node.broker.recall("k") == b"two"
-        assert await node.broker.recall("other") is None
+        node.broker.remember("acme", "k", b"\0one\xff", 100)
+        assert await node.broker.recall("acme", "k") == b"\0one\xff"
+        node.broker.remember("acme", "k", b"two", 100)
+        node.broker.remember("acme", "short", b"x", 0.05)
+        assert await node.broker.recall("acme", "k") == b"two"
+        assert await node.broker.recall("acme", "other") is None
         with trio.fail_after(5):
-            while await node.broker.recall("short") is not None:  # noqa: ASYNC110
+            while await node.broker.recall("acme", "short") is not None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from gateway.broker import memory
+from gateway.broker import memory, notes
 from gateway.broker.base import (
+    Channel,
     Event,
     HistoryPage,
     Position,
     Since,
+    Sink,
     organisation_channel,
     room_channel,
     user_channel,
@@ -29,13 +31,30 @@ from protocol.errors import ProtocolError
 OVERHEAD = memory._EVENT_OVERHEAD
 
 
+class ByName(MemoryBroker):
+    """Takes names of rooms for channels."""
+
+    async def subscribe(self, channel: str) -> None:
+        await super().subscribe(named(channel))
+
+    def unsubscribe(self, channel: str) -> None:
+        super().unsubscribe(named(channel))
+
+    async def history(self, channel: str, *, since: Since | None, limit: int) -> HistoryPage:
+        return await super().history(named(channel), since=since, limit=limit)
+
+
+def named(channel: str) -> Channel:
+    return channel if isinstance(channel, Channel) else room_channel("acme", channel)
+
+
 class Log:
     """A broker with a notebook: what it delivered, and the places that it gave."""
 
     def __init__(self, **settings: Any) -> None:
-        self.broker = MemoryBroker(HistorySettings(**settings))
+        self.broker = ByName(HistorySettings(**settings))
         self.delivered: list[Event] = []
-        self.broker.deliver = self.delivered.append
+        self.broker.attach(Sink(self.delivered.append))
         self._number = 0
 
     def publish(
@@ -51,7 +70,7 @@ class Log:
         places: list[Position | ProtocolError] = []
         self.broker.submit(
             Event(
-                channel=channel,
+                channel=named(channel),
                 event="e",
                 mid=mid or f"m{self._number}",
                 ts=int(time.time() * 1000) if ts is None else ts,
@@ -78,7 +97,7 @@ def test_places_are_numbered_without_holes_in_each_channel() -> None:
     assert [place.seq for place in places] == [1, 1, 2, 3, 2]
     assert places[0].epoch == places[2].epoch != places[1].epoch
     assert [(event.channel, event.seq, event.epoch) for event in log.delivered] == [
-        (channel, place.seq, place.epoch) for channel, place in zip("abaab", places, strict=True)
+        (named(channel), place.seq, place.epoch) for channel, place in zip("abaab", places, strict=True)
     ]
 
 
@@ -211,7 +230,7 @@ async def test_asking_and_visiting_leave_nothing_behind() -> None:
         await log.broker.history(f"room{number}", since=None, limit=1)
         await log.broker.subscribe(f"visited{number}")
         log.broker.unsubscribe(f"visited{number}")
-    assert list(log.broker._streams) == ["first"] and not log.broker._subscribed
+    assert list(log.broker._streams) == [named("first")] and not log.broker._subscribed
     assert log.publish("first") == first._replace(seq=2, mid="m2")
 
 
@@ -379,14 +398,14 @@ async def test_pages(kept: int, published: int, after: int, limit: int, known: b
 
 async def test_what_is_remembered_is_recalled_for_its_time(clock: MockClock) -> None:
     broker = Log().broker
-    broker.remember("k", b"one", 10)
-    assert await broker.recall("k") == b"one"
-    assert await broker.recall("other") is None
-    broker.remember("k", b"two", 20)
+    broker.remember("acme", "k", b"one", 10)
+    assert await broker.recall("acme", "k") == b"one"
+    assert await broker.recall("acme", "other") is None
+    broker.remember("acme", "k", b"two", 20)
     await trio.sleep(15)
-    assert await broker.recall("k") == b"two"
+    assert await broker.recall("acme", "k") == b"two"
     await trio.sleep(6)
-    assert await broker.recall("k") is None
+    assert await broker.recall("acme", "k") is None
 
 
 async def test_what_is_remembered_is_swept(clock: MockClock) -> None:
@@ -394,20 +413,72 @@ async def test_what_is_remembered_is_swept(clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(broker.run)
         for number in range(100):
-            broker.remember(f"k{number}", b"x" * 100, 10)
+            broker.remember("acme", f"k{number}", b"x" * 100, 10)
         await trio.sleep(20)
-        assert not broker._memory and broker._memory_bytes == 0
+        assert not len(broker._notes) and broker._notes.bytes == 0
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(("bound", "value"), [("_MEMORIES", 10), ("_MEMORY_BYTES", 1000)])
-async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str, value: int) -> None:
-    monkeypatch.setattr(memory, bound, value)
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = 3 + 100 + notes._OVERHEAD
+    monkeypatch.setattr(memory, "_NOTES_BYTES", 10 * each)
     broker = Log().broker
-    for number in range(50):
-        broker.remember(f"k{number}", b"x" * 100, 10)
-    assert [await broker.recall(f"k{number}") is not None for number in range(50)] == [False] * 40 + [
-        True
-    ] * 10
-    broker.remember("k45", b"y" * 100, 10)  # which is no further one
-    assert len(broker._memory) == 10 and broker._memory_bytes == 1000
+    for number in range(10, 60):
+        broker.remember("acme", f"k{number}", b"x" * 100, 10)
+    found = [await broker.recall("acme", f"k{number}") is not None for number in range(10, 60)]
+    assert found == [False] * 40 + [True] * 10
+    broker.remember("acme", "k55", b"y" * 100, 10)  # which is no further one
+    assert len(broker._notes) == 10 and broker._notes.bytes == 10 * each
+
+
+async def test_nobody_drives_out_what_other_organisations_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_NOTES_BYTES", 100_000)
+    broker = Log().broker
+    for number in range(10):
+        broker.remember("victims", f"k{number}", b"mine", 10)
+    for number in range(200):
+        broker.remember("evil", f"k{number}", b"x" * 9000, 10)
+    assert [await broker.recall("victims", f"k{number}") for number in range(10)] == [b"mine"] * 10
+    assert await broker.recall("evil", "k199") is not None, "they have what is left"
+    assert await broker.recall("evil", "k1") is None and await broker.recall("victims", "k199") is None
+
+
+# --- organisations ---------------------------------------------------------------------------------------
+
+
+async def test_nobody_drives_out_the_history_of_other_organisations() -> None:
+    log = Log(total_bytes=100_000, rooms=50)
+    for number in range(10):
+        log.publish(room_channel("victims", f"r{number}"), size=100)
+    member = room_channel("victims", "member")
+    await log.broker.subscribe(member)
+    log.publish(member, size=100)
+    for number in range(500):
+        log.publish(room_channel("evil", f"r{number}"), size=9000 if number % 2 else 0)
+    for number in range(10):
+        assert await log.kept(room_channel("victims", f"r{number}")) == [1]
+    assert await log.kept(member) == [1]
+    assert log.broker.bytes <= 100_000 and len(log.broker._streams) <= 51
+
+
+async def test_who_keeps_most_gives_way_to_others_also_in_rooms_with_members() -> None:
+    log = Log(total_bytes=50_000)
+    big = room_channel("big", "r")
+    await log.broker.subscribe(big)
+    for _ in range(40):
+        log.publish(big, size=1000)
+    for number in range(10):
+        log.publish(room_channel("small", f"r{number}"), size=1000)
+    assert all([await log.kept(room_channel("small", f"r{number}")) == [1] for number in range(10)])
+    assert (await log.kept(big))[-1] == 40 and log.broker.bytes <= 50_000
+
+
+async def test_who_is_excluded_counts() -> None:
+    log = Log(bytes=20_000)
+    names = frozenset(f"user{number:05}" for number in range(100))
+    places: list[Position | ProtocolError] = []
+    for number in range(5):
+        now = int(time.time() * 1000)
+        event = Event(channel=named("c"), event="e", mid=f"m{number}", ts=now, exclude=names)
+        log.broker.submit(event, places.append)
+    assert await log.kept() == [5], "each takes more than ten thousand bytes"

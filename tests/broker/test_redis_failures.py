@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gateway.broker.base import Position, Since, organisation_channel, room_channel
-from gateway.broker.redis import writer
+from gateway.broker.redis import client
 from gateway.broker.redis.connection import LinkLost
 from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import Node, cluster_of, make, measure, numbers, redis_of, running
@@ -141,14 +141,14 @@ async def test_away_and_back(server: RedisServer) -> None:
         for ask in (
             lambda: one.broker.history(ROOM, since=None, limit=1),
             lambda: one.broker.subscribe(room_channel("acme", "new")),
-            lambda: one.broker.recall("x"),
+            lambda: one.broker.recall("acme", "x"),
             lambda: redis_of(one).client.tell("x", b""),
         ):
             with pytest.raises(ProtocolError) as refused:
                 await ask()
             assert refused.value.code == ErrorCode.BROKER_UNAVAILABLE and refused.value.retry_after
-        one.broker.remember("kept", b"meanwhile", 60)
-        assert await one.broker.recall("kept") == b"meanwhile", "still known here"
+        one.broker.remember("acme", "kept", b"meanwhile", 60)
+        assert await one.broker.recall("acme", "kept") == b"meanwhile", "still known here"
         await server.start()
         for node in nodes:
             await node.ready()
@@ -157,23 +157,27 @@ async def test_away_and_back(server: RedisServer) -> None:
             await until(lambda: any(event.epoch == place.epoch for event in node.delivered))  # noqa: B023
         assert [event.mid for event in one.delivered] == [event.mid for event in two.delivered]
         with trio.fail_after(5):
-            while await two.broker.recall("kept") is None:  # noqa: ASYNC110
+            while await two.broker.recall("acme", "kept") is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
 async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without memory refuses every batch; that is said once, and it is not taken for away."""
     logged: list[str] = []
-    monkeypatch.setattr(writer, "log", SimpleNamespace(error=lambda event, **_: logged.append(event)))
+    monkeypatch.setattr(client, "log", SimpleNamespace(error=lambda event, **_: logged.append(event)))
     async with cluster_of(1, server.url, **QUICK) as (node,):
         await node.publish()
         await server.ask("CONFIG SET", "maxmemory", "1")
         for _ in range(3):
             error = await node.refused()
             assert (error.code, error.retry_after) == (ErrorCode.BROKER_UNAVAILABLE, 1.0)
-        assert logged == ["the broker refuses what is published"]
-        assert node.broker.ready() is None
+            assert error.message == "the broker is full"
+        assert logged == ["the broker refuses a command"]
+        await until(lambda: node.broker.ready() is not None, "it says that it is full")
+        new = await node.refused(channel=room_channel("acme", "new"))
+        assert new.code == ErrorCode.BROKER_UNAVAILABLE, "rooms that begin are refused as well"
         await server.ask("CONFIG SET", "maxmemory", "0")
+        await node.ready()
         await node.publish()
 
 
@@ -279,7 +283,7 @@ async def test_a_slow_node_reads_no_more_than_it_can_hold(server: RedisServer) -
                 pass
             take(event)
 
-        take, two.broker.deliver = two.broker.deliver, deliver_slowly
+        take, two.broker.sink.deliver = two.broker.sink.deliver, deliver_slowly
         await two.broker.subscribe(ROOM)
         await one.publish_many([(ROOM, {"data": "x" * 1000})] * 1500)
         await until(lambda: 1500 in two.got(ROOM))
@@ -523,9 +527,9 @@ async def test_what_is_to_be_remembered_is_written_at_the_end(server: RedisServe
     node = make(server.url, prefix="end")
     async with running(node):
         for number in range(200):
-            node.broker.remember(f"k{number}", b"v", 60)
+            node.broker.remember("acme", f"k{number}", b"v", 60)
     async with cluster_of(1, server.url, prefix="end") as (other,):
-        assert await other.broker.recall("k199") == b"v"
+        assert await other.broker.recall("acme", "k199") == b"v"
 
 
 async def test_the_end_does_not_wait_for_a_broker_that_is_away(server: RedisServer) -> None:

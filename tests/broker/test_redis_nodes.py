@@ -41,11 +41,11 @@ async def test_history_and_notes_are_the_same_everywhere(address: str) -> None:
         page = await two.broker.history(ROOM, since=Since(places[0].epoch, 4), limit=3)
         assert [(event.seq, event.data) for event in page.events] == [(5, 4), (6, 5), (7, 6)]
         assert (page.epoch, page.seq, page.more, page.complete) == (places[0].epoch, 10, True, True)
-        one.broker.remember("resume:x", b"state", 60)
+        one.broker.remember("acme", "resume:x", b"state", 60)
         with trio.fail_after(5):
-            while await two.broker.recall("resume:x") is None:  # noqa: ASYNC110
+            while await two.broker.recall("acme", "resume:x") is None:  # noqa: ASYNC110
                 await trio.sleep(0.005)
-        assert await two.broker.recall("resume:x") == b"state"
+        assert await two.broker.recall("acme", "resume:x") == b"state"
 
 
 async def test_a_mid_is_known_on_every_node(address: str) -> None:
@@ -149,7 +149,7 @@ async def test_organisations_take_turns(shared_redis: RedisServer) -> None:
             while trio.current_time() < deadline:
                 pass
 
-        two.broker.deliver = deliver
+        two.broker.sink.deliver = deliver
         for channel in (loud, quiet):
             await two.broker.subscribe(channel)
         outcomes = [one.submit(loud) for _ in range(500)]

@@ -14,6 +14,7 @@ import trio
 from websockets.trio.client import connect
 
 from gateway.app import Gateway
+from gateway.broker.base import room_channel
 from tests.cluster.test_presence import watching
 from tests.cluster.together import Client, client, knows, request, rest, together
 from tests.processes import Folder, Served, serving
@@ -168,7 +169,7 @@ async def test_a_node_that_is_being_taken_for_dead_begins_a_new_lease(shared_red
             gates[remover].set()
             await until(lambda: remover.removed == 1)
             # What was on its way while the other one cleared up is found by the node itself.
-            await n2.hub.presence.sync._set("acme\0r\0r", old, {"ghost": 1})  # type: ignore[attr-defined]
+            await n2.hub.presence.sync._set(room_channel("acme", "r"), old, {"ghost": 1})  # type: ignore[attr-defined]
             assert await alice.told() == ("r", "join", "ghost")
             gates[registry].set()
             assert await alice.told() == ("r", "leave", "ghost")

@@ -185,7 +185,9 @@ class _Batch:
         for place in map(corpus.Place.of, range(64)):
             rooms = [[room, None, "replay", "key", "", 0] for room in place.rooms[:3]]
             saved = [place.org, place.user, ["*"], [], False, rooms]
-            self._gateway.broker.remember(f"resume:{place.resume}", msgspec.json.encode(saved), 1e6)
+            self._gateway.broker.remember(
+                place.org, f"resume:{place.resume}", msgspec.json.encode(saved), 1e6
+            )
 
     def _remains(self) -> dict[str, int]:
         gateway = self._gateway

@@ -260,14 +260,14 @@ async def test_a_room_that_begins_anew_before_this_node_hears_of_it(stale: int, 
         place = await fall_behind(gateway, alice)
         old, last = place.room.epoch, place.room.seq
         late: list[Event] = []
-        deliver, gateway.broker.deliver = gateway.broker.deliver, late.append
+        deliver, gateway.broker.sink.deliver = gateway.broker.sink.deliver, late.append
         await publish(gateway, stale)
         gateway.broker.forget()
         await publish(gateway, last)
         alice.link.down.resume()
         news = anew(await all_until(alice, late[-1].epoch or "", last), old)
         assert gapless(news, 0) == last
-        gateway.broker.deliver = deliver
+        gateway.broker.sink.deliver = deliver
         for event in late:
             deliver(event)
         await publish(gateway, 1)
@@ -281,12 +281,12 @@ async def test_a_room_that_began_anew_before_a_join(clock: MockClock) -> None:
         old = await join(bob, "disconnect")
         await publish(gateway, 10)
         late: list[Event] = []
-        deliver, gateway.broker.deliver = gateway.broker.deliver, late.append
+        deliver, gateway.broker.sink.deliver = gateway.broker.sink.deliver, late.append
         gateway.broker.forget()
         await publish(gateway, 3)
         data = {"since": {"epoch": old, "seq": 10}}
         assert (await alice.ask("join", room="r", data=data)).data == {"recovered": False, "replayed": 3}
-        gateway.broker.deliver = deliver
+        gateway.broker.sink.deliver = deliver
         for event in late:
             deliver(event)
         await publish(gateway, 1)
@@ -298,11 +298,11 @@ async def test_a_room_that_begins_anew_when_a_member_is_ahead_of_its_node(clock:
         await join(alice, "replay")
         place = await fall_behind(gateway, alice)
         old = place.room.epoch
-        deliver, gateway.broker.deliver = gateway.broker.deliver, lambda event: None
+        deliver, gateway.broker.sink.deliver = gateway.broker.sink.deliver, lambda event: None
         await publish(gateway, 3)
         alice.link.down.resume()
         gapless(await all_until(alice, old, place.room.seq + 3), 0)
-        gateway.broker.deliver = deliver
+        gateway.broker.sink.deliver = deliver
         gateway.broker.forget()
         await publish(gateway, 2)
         assert gapless(await all_until(alice, place.room.epoch, 2), 0) == 2

@@ -18,29 +18,19 @@ from typing import Final
 import structlog
 import trio
 
-from gateway.broker.base import Event, has_order
-from gateway.broker.redis.packets import Keys, Packet, organisation_of, parse
+from gateway.broker.base import Channel, Sink
+from gateway.broker.redis.packets import Keys, Packet, parse
 from gateway.broker.redis.scripts import NO_TAG
 from gateway.broker.redis.servers import Shard, slot_of
 from gateway.broker.redis.turns import Inbox
 
-__all__ = ["Channel", "Hooks", "Line", "Phase"]
+__all__ = ["Followed", "Line", "Phase"]
 
 log = structlog.get_logger(__name__)
 
 _PARKED: Final = 64
 _NOTICE: Final = 100
 """What a notice counts for in the inbox, in bytes."""
-
-
-class Hooks:
-    """What the hub has the broker call; see :class:`~gateway.broker.base.Broker`."""
-
-    def __init__(self) -> None:
-        self.deliver: Callable[[Event], None] = lambda event: None
-        self.lost: Callable[[str, int, int], None] = lambda channel, first, last: None
-        self.reset: Callable[[str, str, int], None] = lambda channel, epoch, seq: None
-        self.settled: Callable[[], None] = lambda: None
 
 
 class Phase(Enum):
@@ -51,13 +41,13 @@ class Phase(Enum):
     LIVE = 2  # what comes next is known, and taken as it comes
 
 
-class Channel:
+class Followed:
     """One followed channel. ``epoch``, ``seq`` and ``tag`` are of the last packet put into the inbox."""
 
     __slots__ = (
-        "_hooks",
         "_inbox",
         "_parked",
+        "_sink",
         "asked_at",
         "attempt",
         "epoch",
@@ -74,12 +64,12 @@ class Channel:
         "tag",
     )
 
-    def __init__(self, name: str, keys: Keys, inbox: Inbox, hooks: Hooks) -> None:
+    def __init__(self, name: Channel, keys: Keys, inbox: Inbox, sink: Sink) -> None:
         self.name = name
         self.keys = keys
         self.slot = slot_of(keys.stream)
-        self.org = organisation_of(name)
-        self.ordered = has_order(name)
+        self.org = name.org
+        self.ordered = name.ordered
         self.phase = Phase.ASKED
         self.live = trio.Event()
         """Set while the phase is LIVE."""
@@ -94,7 +84,7 @@ class Channel:
         self.idle_since: float | None = None
         """Since when nobody here wants it; what comes is counted, but not delivered."""
         self._inbox = inbox
-        self._hooks = hooks
+        self._sink = sink
         self._parked: deque[Packet] = deque(maxlen=_PARKED)
 
     # --- what comes -----------------------------------------------------------------------------
@@ -151,14 +141,14 @@ class Channel:
     def restart(self, epoch: str, base: int) -> None:
         """Redis lost data: the order goes on after ``base`` in another epoch, and the members are told."""
         self.epoch, self.seq, self.tag = epoch, base, NO_TAG
-        self._note(lambda: self._hooks.reset(self.name, epoch, base))
+        self._note(lambda: self._sink.reset(self.name, epoch, base))
 
     def skip(self, last: int, tag: str) -> None:
         """The stream no longer has what comes next, up to ``last``; the members are told."""
         first = self.seq + 1
         self.seq = last
         self.tag = tag
-        self._note(lambda: self._hooks.lost(self.name, first, last))
+        self._note(lambda: self._sink.lost(self.name, first, last))
 
     def settle(self) -> bool:
         """All that was read is taken; returns False when it has to be checked once more."""
@@ -185,9 +175,9 @@ class Channel:
         except ValueError:
             log.exception("a packet cannot be read", channel=self.keys.stream, first=packet.first)
             if packet.ordered:
-                self._hooks.lost(self.name, max(packet.first, after + 1), packet.last)
+                self._sink.lost(self.name, max(packet.first, after + 1), packet.last)
             return
-        deliver = self._hooks.deliver
+        deliver = self._sink.deliver
         for event in events:
             deliver(event)
             yield
@@ -198,16 +188,20 @@ class Channel:
             self._inbox.put(self.org, _once(call), _NOTICE)
 
 
-class Line(Channel):
+class Line(Followed):
     """A name to which nodes tell things that have no order and are not kept."""
 
     __slots__ = ("_heard", "_joined")
 
     def __init__(
-        self, keys: Keys, heard: Callable[[bytes], None], joined: Callable[[], None], inbox: Inbox
+        self,
+        channel: Channel,
+        keys: Keys,
+        heard: Callable[[bytes], None],
+        joined: Callable[[], None],
+        inbox: Inbox,
     ) -> None:
-        super().__init__("", keys, inbox, Hooks())
-        self.ordered = False
+        super().__init__(channel, keys, inbox, Sink())
         self._heard = heard
         self._joined = joined
 

@@ -25,11 +25,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+import structlog
 import trio
 
-from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
+from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused, is_full
 from gateway.broker.redis.scripts import Script
 from gateway.broker.redis.servers import Servers, Shard, slot_of
+from gateway.broker.redis.turns import Throttle
 from gateway.config.settings import RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from gateway.broker.redis.feed import Feed
 
 __all__ = ["Client"]
+
+log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -50,6 +54,7 @@ class Client:
         self._servers = servers
         self._settings = settings
         self._feed = feed
+        self._said = Throttle()
 
     def key(self, kind: str, name: str) -> str:
         """A key of this installation: ``<prefix>:<kind>:{<name>}``."""
@@ -59,17 +64,23 @@ class Client:
         self, key: str, command: bytes, *words: bytes | str | int | float, again: bool = True
     ) -> Any:
         """The answer to one command about ``key``; raises BROKER_UNAVAILABLE."""
-        return await self.ask(key, lambda shard: shard.commands.call(command, *words), again=again)
+        return await self.ask(
+            key, lambda shard, asking: shard.commands.call(command, *words, asking=asking), again=again
+        )
 
     async def run_script(
         self, script: Script, keys: list[str], words: list[bytes | str | int], *, again: bool = True
     ) -> Any:
         """The answer of one script; all ``keys`` have the same hash tag. Raises BROKER_UNAVAILABLE."""
         return await self.ask(
-            keys[0], lambda shard: shard.commands.run_script(script, keys, words), again=again
+            keys[0],
+            lambda shard, asking: shard.commands.run_script(script, keys, words, asking=asking),
+            again=again,
         )
 
-    async def ask(self, key: str, ask: Callable[[Shard], Awaitable[Answer]], *, again: bool = True) -> Answer:
+    async def ask(
+        self, key: str, ask: Callable[[Shard, bool], Awaitable[Answer]], *, again: bool = True
+    ) -> Answer:
         """Ask the server that has ``key``, and again when a connection breaks; raises BROKER_UNAVAILABLE."""
         slot = slot_of(key)
         deadline = trio.current_time() + self._settings.timeout
@@ -78,9 +89,9 @@ class Client:
             reason = self._servers.reason if shard is None else shard.commands.silent(self._settings.patience)
             if shard is not None and reason is None:
                 try:
-                    return await ask(shard)
+                    return await self._servers.follow(shard, ask)
                 except Refused as error:
-                    raise self.unavailable(str(error)) from None
+                    raise self.refused(str(error)) from None
                 except (LinkLost, NotNow, MovedError, AskError) as error:
                     reason = str(error)
                     self._servers.moved()
@@ -91,10 +102,22 @@ class Client:
             raise self.unavailable(reason or "it does not answer")
 
     def unavailable(self, reason: str) -> ProtocolError:
-        """What a user is told."""
+        """What a user is told: not why, since that names servers; the log says it."""
+        if self._said.may("unavailable"):
+            log.warning("broker unavailable", reason=reason)
         return ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE,
-            f"the broker cannot be reached: {reason}",
+            "the broker cannot be reached",
+            retry_after=self._settings.retry_after,
+        )
+
+    def refused(self, reason: str) -> ProtocolError:
+        """What a user is told when Redis refuses: not why, since that names keys; the log says it."""
+        if self._said.may(reason):
+            log.error("the broker refuses a command", reason=reason)
+        return ProtocolError(
+            ErrorCode.BROKER_UNAVAILABLE,
+            "the broker is full" if is_full(reason) else "the broker refuses this",
             retry_after=self._settings.retry_after,
         )
 

@@ -41,6 +41,8 @@ __all__ = [
     "UnknownScript",
     "answer",
     "ask",
+    "is_full",
+    "is_over",
     "live",
     "make",
     "pushes",
@@ -160,6 +162,20 @@ async def ask(
     if not answers:
         raise LinkLost(f"{location} does not answer within {timeout:g} seconds")
     return answers[0]
+
+
+def is_full(reason: str) -> bool:
+    """Whether a server refused because it has no memory left ("OOM command not allowed …")."""
+    return "OOM " in reason or "maxmemory" in reason
+
+
+def is_over(info: bytes) -> bool:
+    """Whether INFO memory says that the server uses all that it may, and drops nothing to make room."""
+    found = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    limit = int(found.get("maxmemory", 0))
+    return (
+        bool(limit) and found.get("maxmemory_policy") == "noeviction" and int(found["used_memory"]) >= limit
+    )
 
 
 def why(error: BaseException) -> str:

@@ -18,7 +18,9 @@ from typing import Final
 import structlog
 import trio
 
-from gateway.broker.redis.channel import Channel, Hooks, Line, Phase
+from gateway.broker.base import Channel, Sink
+from gateway.broker.channels import line_channel
+from gateway.broker.redis.channel import Followed, Line, Phase
 from gateway.broker.redis.connection import LinkLost
 from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.repair import UNREACHABLE, Place, Repairs, check, grouped
@@ -41,39 +43,39 @@ _CONFIRMED: Final = (b"subscribe", b"ssubscribe")
 class Feed:
     """All followed channels, by the name of their stream."""
 
-    def __init__(self, servers: Servers, settings: RedisSettings, inbox: Inbox, hooks: Hooks) -> None:
+    def __init__(self, servers: Servers, settings: RedisSettings, inbox: Inbox, sink: Sink) -> None:
         self._servers = servers
         self._settings = settings
         self._inbox = inbox
-        self._hooks = hooks
-        self._channels: dict[bytes, Channel] = {}
-        self._idle: OrderedDict[Channel, None] = OrderedDict()
-        self._asked: dict[Channel, None] = {}
+        self.sink = sink
+        self._channels: dict[bytes, Followed] = {}
+        self._idle: OrderedDict[Followed, None] = OrderedDict()
+        self._asked: dict[Followed, None] = {}
         """Those whose subscription is not confirmed."""
         self.repairs = Repairs(servers, settings, inbox, self._is_followed)
 
     def __len__(self) -> int:
         return len(self._channels)
 
-    def _is_followed(self, channel: Channel) -> bool:
+    def _is_followed(self, channel: Followed) -> bool:
         return self._channels.get(channel.keys.stream.encode()) is channel
 
     # --- what is wanted -------------------------------------------------------------------------
 
-    def follow(self, name: str) -> Channel:
+    def follow(self, name: Channel) -> Followed:
         """Have a channel followed; ``live`` is set when it is."""
         keys = Keys.of(self._settings.prefix, name)
         stream = keys.stream.encode()
         channel = self._channels.get(stream)
         if channel is None:
-            channel = self._channels[stream] = Channel(name, keys, self._inbox, self._hooks)
+            channel = self._channels[stream] = Followed(name, keys, self._inbox, self.sink)
             self._ask([channel])
         elif channel.idle_since is not None:
             channel.idle_since = None
             self._idle.pop(channel, None)
         return channel
 
-    def unfollow(self, name: str) -> None:
+    def unfollow(self, name: Channel) -> None:
         """Nobody here wants it any more."""
         channel = self._channels.get(Keys.of(self._settings.prefix, name).stream.encode())
         if channel is not None and channel.idle_since is None:
@@ -82,12 +84,13 @@ class Feed:
 
     def name_of_line(self, name: str) -> str:
         """The name in pub/sub of what nodes tell each other; no organisation's name is empty."""
-        return Keys.of(self._settings.prefix, f"\0{name}").stream
+        return Keys.of(self._settings.prefix, line_channel(name)).stream
 
     def listen(self, name: str, heard: Callable[[bytes], None], joined: Callable[[], None]) -> None:
         """Have ``heard`` called with what is told to ``name``, for good."""
-        keys = Keys.of(self._settings.prefix, f"\0{name}")
-        line = self._channels[keys.stream.encode()] = Line(keys, heard, joined, self._inbox)
+        channel = line_channel(name)
+        keys = Keys.of(self._settings.prefix, channel)
+        line = self._channels[keys.stream.encode()] = Line(channel, keys, heard, joined, self._inbox)
         self._ask([line])
 
     def changed(self) -> None:
@@ -95,9 +98,9 @@ class Feed:
         moved = [each for each in self._channels.values() if self._servers.of(each.slot) is not each.shard]
         self._ask(moved)
 
-    def _ask(self, channels: Iterable[Channel]) -> None:
+    def _ask(self, channels: Iterable[Followed]) -> None:
         """Subscribe; where there is no connection now, ``use`` will do it when there is."""
-        by_shard: dict[Shard, list[Channel]] = {}
+        by_shard: dict[Shard, list[Followed]] = {}
         for channel in channels:
             channel.unsettle(Phase.ASKED)
             channel.asked_at = trio.current_time()
@@ -149,7 +152,7 @@ class Feed:
             self._asked[channel] = None
             self._servers.moved()
 
-    def _confirmed(self, channel: Channel) -> None:
+    def _confirmed(self, channel: Followed) -> None:
         channel.phase = Phase.CHECKED
         del self._asked[channel]
         if channel.ordered:
@@ -206,7 +209,7 @@ class Feed:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(self._settings.sweep)
-            behind: list[tuple[Channel, Place]] = []
+            behind: list[tuple[Followed, Place]] = []
             channels = list(self._channels.values())
             for start in range(0, len(channels), _CHUNK):
                 live = [
@@ -218,7 +221,7 @@ class Feed:
                 await trio.sleep(_GRACE)
                 self._missing(behind)
 
-    async def _compare(self, group: list[Channel]) -> list[tuple[Channel, Place]]:
+    async def _compare(self, group: list[Followed]) -> list[tuple[Followed, Place]]:
         shard = self._servers.of(group[0].slot)
         if shard is None or not shard.commands.usable:
             return []
@@ -230,10 +233,10 @@ class Feed:
         return [
             (channel, place)
             for channel, place in zip(group, places, strict=True)
-            if place.epoch != channel.epoch or place.seq > channel.seq
+            if isinstance(place, Place) and (place.epoch != channel.epoch or place.seq > channel.seq)
         ]
 
-    def _missing(self, behind: list[tuple[Channel, Place]]) -> None:
+    def _missing(self, behind: list[tuple[Followed, Place]]) -> None:
         for channel, place in behind:
             same = place.epoch == channel.epoch
             if (

@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.broker.base import Event
+from gateway.broker.base import Channel, Event
 
-__all__ = ["Keys", "Packet", "cast", "encode", "organisation_of", "parse"]
+__all__ = ["NUDGE", "Keys", "Packet", "cast", "encode", "parse"]
 
 _CAST: Final = b"*"
 """Begins the head of a packet of events without a place."""
+NUDGE: Final = b"- 1 0 - ? 0\n[]"
+"""A packet that follows on none: whoever gets it compares the channel with its stream."""
 
 
 class Keys(NamedTuple):
@@ -32,11 +34,6 @@ class Keys(NamedTuple):
         """The braces make a cluster keep the three together; none of the quoted name are left."""
         stream = f"{prefix}:{{{quote(channel, safe=':@/!$,;=+')}}}"
         return cls(stream, stream + ":m", stream + ":i")
-
-
-def organisation_of(channel: str) -> str:
-    """Whose turn it is when this channel's events are handled."""
-    return channel.partition("\0")[0]
 
 
 class _Event(msgspec.Struct, array_like=True):
@@ -103,7 +100,7 @@ class Packet:
         """The number of its last event."""
         return self.first + self.count - 1
 
-    def events(self, channel: str, after: int = 0) -> list[Event]:
+    def events(self, channel: Channel, after: int = 0) -> list[Event]:
         """Decode; those up to ``after`` are left out. Raises ``ValueError`` for what we did not write."""
         found = []
         ordered = bool(self.epoch)

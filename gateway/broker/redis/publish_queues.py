@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from gateway.broker.base import Done
-from gateway.broker.redis.packets import Keys, organisation_of
+from gateway.broker.base import Channel, Done
+from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.servers import slot_of
 
 __all__ = ["Batch", "Item", "PublishQueue"]
@@ -14,13 +14,16 @@ __all__ = ["Batch", "Item", "PublishQueue"]
 class Item:
     """One event that waits for its place."""
 
-    __slots__ = ("at", "done", "mid", "payload")
+    __slots__ = ("at", "done", "effect", "mid", "payload")
 
-    def __init__(self, mid: str, payload: bytes, done: Done, at: float) -> None:
+    def __init__(
+        self, mid: str, payload: bytes, done: Done, at: float, effect: tuple[str, str | None] | None = None
+    ) -> None:
         self.mid = mid
         self.payload = payload
         self.done = done
         self.at = at
+        self.effect = effect
 
 
 class Batch:
@@ -33,23 +36,37 @@ class Batch:
         self.items = items
         self.ordered = ordered
         self.sent = False
+        """The connection was lost on its way: it may have been carried out."""
+
+    @property
+    def effects(self) -> list[tuple[int, str, str | None]] | None:
+        """What its events change in the state: number of the event, name and value of the entry."""
+        found = [
+            (number, *item.effect) for number, item in enumerate(self.items, 1) if item.effect is not None
+        ]
+        return found or None
 
 
 class PublishQueue:
     """One channel's publishes, in order."""
 
-    __slots__ = ("batch", "bounds", "flying", "keys", "org", "queued", "slot", "waiting")
+    __slots__ = (
+        *("batch", "bounds", "channel", "flying", "keys", "org", "queued", "slot", "trouble", "waiting"),
+    )
 
-    def __init__(self, channel: str, prefix: str, bounds: tuple[int, int, int, int]) -> None:
+    def __init__(self, channel: Channel, prefix: str, bounds: tuple[int, int, int, int]) -> None:
         """``bounds``: events, bytes, milliseconds and message ids that its stream keeps."""
+        self.channel = channel
         self.bounds = bounds
         self.keys = Keys.of(prefix, channel)
         self.slot = slot_of(self.keys.stream)
-        self.org = organisation_of(channel)
+        self.org = channel.org
         self.waiting: deque[tuple[bool, Item]] = deque()
         self.batch: Batch | None = None
         self.flying = False
         self.queued = False
+        self.trouble = ""
+        """Why a server that is there does not take the batch at present (its cluster is down, say)."""
 
     @property
     def empty(self) -> bool:

@@ -12,18 +12,30 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import structlog
 import trio
 
-from gateway.broker.redis.channel import Channel, Phase
+from gateway.broker.base import RoomState
+from gateway.broker.redis.channel import Followed, Phase
 from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
 from gateway.broker.redis.packets import Packet, parse
-from gateway.broker.redis.scripts import CHECK, READ
+from gateway.broker.redis.scripts import CHECK, READ, CheckCall, ReadCall, pack
 from gateway.broker.redis.servers import Servers, Shard
-from gateway.broker.redis.turns import Inbox, Wake
+from gateway.broker.redis.turns import Inbox, Throttle, Wake
 from gateway.config.settings import RedisSettings
 
-__all__ = ["UNREACHABLE", "Page", "Place", "Repairs", "check", "grouped", "new_epoch", "read"]
+__all__ = [
+    "UNREACHABLE",
+    "UNUSED",
+    "Page",
+    "Place",
+    "Repairs",
+    "check",
+    "grouped",
+    "new_epoch",
+    "read",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +48,12 @@ _READERS: Final = 16
 _PAGE: Final = 32
 """Packets that are read at once."""
 _PAUSE: Final = 0.1
-_ASKED: Final = 600.0
-"""Seconds for which the order of a room is remembered that was only asked for."""
+_PAUSE_REFUSED: Final = 1.0
+"""Seconds until a channel is compared again of which Redis has something that it cannot compare."""
+UNUSED: Final = "unused"
+"""Stands for the epoch of a channel of which Redis has nothing: no order has that name."""
+_UNUSED: Final = 60.0
+"""Seconds for which the order of a room is remembered, after its last member, that was never used."""
 
 
 class Place(NamedTuple):
@@ -55,28 +71,40 @@ class Page(NamedTuple):
 
     place: Place
     packets: list[Packet]
+    state: RoomState
+    """As it is at ``place``."""
 
 
 async def check(
-    shard: Shard, servers: Servers, settings: RedisSettings, known: Sequence[tuple[Channel, str, int, str]]
-) -> list[Place]:
-    """Compare what is ``known`` of channels (epoch, seq, tag); raises ``UNREACHABLE``."""
-    keys: list[str] = []
-    words: list[bytes | str | int] = [new_epoch(), servers.publish, int(settings.forget * 1000)]
-    for channel, epoch, seq, tag in known:
-        keys += channel.keys
-        words += [epoch, seq if epoch else "", tag]
-    return [_place(row) for row in await shard.commands.run_script(CHECK, keys, words)]
+    shard: Shard, servers: Servers, settings: RedisSettings, known: Sequence[tuple[Followed, str, int, str]]
+) -> list[Place | Refused]:
+    """Compare what is ``known`` of channels (epoch, seq, tag): where each stands, or why that cannot be told.
+
+    Raises ``UNREACHABLE``.
+    """
+    call = CheckCall(
+        newborn=new_epoch(),
+        tell=servers.publish,
+        forget=int(settings.forget * 1000),
+        forget_unused=int(min(settings.forget, _UNUSED + 3 * settings.sweep) * 1000),
+        known=[(epoch, seq, tag) for _, epoch, seq, tag in known],
+    )
+    keys = [key for channel, *_ in known for key in channel.keys]
+    rows = await servers.follow(
+        shard, lambda at, asking: at.commands.run_script(CHECK, keys, [pack(call)], asking=asking)
+    )
+    return [_place(row) if isinstance(row, list) else Refused(row.decode()) for row in rows]
 
 
 async def read(
-    shard: Shard, settings: RedisSettings, keys: Sequence[str], *, epoch: str, seq: int, back: int, count: int
+    shard: Shard, servers: Servers, keys: Sequence[str], *, epoch: str, seq: int, back: int, count: int
 ) -> Page:
     """At most ``count`` packets after ``seq`` of ``epoch``; when that is not of this order, the last ``back``
     events of what there is. Raises ``UNREACHABLE``.
     """
-    row = await shard.commands.run_script(
-        READ, list(keys), [new_epoch(), int(min(settings.forget, _ASKED) * 1000), count, epoch, seq, back]
+    words: list[bytes | str | int] = [pack(ReadCall(UNUSED, epoch, seq, back, count))]
+    row = await servers.follow(
+        shard, lambda at, asking: at.commands.run_script(READ, list(keys), words, asking=asking)
     )
     packets = []
     for text in row[4]:
@@ -84,12 +112,16 @@ async def read(
             packets.append(parse(text))
         except ValueError:  # somebody else's: what is missing in its place will be told
             log.warning("something else is in this stream", stream=keys[0])
-    return Page(_place(row), packets)
+    state = {
+        name.decode(): msgspec.json.decode(value)
+        for name, value in zip(row[5][::2], row[5][1::2], strict=True)
+    }
+    return Page(_place(row), packets, state)
 
 
-def grouped(channels: Iterable[Channel], servers: Servers) -> Iterator[list[Channel]]:
+def grouped(channels: Iterable[Followed], servers: Servers) -> Iterator[list[Followed]]:
     """The channels in groups that one call of CHECK takes: in a cluster all of one slot."""
-    by_slot: dict[int, list[Channel]] = {}
+    by_slot: dict[int, list[Followed]] = {}
     for channel in channels:
         by_slot.setdefault(channel.slot if servers.cluster else 0, []).append(channel)
     for group in by_slot.values():
@@ -110,18 +142,19 @@ class Repairs:
     """The channels that are being checked."""
 
     def __init__(
-        self, servers: Servers, settings: RedisSettings, inbox: Inbox, current: Callable[[Channel], bool]
+        self, servers: Servers, settings: RedisSettings, inbox: Inbox, current: Callable[[Followed], bool]
     ) -> None:
         """``current`` tells whether a channel is still followed."""
         self._servers = servers
         self._settings = settings
         self._inbox = inbox
         self._current = current
-        self._waiting: dict[Channel, None] = {}
+        self._waiting: dict[Followed, None] = {}
         self._wake = Wake()
         self._readers = trio.CapacityLimiter(_READERS)
+        self._said = Throttle()
 
-    def ask(self, channel: Channel) -> None:
+    def ask(self, channel: Followed) -> None:
         """Have a channel checked; its phase is CHECKED."""
         self._waiting[channel] = None
         self._wake.set()
@@ -135,7 +168,7 @@ class Repairs:
                 for group in grouped(waiting, self._servers):
                     nursery.start_soon(self._check, group)
 
-    async def _check(self, group: list[Channel]) -> None:
+    async def _check(self, group: list[Followed]) -> None:
         shard = self._servers.of(group[0].slot)
         try:
             if shard is None:
@@ -151,30 +184,38 @@ class Repairs:
             for channel, place, attempt in zip(group, places, attempts, strict=True):
                 if not self._is_on(channel, attempt):
                     continue
+                if isinstance(place, Refused):
+                    nursery.start_soon(self._later, [channel], place)
+                    continue
                 if self._compare(channel, place):
                     self._settle(channel)
                 else:
                     nursery.start_soon(self._catch_up, shard, channel, attempt)
             self._inbox.work()
 
-    def _is_on(self, channel: Channel, attempt: int) -> bool:
+    def _is_on(self, channel: Followed, attempt: int) -> bool:
         """Nothing has made this check pointless."""
         return channel.attempt == attempt and channel.phase is Phase.CHECKED and self._current(channel)
 
-    def _settle(self, channel: Channel) -> None:
+    def _settle(self, channel: Followed) -> None:
         if not channel.settle():
             self.ask(channel)
 
-    async def _later(self, group: list[Channel], error: Exception) -> None:
+    async def _later(self, group: list[Followed], error: Exception) -> None:
         if isinstance(error, Refused):
-            log.error("the broker refuses to compare rooms", reason=str(error))
-        self._servers.moved()
-        await trio.sleep(_PAUSE)
+            if self._said.may(group[0].keys.stream):
+                log.error(
+                    "the broker refuses to compare rooms", channel=group[0].keys.stream, reason=str(error)
+                )
+            await trio.sleep(_PAUSE_REFUSED)
+        else:
+            self._servers.moved()
+            await trio.sleep(_PAUSE)
         for channel in group:
             if self._current(channel) and channel.phase is Phase.CHECKED:
                 self.ask(channel)
 
-    def _compare(self, channel: Channel, place: Place) -> bool:
+    def _compare(self, channel: Followed, place: Place) -> bool:
         """Take note of where the channel stands in Redis; False when there is something to be read."""
         if not channel.epoch:
             channel.begin_at(place.epoch, place.seq, place.tag)
@@ -184,7 +225,7 @@ class Repairs:
             channel.restart(place.epoch, place.base)
         return channel.seq >= place.seq
 
-    async def _catch_up(self, shard: Shard, channel: Channel, attempt: int) -> None:
+    async def _catch_up(self, shard: Shard, channel: Followed, attempt: int) -> None:
         """Read from the stream up to its end."""
         self._servers.counts.repairs += 1
         while True:
@@ -196,7 +237,7 @@ class Repairs:
                     attempt = channel.begin_reading()
                     page = await read(
                         shard,
-                        self._settings,
+                        self._servers,
                         channel.keys,
                         epoch=channel.epoch,
                         seq=channel.seq,
@@ -217,7 +258,7 @@ class Repairs:
             if not follows or channel.phase is Phase.LIVE:
                 return
 
-    def _append(self, channel: Channel, page: Page) -> bool:
+    def _append(self, channel: Followed, page: Page) -> bool:
         """Deliver what was read; False when it is not the continuation of what was delivered."""
         for packet in page.packets:
             if packet.first > channel.seq + 1:
@@ -230,7 +271,7 @@ class Repairs:
             self._skip(channel, page.place.seq, page.place.tag)
         return True
 
-    def _skip(self, channel: Channel, last: int, tag: str) -> None:
+    def _skip(self, channel: Followed, last: int, tag: str) -> None:
         self._servers.counts.lost += last - channel.seq
         log.warning(
             "events are no longer in the stream", channel=channel.keys.stream, count=last - channel.seq

@@ -12,12 +12,21 @@ import binascii
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
 
-from gateway.broker.redis.connection import ConnectionOptions, LinkLost, Location, SocketLocation, ask
+from gateway.broker.redis.connection import (
+    AskError,
+    ConnectionOptions,
+    LinkLost,
+    Location,
+    MovedError,
+    NotNow,
+    SocketLocation,
+    ask,
+)
 from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.link import Link
 from gateway.config.redis_address import Address, parse_address
@@ -26,6 +35,8 @@ from gateway.config.settings import RedisSettings, SettingsError
 __all__ = ["Servers", "Shard", "probe", "slot_of"]
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 SLOTS: Final = 16384
 _ASK_AGAIN: Final = 0.1
@@ -47,6 +58,10 @@ class Shard:
         self.feed = feed
         self.links = (commands, feed)
         self.scope = trio.CancelScope()
+
+    def silent(self, seconds: float) -> str | None:
+        """Why its channels cannot be reached, when that has been so for ``seconds``."""
+        return next((reason for link in self.links if (reason := link.silent(seconds)) is not None), None)
 
     async def run(self) -> None:
         """Keep both connections until cancelled."""
@@ -95,15 +110,30 @@ class Servers:
         """The shard at an address that a server named."""
         return next((shard for shard in self.shards if shard.name == f"{host}:{port}"), None)
 
+    async def follow(self, shard: Shard, ask: Callable[[Shard, bool], Awaitable[Answer]]) -> Answer:
+        """Ask a shard; when the key is on its way to another server and there already, ask that (``asking``).
+
+        Raises as ``Link.call``, and NotNow while the other server is not known.
+        """
+        try:
+            return await ask(shard, False)
+        except AskError as asked:  # or MOVED, which is one, too
+            if isinstance(asked, MovedError):
+                self.moved()
+            other = self.at(asked.host, asked.port)
+            if other is None:
+                self.moved()
+                raise NotNow("the slot moves to a server that is not known yet") from None
+            return await ask(other, True)
+
     def silent(self, seconds: float) -> str | None:
         """Why some channels cannot be reached, when that has been so for ``seconds``."""
         if not self.shards:
             return self.reason
         for shard in self.shards:
-            for link in shard.links:
-                reason = link.silent(seconds)
-                if reason is not None:
-                    return f"{shard.name}: {reason}" if self.cluster else reason
+            reason = shard.silent(seconds)
+            if reason is not None:
+                return f"{shard.name}: {reason}" if self.cluster else reason
         return None
 
     def moved(self) -> None:

@@ -14,9 +14,13 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-__all__ = ["Inbox", "Turns", "Wake"]
+__all__ = ["Inbox", "Throttle", "Turns", "Wake"]
 
 Item = TypeVar("Item")
+
+_SILENCE: Final = 10.0
+"""Seconds for which a log line is not repeated: a full server refuses every batch."""
+_NAMES: Final = 100
 
 _TURN: Final = 0.0005
 """Seconds of delivering that an organisation gets before the next one's turn."""
@@ -38,6 +42,28 @@ class Wake:
         """Wait for the next ``set``, or take the one that was; a checkpoint."""
         await self._event.wait()
         self._event = trio.Event()
+
+
+class Throttle:
+    """Lets something be said once in ``_SILENCE`` seconds for each name, of ``_NAMES`` names at most."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def may(self, name: str) -> bool:
+        """Whether it is time to say it (again)."""
+        now = trio.current_time()
+        said = self._said.get(name)
+        if said is not None and now - said < _SILENCE:
+            return False
+        if len(self._said) >= _NAMES:
+            oldest = next(iter(self._said))
+            if now - self._said[oldest] < _SILENCE:
+                return False  # enough is being said
+            del self._said[oldest]
+        self._said.pop(name, None)
+        self._said[name] = now
+        return True
 
 
 class Turns(Generic[Item]):

@@ -12,30 +12,31 @@ nobody can know; what was never sent is refused with BROKER_UNAVAILABLE, since t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
 import trio
 
-from gateway.broker.base import Done, Event, Position
+from gateway.broker.base import Channel, Done, Event, Position
 from gateway.broker.bounds import HistoryBounds
+from gateway.broker.redis.budgets import Budgets
+from gateway.broker.redis.client import Client
 from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotNow, Refused
-from gateway.broker.redis.packets import cast, encode
+from gateway.broker.redis.packets import NUDGE, cast, encode
 from gateway.broker.redis.publish_queues import Item, PublishQueue
-from gateway.broker.redis.repair import new_epoch
-from gateway.broker.redis.scripts import CAST, PUBLISH
+from gateway.broker.redis.repair import UNREACHABLE, new_epoch
+from gateway.broker.redis.scripts import CAST, PUBLISH, ChannelBatch, PublishCall, pack
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Turns
+from gateway.broker.state import ENTRY_BYTES, STATE_BYTES, encode_state, state_full
 from gateway.config.settings import RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Writer"]
-
-log = structlog.get_logger(__name__)
 
 _CALL: Final = 64
 """Channels in one call."""
@@ -45,8 +46,6 @@ _SENDERS: Final = 4
 _SENDERS_CLUSTER: Final = 128
 _TICK: Final = 0.1
 _PAUSE: Final = 0.05
-_SILENCE: Final = 10.0
-"""Seconds for which a refusal is not logged again: a full server refuses every batch."""
 _IDLE: Final = 10_000
 """Lanes kept without work, for the names of their keys."""
 
@@ -59,6 +58,8 @@ class Writer:
         servers: Servers,
         settings: RedisSettings,
         history: HistoryBounds,
+        budgets: Budgets,
+        client: Client,
         settled: Callable[[], None],
     ) -> None:
         self.name = secrets.token_hex(4)
@@ -66,7 +67,7 @@ class Writer:
         self._servers = servers
         self._settings = settings
         self._settled = settled
-        self._queues: OrderedDict[str, PublishQueue] = OrderedDict()
+        self._queues: OrderedDict[Channel, PublishQueue] = OrderedDict()
         self._busy: set[PublishQueue] = set()
         self._stalled: set[PublishQueue] = set()
         self._ready: Turns[PublishQueue] = Turns()
@@ -76,8 +77,9 @@ class Writer:
         self._idle = trio.lowlevel.ParkingLot()
         """The senders that have nothing to do."""
         self._called = False
-        self._silent_until = 0.0
         self._bounds = history
+        self._budgets = budgets
+        self._client = client
 
     def __len__(self) -> int:
         return self._count
@@ -90,7 +92,12 @@ class Writer:
         reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience)
         if reason is not None:
             self._servers.counts.refused += 1
-            done(self._unavailable(reason))
+            done(self._client.unavailable(reason))
+            return
+        over = self._budgets.refusal(queue.org) if event.ordered else None
+        if over is not None:
+            self._servers.counts.refused += 1
+            done(over)
             return
         if self._count >= settings.pending or self._bytes >= settings.pending_bytes:
             self._servers.counts.refused += 1
@@ -102,14 +109,16 @@ class Writer:
                 )
             )
             return
-        item = Item(event.mid, encode(event), done, trio.current_time())
+        effect = event.effect
+        changes = None if effect is None else (effect.name, encode_state(effect.value))
+        item = Item(event.mid, encode(event), done, trio.current_time(), changes)
         queue.waiting.append((event.ordered, item))
         self._count += 1
         self._bytes += len(item.payload)
         self._busy.add(queue)
         self._enqueue(queue)
 
-    def _open(self, channel: str) -> PublishQueue:
+    def _open(self, channel: Channel) -> PublishQueue:
         settings = self._settings
         kept = self._bounds.of(channel)
         bounds = (
@@ -203,22 +212,28 @@ class Writer:
         try:
             answers = await self._call(shard, queues, asking=False)
         except AskError as asked:
-            await self._carry_over(asked, queues)
+            await self._carry_over(asked, shard, queues)
         except Exception as error:
             await self._failed(queues, error)
         else:
             self._placed(queues, answers)
         self._settled()
 
-    async def _carry_over(self, asked: AskError, queues: list[PublishQueue]) -> None:
+    async def _carry_over(self, asked: AskError, owner: Shard, queues: list[PublishQueue]) -> None:
         """The slot is on its way to another server, and this key is there already."""
         shard = self._servers.at(asked.host, asked.port)
         try:
             if shard is None:
                 raise NotNow("the server is not known yet")
-            self._placed(queues, await self._call(shard, queues, asking=True))
+            answers = await self._call(shard, queues, asking=True)
         except Exception as error:
             await self._failed(queues, error)
+            return
+        self._placed(queues, answers)
+        # Who follows the channel does so where the slot still is, and hears nothing of what is told there.
+        with contextlib.suppress(*UNREACHABLE):
+            for queue in queues:
+                await owner.commands.call(self._servers.publish.encode(), queue.keys.stream, NUDGE)
 
     async def _call(self, shard: Shard, queues: list[PublishQueue], *, asking: bool) -> list[Any]:
         keys: list[str] = []
@@ -231,33 +246,52 @@ class Writer:
             await shard.commands.run_script(CAST, keys, words, asking=asking)
             return []
         counts = self._servers.counts
-        words = [self.name, new_epoch(), self._servers.publish, int(self._settings.forget * 1000)]
+        channels = []
+        words = [b""]
         for queue, batch in zip(queues, batches, strict=True):
-            batch.sent = True
             counts.batches += 1
             counts.batched_events += len(batch.items)
             keys += queue.keys
-            words += [*queue.bounds, batch.number, len(batch.items)]
+            channels.append(ChannelBatch(*queue.bounds, batch.number, len(batch.items), batch.effects))
             for item in batch.items:
                 words += [item.mid, item.payload]
-        answers: list[Any] = await shard.commands.run_script(PUBLISH, keys, words, asking=asking)
-        return answers
+        words[0] = pack(
+            PublishCall(
+                writer=self.name,
+                newborn=new_epoch(),
+                tell=self._servers.publish,
+                forget=int(self._settings.forget * 1000),
+                state_bytes=STATE_BYTES,
+                entry_bytes=ENTRY_BYTES,
+                channels=channels,
+            )
+        )
+        answers, kept = await shard.commands.run_script(PUBLISH, keys, words, asking=asking)
+        for queue, batch, held in zip(queues, batches, kept, strict=True):
+            added = sum(len(item.payload) for item in batch.items)
+            self._budgets.note(queue.channel, held, added, queue.bounds[2])
+        return list(answers)
 
     async def _failed(self, queues: list[PublishQueue], error: Exception) -> None:
         if isinstance(error, Refused):
-            now = trio.current_time()
-            if now >= self._silent_until:
-                self._silent_until = now + _SILENCE
-                log.error("the broker refuses what is published", reason=str(error))
             for queue in queues:
                 queue.flying = False
-                self._give_up(queue, self._unavailable(str(error)))
+                self._give_up(queue, self._client.refused(str(error)))
             return
         if not isinstance(error, LinkLost | NotNow | MovedError | AskError):
             raise error
         self._servers.moved()
+        for queue in queues:
+            if not isinstance(error, LinkLost):
+                queue.trouble = str(error)
+            elif queue.batch is not None:
+                queue.batch.sent = True
         await trio.sleep(_PAUSE)
         self._stall(queues)
+        # It is sent again at once, so nobody else would find out that its time is over.
+        now = trio.current_time()
+        for queue in queues:
+            self._expire_queue(queue, now - self._settings.timeout, now - self._settings.patience)
         if any(shard.commands.usable for shard in self._servers.shards):
             self.retry()
 
@@ -265,11 +299,17 @@ class Writer:
         for number, queue in enumerate(queues):
             batch, queue.batch = queue.batch, None
             queue.flying = False
+            queue.trouble = ""
             if batch is None:  # its time was over meanwhile
                 self._rest(queue)
                 continue
             if batch.ordered:
-                epoch, _, places = answers[number].decode().partition(" ")
+                answer = answers[number].decode()
+                if answer.startswith("!"):
+                    queue.batch = batch
+                    self._give_up(queue, self._client.refused(answer[1:]))
+                    continue
+                epoch, _, places = answer.partition(" ")
                 if places.startswith("="):
                     seqs = [int(place) for place in places[1:].split(",")]
                 else:
@@ -277,7 +317,8 @@ class Writer:
             else:
                 epoch, seqs = "", [0] * len(batch.items)
             for item, seq in zip(batch.items, seqs, strict=True):
-                self._close(item, Position(seq, epoch, item.mid))
+                placed = seq or not batch.ordered
+                self._close(item, Position(seq, epoch, item.mid) if placed else state_full())
             self._rest(queue)
 
     def _close(self, item: Item, result: Position | ProtocolError) -> None:
@@ -295,13 +336,6 @@ class Writer:
             self._stalled.discard(queue)
 
     # --- giving up ------------------------------------------------------------------------------
-
-    def _unavailable(self, reason: str) -> ProtocolError:
-        return ProtocolError(
-            ErrorCode.BROKER_UNAVAILABLE,
-            f"the broker cannot be reached: {reason}",
-            retry_after=self._settings.retry_after,
-        )
 
     def _give_up(self, queue: PublishQueue, error: ProtocolError) -> None:
         """Refuse the queue's batch."""
@@ -335,15 +369,15 @@ class Writer:
                     ),
                 )
             elif not batch.sent and batch.items[0].at < (oldest_unsent if away else oldest):
-                self._give_up(queue, self._late(away))
+                self._give_up(queue, self._late(away or queue.trouble))
         while queue.waiting and queue.waiting[0][1].at < (oldest_unsent if away else oldest):
-            self._close(queue.waiting.popleft()[1], self._late(away))
+            self._close(queue.waiting.popleft()[1], self._late(away or queue.trouble))
         if not queue.flying:
             self._rest(queue)
 
-    def _late(self, away: str | None) -> ProtocolError:
-        if away is not None:
-            return self._unavailable(away)
+    def _late(self, away: str) -> ProtocolError:
+        if away:
+            return self._client.unavailable(away)
         return ProtocolError(
             ErrorCode.OVERLOADED,
             "the broker is too slow for what is published",

@@ -1,0 +1,142 @@
+"""How much each organisation keeps in Redis, and who has to wait until it is less.
+
+Every publish tells how many bytes its channel keeps. What changed is written to Redis twice a second, to one
+list for each organisation, so that all nodes together count a room once; meanwhile this node counts on by
+itself. An organisation that alone keeps ``_MOST`` of ``history.total_bytes``, or more than an even part while
+all together keep too much, is refused with OVERLOADED until some of it is too old. The same holds for
+``history.rooms``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import trio
+
+from gateway.broker.base import Channel
+from gateway.broker.redis.client import Client
+from gateway.broker.redis.scripts import ACCOUNT, AccountCall, pack
+from gateway.config.settings import HistorySettings
+from protocol.errors import ErrorCode, ProtocolError
+
+__all__ = ["Budgets"]
+
+_EVERY: Final = 0.5
+_AT_ONCE: Final = 500
+"""Channels in one call; Redis serves nobody else meanwhile."""
+_COUNTED: Final = 10_000
+_MOST: Final = 0.75
+_ROOM_BYTES: Final = 600
+"""What a channel takes in Redis beside its events: three keys with a few fields (by MEMORY USAGE)."""
+
+
+class _Account:
+    """What this node knows of one organisation."""
+
+    __slots__ = ("bytes", "changed", "rooms")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.rooms = 0
+        self.changed: dict[Channel, tuple[int, int]] = {}
+        """Bytes and milliseconds, to be written."""
+
+
+class Budgets:
+    """All organisations that published through this node, or lately kept something."""
+
+    def __init__(self, settings: HistorySettings, retry_after: float) -> None:
+        self._settings = settings
+        self._retry_after = retry_after
+        self._accounts: dict[str, _Account] = {}
+        self._most_bytes = settings.total_bytes * _MOST
+        self._most_rooms = settings.rooms * _MOST
+        self._full = False
+        """All together keep too much."""
+        self.bytes = 0
+        """Of all these organisations."""
+        self._rooms = 0
+        self._counted: dict[Channel, int] = {}
+        """What was counted of the channels that were written lately."""
+
+    def refusal(self, org: str) -> ProtocolError | None:
+        """Why the organisation may not keep more now; None when it may."""
+        account = self._accounts.get(org)
+        if account is None:
+            return None
+        if account.bytes < self._most_bytes and account.rooms < self._most_rooms and not self._full:
+            return None
+        for used, all_used, total, name in (
+            (account.bytes, self.bytes, self._settings.total_bytes, "total_bytes"),
+            (account.rooms, self._rooms, self._settings.rooms, "rooms"),
+        ):
+            if used >= total * _MOST or (all_used >= total and used * len(self._accounts) >= total):
+                return ProtocolError(
+                    ErrorCode.OVERLOADED,
+                    f"this organisation has used up its share of history.{name}",
+                    retry_after=self._retry_after,
+                )
+        return None
+
+    def note(self, channel: Channel, held: int, added: int, age: int) -> None:
+        """A channel keeps ``held`` bytes now, ``added`` of them new, for ``age`` milliseconds from now on."""
+        account = self._accounts.get(channel.org)
+        if account is None:
+            account = self._accounts[channel.org] = _Account()
+        held += _ROOM_BYTES
+        before = self._counted.pop(channel, None)
+        if len(self._counted) >= _COUNTED:
+            del self._counted[next(iter(self._counted))]
+        self._counted[channel] = held
+        account.changed[channel] = (held, age)
+        if before is None:
+            # The others may have counted it: what is not new is known after the next call.
+            self._grow(account, min(held, added + _ROOM_BYTES), 1)
+        else:
+            self._grow(account, held - before, 0)
+
+    def _grow(self, account: _Account, by: int, rooms: int) -> None:
+        account.bytes += by
+        account.rooms += rooms
+        self.bytes += by
+        self._rooms += rooms
+        self._full = self.bytes >= self._settings.total_bytes or self._rooms >= self._settings.rooms
+
+    async def run(self, client: Client) -> None:
+        """Write what changes, and read what all nodes know, until cancelled."""
+        while True:
+            await trio.sleep(_EVERY)
+            for org, account in list(self._accounts.items()):
+                try:
+                    await self._write(client, org, account)
+                except ProtocolError:
+                    break  # Redis is away; what changed is written later
+
+    async def _write(self, client: Client, org: str, account: _Account) -> None:
+        changed, account.changed = account.changed, {}
+        names = list(changed)
+        keys = [client.key("kept", org), client.key("kept", org) + ":until"]
+        known = (0, 0)
+        try:
+            for start in range(0, max(1, len(names)), _AT_ONCE):
+                call = AccountCall(
+                    [(_digest(name), *changed[name]) for name in names[start : start + _AT_ONCE]]
+                )
+                known = await client.run_script(ACCOUNT, keys, [pack(call)])
+        except ProtocolError:
+            account.changed = changed | account.changed
+            raise
+        self._grow(account, known[0] - account.bytes, known[1] - account.rooms)
+        if not known[1] and not account.changed:
+            del self._accounts[org]
+
+    def measures(self) -> dict[str, tuple[str, float]]:
+        """For the metrics."""
+        return {
+            "broker_history_bytes": ("Bytes of history kept in Redis, as far as is known here", self.bytes)
+        }
+
+
+def _digest(channel: Channel) -> str:
+    return hashlib.blake2b(channel.encode(), digest_size=8).hexdigest()
