@@ -737,9 +737,8 @@ export class Trireme {
   #wait() {
     const { base, factor, maximum, tries } = this.#options.backoff;
     const quick = Math.max(QUICK, base);
-    let limit = Math.min(maximum, base * factor ** this.#step);
-    if (this.#attempt >= tries) limit = maximum;
-    else if (limit > quick && this.#waited < QUICK_FOR) limit = quick;
+    let limit = this.#attempt >= tries ? maximum : Math.min(maximum, base * factor ** this.#step);
+    if (limit > quick && this.#waited < QUICK_FOR) limit = quick;
     else this.#step += 1;
     const wait = Math.random() * limit;
     this.#waited += wait;

@@ -25,8 +25,8 @@ def test_malformed_is_fatal() -> None:
 
 @pytest.mark.parametrize(
     "code, expected",
-    [(1000, True), (1001, True), (1005, True), (1006, True), (1008, False), (1009, False), (1011, True),
-     (1012, True), (1013, True), (4000, True), (4499, True), (4500, False), (4999, False)],
+    [(1000, True), (1001, True), (1005, True), (1006, True), (1008, False), (1009, False),
+     (1011, True), (1012, True), (1013, True), (4000, True), (4499, True), (4500, False), (4999, False)],
 )  # fmt: skip
 def test_reconnect_follows_the_range(code: int, expected: bool) -> None:
     assert should_reconnect(code) is expected

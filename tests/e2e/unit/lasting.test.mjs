@@ -172,13 +172,13 @@ function noPage() {
 test("tries at once when the page is online, visible or awake again, also after many tries", async () => {
   const fire = fakePage();
   try {
-    const play = await connected({ backoff: { tries: 1 } });
+    const play = await connected({ backoff: { tries: 1, base: 30_000 } });
     const wake = [() => fire("window", "online"), () => fire("document", "visibilitychange"), () => fire("window", "pageshow")];
     for (const [index, nudge] of wake.entries()) {
       play.socket.drop();
       await settle();
       if (index === 0) {
-        await advance(500);
+        await advance(30_000);
         play.socket.drop();
         await settle();
       }
