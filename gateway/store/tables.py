@@ -46,9 +46,10 @@ Index(
     sqlite_where=_READ,
     postgresql_where=_READ,
 )
+# The last two are always null; with them SQLite counts without looking at the rows.
 Index(
     "notifications_unread",
-    *(_n.org, _n.user_id, _n.id, _n.type, _n.expires_ms),
+    *(_n.org, _n.user_id, _n.id, _n.type, _n.expires_ms, _n.read_ms, _n.deleted_ms),
     sqlite_where=_UNREAD,
     postgresql_where=_UNREAD,
 )

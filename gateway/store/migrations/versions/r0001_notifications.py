@@ -37,7 +37,7 @@ def upgrade() -> None:
     )
     _partial(
         "notifications_unread",
-        ["org", "user_id", "id", "type", "expires_ms"],
+        ["org", "user_id", "id", "type", "expires_ms", "read_ms", "deleted_ms"],
         "read_ms IS NULL AND deleted_ms IS NULL",
     )
     _partial("notifications_expiring", ["expires_ms"], "expires_ms IS NOT NULL")
