@@ -128,11 +128,13 @@ async def _commands(rig: Rig, codec: Codec, in_flight: int) -> Pass:
     return rig.reading([cast(WireConnection, session.transport) for session in sessions])
 
 
-async def _fan_out(rig: Rig, codec: Codec, events: int) -> Pass:
+async def _fan_out(rig: Rig, codec: Codec, events: int, *, blocked: int = 0) -> Pass:
     for number in range(MEMBERS):
         member = await rig.session(f"user-{number}", codec)
         assert member.connection is not None
         await rig.hub.join(member.connection, "bench-0", events=EventFilter.ALL)
+        if number < blocked:
+            member.outbox.keep([b"stuck"], 0)
 
     async def publish() -> None:
         for _ in range(events):
@@ -159,6 +161,11 @@ PATHS = {
     "fanout": Path("fan-out to 100, per delivery", lambda rig: _fan_out(rig, JSON, 1), MEMBERS),
     "fanout-16": Path(
         "fan-out to 100, 16 events together, per delivery", lambda rig: _fan_out(rig, JSON, 16), 16 * MEMBERS
+    ),
+    "fanout-blocked": Path(
+        "fan-out to 100 of whom one is blocked, per delivery",
+        lambda rig: _fan_out(rig, JSON, 1, blocked=1),
+        MEMBERS,
     ),
     "commands-json": Path(
         "publish with reply, JSON, 1 in flight", lambda rig: _commands(rig, JSON, 1), CONNECTIONS

@@ -247,7 +247,7 @@ class Gateway:
                 else:
                     await trio.sleep(self.settings.drain.delay)
                 await drain(self.sessions, self.settings)
-                self.listener.stop_accepting()
+                self.listener.end()
                 self.http.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             await self.cluster.leave()

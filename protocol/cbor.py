@@ -138,8 +138,8 @@ def _read_items(payload: bytes) -> list[Any]:
     return items
 
 
-_BAD_KEY: Final = "a map's key is not text"
-_DUPLICATE: Final = "a map's key comes twice"
+_BAD_KEY: Final = "a map key is not text"
+_DUPLICATE: Final = "a map has a duplicate key"
 _REASONS: Final = {
     "semantic tag": "tags are not allowed",
     "indefinite length": "indefinite lengths are not allowed",

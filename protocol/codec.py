@@ -90,7 +90,7 @@ def examine(
     if type(version) is not int:
         refuse(ErrorCode.BAD_FIELD, "v: must be an integer")
     if version != VERSION:
-        refuse(ErrorCode.UNSUPPORTED_VERSION, f"v: only version {VERSION} is spoken here")
+        refuse(ErrorCode.UNSUPPORTED_VERSION, f"v: only version {VERSION} is supported")
     form = type(next(iter(kinds)))
     if type(kind) is not form:
         refuse(ErrorCode.BAD_FIELD, "t: must be text" if form is str else "t: must be an integer")
@@ -122,7 +122,7 @@ def examine(
 def too_many_items(most: int, id: int | None) -> ProtocolError:
     """Make the error for a message with more than ``most`` values and keys."""
     id = id if _is_unsigned(id) else None
-    return ProtocolError(ErrorCode.TOO_LARGE, f"the message holds more than {most} values and keys", id=id)
+    return ProtocolError(ErrorCode.TOO_LARGE, f"the message contains more than {most} values and keys", id=id)
 
 
 def _is_unsigned(value: object) -> bool:

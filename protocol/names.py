@@ -81,5 +81,5 @@ def _refusal(field: str, name: object, limit: int, code: ErrorCode) -> ProtocolE
     if len(name.encode(errors="surrogatepass")) > limit:
         return ProtocolError(code, f"{field}: must not be longer than {limit} bytes")
     if _is_pattern(name):
-        return ProtocolError(code, f"{field}: must not hold *")
-    return ProtocolError(code, f"{field}: must not hold {_WHITE}")
+        return ProtocolError(code, f"{field}: must not contain *")
+    return ProtocolError(code, f"{field}: must not contain {_WHITE}")

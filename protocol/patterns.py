@@ -53,7 +53,7 @@ def _check_stars(patterns: Iterable[str], most: int, field: str) -> None:
 
 
 def _too_many(limit: str, field: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not hold more than {limit}")
+    return ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not contain more than {limit}")
 
 
 def normalize_pattern(text: str) -> str:

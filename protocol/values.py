@@ -112,7 +112,7 @@ def find_problem(value: object, level: int = 2) -> str | None:
 
     ``level`` is the depth of ``value`` when it is a container; ``data`` has 2. Raises a fatal
     ``ProtocolError`` MALFORMED, whatever else is wrong, when a container lies deeper than
-    ``MAX_DEPTH`` or a map's key is not text.
+    ``MAX_DEPTH`` or a map key is not text.
     """
     # Level by level, each in a few calls that loop in C: the message may be large and hostile.
     problem: str | None = None
@@ -127,7 +127,7 @@ def find_problem(value: object, level: int = 2) -> str | None:
             maps = [item for item in layer if type(item) is dict]
             keys = [key for item in maps for key in item]
             if set(map(type, keys)) - {str}:
-                raise malformed("a map's key is not text")
+                raise malformed("a map key is not text")
             problem = problem or text_problem("".join(keys))
             below += [inner for item in maps for inner in item.values()]
         layer, level = below, level + 1
@@ -158,5 +158,5 @@ def text_problem(item: object) -> str | None:
     try:
         item.encode()
     except UnicodeEncodeError:
-        return "text holds a lone surrogate"
+        return "text contains a lone surrogate"
     return None

@@ -28,7 +28,7 @@ class Postgres:
         self._folder = tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True)
         Path(self._folder.name).chmod(0o755)
         self._data = Path(self._folder.name) / "data"
-        self._server: PostgresServer = get_server(self._data, cleanup_mode="stop")
+        self._server: PostgresServer = get_server(self._data, cleanup_mode="delete")
         self._host = self._server.get_uri().rpartition("host=")[2]
 
     def address(self, database: str = "postgres") -> str:
@@ -70,5 +70,5 @@ class Postgres:
 
     def close(self) -> None:
         """Stop it, and remove its data."""
-        self._server.stop()
+        self._server.cleanup()
         self._folder.cleanup()

@@ -94,7 +94,7 @@ async def test_an_asymmetric_key_signs(folder: Folder) -> None:
         ("token --org acme --ttl soon", "expected a duration such as 30s"),
         ("token --org acme --ttl 99d", "ttl must be from 1 to 2592000 seconds"),
         ("token --org acme --room chat", "write PATTERN=join"),
-        ("token --org acme --room chat=dance", "'dance' is no permission"),
+        ("token --org acme --room chat=dance", "'dance' is not a permission"),
         ("token --org acme --role boss", "Invalid value"),
         ("token --org acme --bogus", "--bogus"),
         ("bogus", "bogus"),
@@ -231,7 +231,7 @@ async def test_what_the_gateway_refuses_is_one_line(keyed: Folder) -> None:
         (token,) = (await keyed.run("token", "--org", "acme", "--room", "chat=join")).out.splitlines()
         assert "202" in await keyed.refused(*publish, "--token", token, code=1)
         line = await keyed.refused("tail", "chat:*", "--org", "acme", "--url", served.url, code=1)
-        assert "must not hold *" in line
+        assert "must not contain *" in line
     for command in (publish, ("tail", "--url", served.url + "?token=hidden")):
         line = await keyed.refused(*command, "--org", "acme", code=1)
         assert f"ws://127.0.0.1:{served.port}/ws" in line and "hidden" not in line

@@ -188,7 +188,7 @@ def test_a_wrong_proxy_is_refused() -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ('[history.patterns."chat:\\t*"]\nage = 1', "must not hold control characters"),
+        ('[history.patterns."chat:\\t*"]\nage = 1', "must not contain control characters"),
         ("[history.patterns.'']\nage = 1", "history.patterns.'': must not be empty"),
         (f"[history.patterns.'{'x' * 201}']\nage = 1", "must not be longer than 200 bytes"),
         (

@@ -90,6 +90,7 @@ class Session:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
         self._deadlines.admitted(settings.connection.inactivity)
+        self.transport.message_bytes = settings.limits.message_bytes
         try:
             connection = await self.services.hub.connect(
                 identity=identity,

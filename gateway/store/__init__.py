@@ -16,8 +16,8 @@ nobody knows whether it was stored (repeat it with the same ``mid``), 305 when i
 database is unreachable, locked or full; 301, 303 and 305 have a ``retry_after``.
 
 From bottom to top: ``ids``, ``tables``, ``failures``, ``engine``, ``database`` (threads, deadlines),
-``writer`` (group commit), ``rows``, ``values``, ``cursors``, ``outbox``, ``notifications``, ``retention``,
-``schema`` (Alembic), ``store``.
+``writer`` (group commit), ``rows``, ``queries``, ``values``, ``cursors``, ``outbox``, ``notifications``,
+``retention``, ``schema`` (Alembic), ``store``.
 """
 
 from __future__ import annotations

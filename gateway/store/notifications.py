@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, union_all, update
+from sqlalchemy import Connection, Update
 
 from gateway.config.settings import StoreSettings
 from gateway.store.cursors import cursor_of, position_of
 from gateway.store.database import Database
 from gateway.store.ids import Ids
 from gateway.store.outbox import Entry, Outbox, entry_of
-from gateway.store.rows import among, check_text, ids_json, insert_new, json_text
+from gateway.store.queries import KNOWN, MARK_ALL_READ, NEWEST_UNREAD, UNREAD, mark, page
+from gateway.store.rows import check_text, ids_json, insert_new, json_text
 from gateway.store.tables import notifications
 from gateway.store.values import Kind, Notification, notification_of
 from gateway.store.writer import Job, Writer
@@ -26,10 +27,8 @@ _MAX_USERS: Final = 1000
 _MAX_PAGE: Final = 500
 _READ_AT_ONCE: Final = 1000
 """Rows that one transaction of ``read_all`` changes: others wait for it."""
-_c = notifications.c
 
 _Rows = list[dict[str, Any]]
-_Terms = list[ColumnElement[bool]]
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -85,7 +84,9 @@ class Notifications:
         self._maximum = settings.unread_maximum
         self._ids = ids
         self._clock = clock
-        self._ours = among(_c.id, "ids", postgres=database.postgresql)
+        postgres = database.postgresql
+        self._read_statement = mark(notifications.c.read_ms, postgres=postgres)
+        self._delete_statement = mark(notifications.c.deleted_ms, postgres=postgres)
 
     async def create(
         self,
@@ -173,26 +174,17 @@ class Notifications:
         for field, value in (("org", org), ("user", user), ("type", type)):
             if value is not None:
                 check_text(field, value)
-        terms = self._of_user(org, user)
-        if type is not None:
-            terms.append(_c.type == type)
+        statement = page(unread, type is not None, cursor is not None)
+        asked = {**self._user(org, user), "n": limit + 1, "t": type}
         if cursor is not None:
-            terms.append(_c.id < position_of(cursor, of))
-        states = [_c.read_ms.is_(None)] if unread else [_c.read_ms.is_(None), _c.read_ms.is_not(None)]
-        # Each has an index of its own. Of both together the newest are among the newest of each.
-        parts = [
-            select(notifications).where(*terms, state).order_by(_c.id.desc()).limit(limit + 1)
-            for state in states
-        ]
-        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
-        statement = select(merged).order_by(merged.c.id.desc()).limit(limit + 1)
+            asked["before"] = position_of(cursor, of)
 
-        def page(connection: Connection) -> Page:
-            rows = [notification_of(row) for row in connection.execute(statement)]
+        def fetch(connection: Connection) -> Page:
+            rows = [notification_of(row) for row in connection.execute(statement, asked)]
             following = cursor_of(rows[limit - 1].id, of) if len(rows) > limit else None
             return Page(rows[:limit], following)
 
-        return await self._database.read(page)
+        return await self._database.read(fetch)
 
     async def unread_count(self, org: str, user: str) -> int:
         """How many the user has not read, counted up to ``store.unread_maximum``."""
@@ -237,17 +229,13 @@ class Notifications:
             if changed is not None:
                 return Changed([], changed.unread, changed.entries, total)
 
-    def _of_user(self, org: Any, user: Any) -> _Terms:
-        return [
-            _c.org == org,
-            _c.user_id == user,
-            _c.deleted_ms.is_(None),
-            or_(_c.expires_ms.is_(None), _c.expires_ms > self._clock()),
-        ]
+    def _user(self, org: str, user: str) -> dict[str, Any]:
+        return {"o": org, "u": user, "now": self._clock()}
 
     def _unread(self, connection: Connection, org: str, user: str) -> int:
-        some = select(_c.id).where(*self._of_user(org, user), _c.read_ms.is_(None)).limit(self._maximum)
-        return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()
+        asked = {**self._user(org, user), "n": self._maximum}
+        number: int = connection.execute(UNREAD, asked).scalar_one()
+        return number
 
     # In the writer's thread.
 
@@ -264,33 +252,27 @@ class Notifications:
         self._outbox.add_notifications(connection, rows)
 
     def _without_known(self, connection: Connection, jobs: Sequence[Job], rows: _Rows) -> _Rows:
-        statement = select(_c.user_id, _c.id).where(_c.org == bindparam("o"), _c.mid == bindparam("m"))
         stored: set[int] = set()
         for job in jobs:
             (proposed, _), users = job.result, job.payload.users
             parameters = {"o": job.payload.row["org"], "m": job.payload.row["mid"]}
-            known: dict[str, int] = {row.user_id: row.id for row in connection.execute(statement, parameters)}
+            known: dict[str, int] = {row.user_id: row.id for row in connection.execute(KNOWN, parameters)}
             fresh = {user for user in users if known[user] == proposed[user]}
             stored.update(proposed[user] for user in fresh)
             job.result = ({user: known[user] for user in users}, fresh)
         return [row for row in rows if row["id"] in stored]
 
     def _mark_read(self, connection: Connection, jobs: Sequence[Job]) -> None:
-        self._mark(connection, jobs, _c.read_ms.name, "notification:read")
+        self._mark(connection, jobs, self._read_statement, "notification:read")
 
     def _mark_deleted(self, connection: Connection, jobs: Sequence[Job]) -> None:
-        self._mark(connection, jobs, _c.deleted_ms.name, "notification:deleted")
+        self._mark(connection, jobs, self._delete_statement, "notification:deleted")
 
-    def _mark(self, connection: Connection, jobs: Sequence[Job], column: str, event: str) -> None:
+    def _mark(self, connection: Connection, jobs: Sequence[Job], statement: Update, event: str) -> None:
         for job in jobs:
             org, user, ids = job.payload
-            statement = (
-                update(notifications)
-                .where(self._ours, *self._of_user(org, user), _c[column].is_(None))
-                .values({column: self._clock()})
-                .returning(_c.id)
-            )
-            changed = sorted(connection.execute(statement, {"ids": ids_json(ids)}).scalars())
+            asked = {**self._user(org, user), "ids": ids_json(ids)}
+            changed = sorted(connection.execute(statement, asked).scalars())
             unread = self._unread(connection, org, user)
             data = {"ids": [str(id) for id in changed], "unread": unread}
             entries = self._outbox.add(connection, [(event, org, user, data)] if changed else [])
@@ -299,17 +281,10 @@ class Notifications:
     def _mark_all_read(self, connection: Connection, jobs: Sequence[Job]) -> None:
         for job in jobs:
             org, user, upto, before = job.payload
+            asked = self._user(org, user)
             if upto is None:
-                newest = select(func.max(_c.id)).where(*self._of_user(org, user), _c.read_ms.is_(None))
-                upto = connection.execute(newest).scalar_one() or 0
-            some = (
-                select(_c.id)
-                .where(*self._of_user(org, user), _c.read_ms.is_(None), _c.id <= upto)
-                .order_by(_c.id)
-                .limit(_READ_AT_ONCE)
-            )
-            statement = update(notifications).where(_c.id.in_(some)).values(read_ms=self._clock())
-            number = connection.execute(statement).rowcount
+                upto = connection.execute(NEWEST_UNREAD, asked).scalar_one() or 0
+            number = connection.execute(MARK_ALL_READ, {**asked, "upto": upto, "n": _READ_AT_ONCE}).rowcount
             changed = None
             if number < _READ_AT_ONCE:
                 unread = self._unread(connection, org, user)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+import trio
 
 import trio
 
@@ -22,7 +25,9 @@ from protocol.negotiation import NegotiationError, choose_subprotocol
 
 __all__ = ["WebSocketUpgrade"]
 
-_MAX_NOTE = 200
+_BEFORE_AUTH: Final = 32 * 1024
+"""Bytes of a message before the client has said who it is: room for ``auth`` with its token, and no more."""
+_MAX_NOTE: Final = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
 
 
@@ -76,6 +81,8 @@ class WebSocketUpgrade:
             stream=accepted.stream,
             unread=unread,
         )
+        if identity is None:
+            wire.message_bytes = min(_BEFORE_AUTH, wire.message_bytes)
         session = Session(self._services, wire, codec, websocket(codec), client)
         # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
         wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))

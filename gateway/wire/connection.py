@@ -8,7 +8,6 @@ handled by its :class:`~gateway.wire.reader.Reader`, most of it without waking a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import socket
@@ -19,7 +18,7 @@ import trio
 
 from gateway.wire.engine import Engine
 from gateway.wire.outbox import Outbox
-from gateway.wire.reader import CHUNK, Handler, Reader, State
+from gateway.wire.reader import Handler, Reader, State
 from gateway.wire.slow_lane import run_slow_lane
 from gateway.wire.sockets import WireSocket
 from gateway.wire.timers import Timer
@@ -77,7 +76,7 @@ _NOBODY: Final = _Nobody()
 
 
 class WireConnection:
-    """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it got."""
+    """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it is given."""
 
     __slots__ = (
         "_busy",
@@ -328,9 +327,7 @@ class WireConnection:
                     self._sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     return
-            if isinstance(self._stream, trio.SSLStream):
-                await _part_tls(self._stream)
-            elif self._sock is not None or not self._parted:
+            if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
                     pass
@@ -367,16 +364,3 @@ class WireConnection:
                 self.outbox.put_urgent(PING_FRAME)
                 next_ping = now + interval
             self.flush()
-
-
-async def _part_tls(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    """As for a plain socket: say that nothing more comes, and let the peer close."""
-    transport = stream.transport_stream
-    with contextlib.suppress(trio.BrokenResourceError):
-        try:
-            await stream.unwrap()  # sends close_notify and awaits the peer's, but not if messages come before
-        except trio.BrokenResourceError:
-            await transport.send_eof()
-            while await transport.receive_some(CHUNK):
-                pass
-    await transport.aclose()  # unwrapped, the TLS stream counts as closed

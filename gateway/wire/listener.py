@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from gateway.wire.sockets import bind
+from gateway.wire.tls import Handshakes, TlsSocket, TlsStream
 from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
 
 __all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
@@ -33,12 +34,12 @@ _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, err
 
 @dataclass(slots=True)
 class Accepted:
-    """One accepted connection: ``sock`` when it is plain, ``stream`` when it speaks TLS."""
+    """One accepted connection: ``sock``, plain or TLS, or a ``stream`` in memory."""
 
     peer: str
     """The peer's IP address."""
-    sock: socket.socket | None = None
-    stream: trio.SSLStream[trio.SocketStream] | None = None
+    sock: socket.socket | TlsSocket | None = None
+    stream: trio.abc.Stream | None = None
 
     async def receive(self) -> bytes:
         """The next chunk; empty at the end."""
@@ -65,10 +66,12 @@ class Accepted:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.sock)
 
-    def as_stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    def as_stream(self) -> trio.abc.Stream:
         """The connection as a Trio stream, which owns the socket from now on."""
         if self.stream is not None:
             return self.stream
+        if isinstance(self.sock, TlsSocket):
+            return TlsStream(self.sock)
         assert self.sock is not None
         return trio.SocketStream(trio.socket.from_stdlib_socket(self.sock))
 
@@ -120,9 +123,12 @@ class Listener:
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
         self._max_connections = max_connections
-        self._ssl_context = ssl_context
+        self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
+        self._asking: set[trio.CancelScope] = set()
+        """One for each connection on which no request is in hand."""
+        self._ending = False
         self.open = 0
         self.refused = 0
         self.port = 0
@@ -140,6 +146,13 @@ class Listener:
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections go on."""
         self._accepting.cancel()
+
+    def end(self) -> None:
+        """Stop accepting, and close the connections on which nothing was asked (yet)."""
+        self.stop_accepting()
+        self._ending = True
+        for scope in self._asking:
+            scope.cancel()
 
     async def run(self) -> None:
         """Serve until :meth:`stop_accepting` was called and every connection has ended."""
@@ -177,7 +190,7 @@ class Listener:
             life = await self._receive(connection)
             if life is not None:
                 await life
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer went away
         except* Exception:
             log.exception("a connection failed")
@@ -191,10 +204,8 @@ class Listener:
         What is only of use until then (the request, its deadline) goes before that begins.
         """
         with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
-            if self._ssl_context is not None:
-                await self._start_tls(connection, self._ssl_context)
             try:
-                head, unread = await self._read_head(connection, b"")
+                head, unread = await self._ask(connection, b"")
                 while not self._ours.match(head):
                     assert self._http is not None
                     scope.deadline = math.inf
@@ -202,7 +213,7 @@ class Listener:
                     if upgrade is None:
                         return None
                     scope.deadline = trio.current_time() + self._head_timeout
-                    head, unread = await self._read_head(connection, upgrade)
+                    head, unread = await self._ask(connection, upgrade)
                 if self.open > self._max_connections:
                     raise Refusal(503, "this node is full", code=402, retry_after=1.0)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
@@ -219,16 +230,19 @@ class Listener:
                 await connection.send(refusal_response(Refusal(408, "the request head took too long")))
         return None
 
-    async def _start_tls(self, connection: Accepted, context: ssl.SSLContext) -> None:
-        assert connection.sock is not None
-        stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock)),
-            context,
-            server_side=True,
-            https_compatible=True,
-        )
-        connection.sock, connection.stream = None, stream
-        await stream.do_handshake()
+    async def _ask(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
+        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`."""
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            if self._ending:
+                scope.cancel()
+            try:
+                if self._handshakes is not None and isinstance(connection.sock, socket.socket):
+                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
+                return await self._read_head(connection, data)
+            finally:
+                self._asking.discard(scope)
+        raise trio.ClosedResourceError
 
     async def _read_head(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
         """One request head and what came behind it; ``data`` was read before."""

@@ -105,7 +105,7 @@ class Share:
         self.broadcasts: deque[Waiting] = deque()
         """What waits to be sent to many outboxes (``gateway/wire/broadcast.py``)."""
         self.slow: set[Any] = set()
-        """Outboxes into which a broadcast must not write by itself: blocked, sealed, or no plain socket."""
+        """Outboxes into which a broadcast must not write by itself: blocked, sealed, or no socket."""
         self.sent_bytes = 0
         self.ready: deque[Readable] = deque()
         """Connections that have something to read (``gateway/wire/pump.py``)."""

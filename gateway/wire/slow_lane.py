@@ -178,6 +178,8 @@ async def run_slow_lane(wire: Wire, unread: bytes) -> None:
             )
             websocket = stream.websocket = await request.accept()
             while True:
+                # It grows when the client has said who it is.
+                websocket._max_message_size = wire.message_bytes
                 try:
                     message = await websocket.get_message()
                 except ConnectionClosed as closed:

@@ -42,7 +42,7 @@ async def test_a_broadcast_reaches_the_whole_organisation_without_a_join(
 
 async def test_members_may_not_broadcast(gateway: Gateway) -> None:
     async with connected(gateway) as alice, connected(gateway, user="bob") as bob:
-        assert (await alice.ask("publish", event="e")).code == E.MISSING_FIELD
+        assert (await alice.ask("publish", event="e")).code == E.FORBIDDEN
         assert await heard(bob) == []
 
 
@@ -203,3 +203,13 @@ async def test_little_that_becomes_much_counts_with_what_it_becomes() -> None:
             await one.ask("publish", room="r", event="e", data=[{}] * 5000)
         page = await gateway.hub.history("acme", "r", limit=100)
         assert len(page.events) == 2
+
+
+async def test_wide_text_and_excluded_users_count_with_their_memory(gateway: Gateway) -> None:
+    wide = "\U0001f600" + "x" * 10_000
+    async with connected(gateway) as one:
+        await one.ask("publish", room="r", event="e", data=wide)
+    await gateway.hub.publish("acme", "r", "e", exclude=frozenset(f"user{n:05}" for n in range(1000)))
+    sizes = [event.size for event in (await gateway.hub.history("acme", "r", limit=2)).events]
+    assert sizes[0] > 4 * 10_000
+    assert sizes[1] > 1000 * (49 + 9)

@@ -2,109 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator
-from typing import Any
-
-import msgspec
 import pytest
 import trio
 
-from gateway.auth.identity import Grants, Identity
 from gateway.broker.base import Event
-from gateway.broker.memory import MemoryBroker
-from gateway.config.settings import Settings
-from gateway.hub.connection import Connection
-from gateway.hub.hub import Hub
-from gateway.wire.engine import Engine
-from gateway.wire.outbox import Outbox
-from protocol.encoding import Encoding, websocket
-from protocol.envelope import Envelope
+from protocol.encoding import websocket
 from protocol.json import JSON
 from protocol.patterns import EventFilter
-
-Told = list[dict[str, Any]]
-
-
-class Lines:
-    """An envelope is a line of JSON, as a stream of server-sent events or a log would have it."""
-
-    subprotocol = "lines"
-    binary = False
-
-    def __init__(self) -> None:
-        self.encoded: list[str] = []
-
-    def encode(self, envelope: Envelope) -> bytes:
-        self.encoded.append(envelope.t)
-        return JSON.encode(envelope) + b"\n"
-
-
-class Far:
-    """A client that is not behind a WebSocket, with the other end of its socket."""
-
-    def __init__(self, outbox: Outbox, end: socket.socket) -> None:
-        self.outbox = outbox
-        self.end = end
-        self.received_messages = self.received_bytes = 0
-        self.caught_up = 0
-
-    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
-        self.outbox.shut()
-
-    def give_way(self, token: str) -> bytes:
-        return b""
-
-    def catch_up(self) -> None:
-        self.caught_up += 1
-
-    def dropped(self, event: Event, policy: str) -> None: ...
-
-    def is_typing(self, room: str) -> bool:
-        return False
-
-    def read(self) -> bytes:
-        """What has come since the last time."""
-        came = b""
-        while True:
-            try:
-                came += self.end.recv(65536)
-            except BlockingIOError:
-                return came
-
-    def lines(self) -> Told:
-        return [msgspec.json.decode(line) for line in self.read().splitlines()]
-
-
-class Node:
-    """A hub with its broker and flusher, and nothing else."""
-
-    def __init__(self) -> None:
-        self.flusher = Engine().flusher
-        self.hub = Hub(MemoryBroker(Settings().history), self.flusher, node="n")
-        self.sockets: list[socket.socket] = []
-
-    async def connect(self, user: str, encoding: Encoding) -> tuple[Far, Connection]:
-        ours, theirs = socket.socketpair()
-        self.sockets += ours, theirs
-        for end in (ours, theirs):
-            end.setblocking(False)
-        far = Far(Outbox(self.flusher, ours, max_messages=100, max_bytes=1_000_000), theirs)
-        identity = Identity("acme", user, frozenset(), Grants.ALL)
-        connection = await self.hub.connect(identity=identity, encoding=encoding, peer=far, ip="here")
-        return far, connection
-
-    def flush(self) -> None:
-        while self.flusher.active:
-            self.flusher.flush()
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[Node]:
-    made = Node()
-    yield made
-    for each in made.sockets:
-        each.close()
+from tests.hub.lines import Lines, Node
 
 
 async def test_whole_frames_of_another_encoding_reach_its_members(node: Node) -> None:
@@ -128,12 +33,13 @@ async def test_whole_frames_of_another_encoding_reach_its_members(node: Node) ->
     assert connection.messages_out == 4
 
 
-@pytest.mark.parametrize("members", [2, 40])
+@pytest.mark.parametrize("members", [4, 160])
 async def test_an_event_is_encoded_once_for_each_encoding(node: Node, members: int) -> None:
     lines, others = Lines(), websocket(JSON)
     there = [await node.connect(f"user{n}", lines if n % 2 else others) for n in range(members)]
-    for _, connection in there:
-        await node.hub.join(connection, "r", events=EventFilter.ALL)
+    for number, (_, connection) in enumerate(there):  # in several groups of each encoding
+        wanted = EventFilter.ALL if number % 4 < 2 else EventFilter.of(["e", f"other{number % 8}"])
+        await node.hub.join(connection, "r", events=wanted)
     before = node.hub.counters.deliveries
     for n in range(3):
         await node.hub.publish("acme", "r", "e", n)
@@ -162,6 +68,37 @@ async def test_presence_and_losses_are_told_in_it_as_well(node: Node) -> None:
         ("lost", {"from": 1, "to": 2, "reason": "broker"}),
         ("lost", {"from": 3, "reason": "epoch", "next": {"epoch": "another", "seq": 7}}),
     ]
+
+
+async def test_of_many_filters_an_event_asks_each_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    allows = EventFilter.allows
+
+    def counted(self: EventFilter, event: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return allows(self, event)
+
+    there = [await node.connect(f"user{n}", Lines()) for n in range(60)]
+    for n, (_, connection) in enumerate(there):
+        await node.hub.join(connection, "r", events=EventFilter.of([f"{n}:*"]))
+    monkeypatch.setattr(EventFilter, "allows", counted)
+    for _ in range(10):
+        await node.hub.publish("acme", "r", "7:x")
+    assert asked < 200
+    # Whoever comes, goes or changes the filter is asked anew.
+    await node.hub.join(there[8][1], "r", events=EventFilter.of(["7:*"]))
+    node.hub.leave(there[7][1], "r")
+    node.hub.set_filter(there[9][1], EventFilter.of(["none"]))
+    await node.hub.join(there[10][1], "r", events=EventFilter.ALL)
+    for n in range(40):  # more names than are remembered
+        await node.hub.publish("acme", "r", f"{n}:x")
+    node.flush()
+    came = [[line["event"] for line in far.lines()] for far, _ in there]
+    assert came[7] == ["7:x"] * 10
+    assert came[8] == ["7:x"]
+    assert came[9] == [] and came[11] == ["11:x"]
+    assert came[10] == [f"{n}:x" for n in range(40)]
 
 
 async def kept(node: Node) -> list[Event]:

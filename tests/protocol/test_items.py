@@ -79,7 +79,7 @@ def test_a_message_with_more_is_refused_and_no_other(codec: Codec, envelope: Env
         codec.decode(payload, max_items=most)
     error = caught.value
     assert (error.code, error.fatal) == (ErrorCode.TOO_LARGE, None)
-    assert error.message == f"the message holds more than {most} values and keys"
+    assert error.message == f"the message contains more than {most} values and keys"
     assert error.id == envelope.id, "it stands in front"
 
 

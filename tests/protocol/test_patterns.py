@@ -200,8 +200,12 @@ def test_good_patterns_come_back_as_they_are() -> None:
 @pytest.mark.parametrize(
     "wanted, code, problem",
     [
-        (["a"] * 65, ErrorCode.TOO_MANY_PATTERNS, "data.events: must not hold more than 64 patterns"),
-        (["*a*"] * 63 + ["***"], ErrorCode.TOO_MANY_PATTERNS, "data.events: must not hold more than 128 *"),
+        (["a"] * 65, ErrorCode.TOO_MANY_PATTERNS, "data.events: must not contain more than 64 patterns"),
+        (
+            ["*a*"] * 63 + ["***"],
+            ErrorCode.TOO_MANY_PATTERNS,
+            "data.events: must not contain more than 128 *",
+        ),
         (["a", "x" * 101], ErrorCode.BAD_FIELD, "data.events: must not be longer than 100 bytes"),
         (["a", 7], ErrorCode.BAD_FIELD, "data.events: must be text"),
     ],
