@@ -8,8 +8,6 @@ from typing import Final
 
 import trio
 
-import trio
-
 from gateway.auth.identity import Identity
 from gateway.limits.origins import Origins
 from gateway.problems import STATUS
