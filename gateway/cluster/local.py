@@ -55,7 +55,7 @@ class Local:
             and (behind is None or (connection.connected_at, connection.id) > behind)
         ]
         found.sort(key=lambda each: (each.connected_at, each.id))
-        return [connection.describe() for connection in found[:limit]]
+        return [connection.summary() for connection in found[:limit]]
 
     def connection(self, org: str, id: str) -> dict[str, Any]:
         """See ``Cluster.connection``."""

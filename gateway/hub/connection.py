@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event
@@ -15,6 +15,13 @@ from protocol.encoding import Encoding
 from protocol.patterns import EventFilter
 
 __all__ = ["Connection"]
+
+
+_SUMMARY: Final = 2048
+"""Bytes of rooms with their filters, and of the connection's own filter, that a list shows of one
+connection."""
+_ENTRY: Final = 64
+"""What an entry for a room takes beside its names."""
 
 
 class Connection:
@@ -108,8 +115,43 @@ class Connection:
             event.exclude is not None and self.identity.user in event.exclude
         )
 
+    def summary(self) -> dict[str, Any]:
+        """As :meth:`describe`, for lists: rooms and filters up to ``_SUMMARY`` bytes, ``cut`` when there
+        are more.
+
+        Only what it names is looked at, so that a page of a thousand connections stays small and quick.
+        """
+        left = _SUMMARY
+        rooms = []
+        for name, place in self.memberships.items():
+            left -= _ENTRY + len(name) + sum(map(len, place.events.events))
+            if left < 0:
+                break
+            rooms.append(self._describe_room(name, place))
+        whole = self._describe(rooms)
+        if len(rooms) < len(self.memberships):
+            whole["cut"] = True
+        left = _SUMMARY
+        for which in ("events", "except"):
+            left -= sum(map(len, whole[which]))
+            if left < 0:
+                del whole[which]
+                whole["cut"] = True
+        return whole
+
     def describe(self) -> dict[str, Any]:
         """The data of ``info`` (docs/protocol.md)."""
+        return self._describe([self._describe_room(*each) for each in self.memberships.items()])
+
+    def _describe_room(self, name: str, place: Membership) -> dict[str, Any]:
+        return {
+            "room": name,
+            "seq": place.room.seq,
+            "events": list(place.events.events),
+            "acked": None if place.acked is None else place.acked.seq,
+        }
+
+    def _describe(self, rooms: list[dict[str, Any]]) -> dict[str, Any]:
         identity = self.identity
         whole = {
             "connection": self.id,
@@ -123,15 +165,7 @@ class Connection:
             "user_agent": self.user_agent,
             "client_id": self.client_id,
             "subprotocol": self.encoding.subprotocol,
-            "rooms": [
-                {
-                    "room": name,
-                    "seq": place.room.seq,
-                    "events": list(place.events.events),
-                    "acked": None if place.acked is None else place.acked.seq,
-                }
-                for name, place in self.memberships.items()
-            ],
+            "rooms": rooms,
             "events": list(self.filter.events),
             "except": list(self.filter.excepted),
             "messages_in": self.messages_in,

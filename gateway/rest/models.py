@@ -264,6 +264,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     messages_in: int
     messages_out: int
     events: list[str] | None = None
+    cut: Annotated[bool, msgspec.Meta(description="In lists: it has more rooms or filters.")] | None = None
     user: str | None = None
     ip: str | None = None
     user_agent: str | None = None
