@@ -9,6 +9,7 @@ from bench.questions import (
     echo,
     fairness,
     fanout,
+    hostile,
     idle,
     latency,
     memory,
@@ -23,7 +24,7 @@ from bench.questions import (
 QUESTIONS: dict[str, Question] = {
     module.QUESTION.name: module.QUESTION
     for module in (
-        *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling),
+        *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling, hostile),
         *(redis_fanout, redis_latency, redis_ingest, store),
     )
 }

@@ -117,14 +117,15 @@ class LimitSettings(Group, frozen=True):
     """Commands of one connection that wait for the broker."""
     connections: Count = 100_000
     connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Open at once; 0 is no limit. The same for the next two."""
+    """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the
+    next two."""
     connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
     connections_per_organisation: Annotated[int, msgspec.Meta(ge=0)] = 0
     head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
     head_timeout: Seconds = 10.0
     """A peer must have sent its whole request head by then."""
-    body_bytes: Bytes = 2 * 2**20
-    """Largest REST body."""
+    body_bytes: Bytes = 2**20
+    """Largest REST body; no larger than ``message_bytes``, which is what clients are told to expect."""
     body_timeout: Seconds = 30.0
     """A REST body must have arrived whole by then."""
     keep_alive: Seconds = 75.0

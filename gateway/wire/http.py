@@ -18,7 +18,7 @@ What this adds to them, each with a test:
   keep-alive clock with the reader; hypercorn lets both hold on to a connection that is gone.
 * A request with both ``Content-Length`` and ``Transfer-Encoding`` is refused (RFC 9112, section 6.1), and
   what surrounds the data of a chunked body has the bound of the head.
-* At most one piece of a body waits for an application that does not ask for it.
+* Few pieces of a body wait for an application that does not ask for it, and they delay no next request.
 * Closing while the request is still coming in is announced and lingers, so that a 413 or 408 arrives.
 * Requests that are no HTTP get a problem document too, and exceptions stay in here.
 """
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 _LAST_WORDS: Final = 5.0
 """Seconds that the end of one request may take: telling the application, closing the stream."""
 
+_PIECES: Final = 4
+"""Pieces of at most 64 KiB."""
 _CHUNK_HEAD: Final = 16
 """Bytes of a chunk's size and line ends that count as nothing."""
 
@@ -161,6 +163,8 @@ class HttpServer:
         async def watched_send(message: dict[str, Any]) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                _drop_unread(receive)
             await send(message)
 
         status = 400
@@ -372,6 +376,16 @@ class _Http1(H11Protocol):
         await self._send_h11_event(h11.EndOfMessage())
 
 
+def _drop_unread(receive: Any) -> None:
+    """Forget what the application did not read of a request that it answers: the end must get through."""
+    channel: trio.MemoryReceiveChannel[Any] = receive.__self__
+    try:
+        while True:
+            channel.receive_nowait()
+    except (trio.WouldBlock, trio.EndOfChannel):
+        pass
+
+
 def _config(*, keep_alive: float, head_bytes: int) -> Config:
     config = Config()
     config.accesslog = None
@@ -379,7 +393,7 @@ def _config(*, keep_alive: float, head_bytes: int) -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = keep_alive  # also the time that the head of a later request may take
     config.h11_max_incomplete_size = head_bytes
-    config.max_app_queue_size = 1
+    config.max_app_queue_size = _PIECES
     return config
 
 

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from gateway.store import Store
 from tests.store.support import rows
 

@@ -82,7 +82,14 @@ def test_the_lifespan() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["accesslog", "errorlog", "include_server_header", "keep_alive_timeout", "h11_max_incomplete_size"],
+    [
+        "accesslog",
+        "errorlog",
+        "include_server_header",
+        "keep_alive_timeout",
+        "h11_max_incomplete_size",
+        "max_app_queue_size",
+    ],
 )
 def test_the_configuration(name: str) -> None:
     assert hasattr(Config(), name)  # a misspelt one would be set and never read
