@@ -79,6 +79,15 @@ class Gateway:
         if isinstance(self.broker, RedisBroker):
             self.id = f"{self.node}-{secrets.token_hex(3)}"
             presence = SharedPresence(self.broker.client, settings.cluster)
+        self._agree = {
+            **{
+                f"history.{name}": repr(getattr(settings.history, name))
+                for name in ("messages", "bytes", "age", "patterns", "total_bytes", "rooms")
+            },
+            **{f"redis.{name}": repr(getattr(settings.redis, name)) for name in ("tail", "window", "forget")},
+            "cluster.lease": repr(settings.cluster.lease),
+        }
+        """What the nodes of one Redis must agree in; they compare it when one joins."""
         self.hub = Hub(
             self.broker,
             self._flusher,
@@ -147,6 +156,7 @@ class Gateway:
             address=f"{self.settings.host}:{self.settings.own_port or self.port}",
             version=__version__,
             started=self.hub.started_at,
+            agree=self._agree,
         )
 
     def handle_call(self, name: str, handler: CallHandler) -> None:

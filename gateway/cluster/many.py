@@ -137,7 +137,7 @@ class ManyNodes:
             return {**mine, "cluster": {"nodes": [], "missing": [], "reason": error.message}}
         nodes = [
             {
-                **msgspec.structs.asdict(member),
+                **{name: value for name, value in msgspec.structs.asdict(member).items() if name != "agree"},
                 "started": int(member.started * 1000),
                 "connections": parts[member.id]["connections"],
             }

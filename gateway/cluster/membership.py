@@ -35,6 +35,8 @@ _QUIET: Final = 0.3
 _CLAIM: Final = 0.5
 """What a dead node left is another's to remove when the first one has not done it in this part of a lease."""
 _REVOCATIONS: Final = 500
+_SKEW: Final = 5.0
+"""Seconds that clocks may differ: as ``auth.leeway`` by default."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -48,6 +50,8 @@ class Member(msgspec.Struct, frozen=True):
     version: str
     started: float
     """Seconds since 1970 UTC."""
+    agree: dict[str, str] = {}
+    """Settings in which all nodes must agree, as text; empty for a node of an older version."""
 
 
 class Membership:
@@ -88,6 +92,11 @@ class Membership:
         """Trio time of the last beat."""
         self.lost = 0
         """How often this node was taken for dead, or Redis had lost its data."""
+        self.skew = 0.0
+        """Seconds that this node's clock is ahead of Redis'."""
+        self._skew_said = False
+        self.differing = 0
+        """Nodes whose settings differ where all must agree."""
         self.removed = 0
         """Dead nodes after which this one has cleared up."""
         self._version = ""
@@ -159,7 +168,8 @@ class Membership:
             # What was on its way under the old lease may have come behind the other node's broom.
             nursery.start_soon(self._clear_up, lease)
             return
-        new, version, members, over, revocations = answer
+        new, version, members, over, revocations, theirs = answer
+        self._compare_clocks(float(theirs) / 1000)
         if new and lease in self.members:
             log.warning("Redis no longer knows this node; it states everything again", lease=lease)
             self.lost += 1
@@ -183,20 +193,50 @@ class Membership:
             except msgspec.MsgspecError:
                 log.warning("a node that cannot be understood is registered", lease=text.decode())
         for lease in self.members.keys() - before.keys():
-            log.info("a node is there", node=self.members[lease].id)
+            log.info("node joined", node=self.members[lease].id)
+            if self.members[lease].id != self._id:
+                self._compare_settings(self.members[lease])
+        mine = self._about().agree
+        self.differing = sum(
+            any(member.agree.get(name, value) != value for name, value in mine.items())
+            for member in self.members.values()
+        )
         for lease in before.keys() - self.members.keys():
-            log.info("a node is gone", node=before[lease].id)
+            log.info("node left", node=before[lease].id)
 
     def _take_revocations(self, flat: list[bytes]) -> None:
+        newest = 0.0
         for text, came, at in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-            self._cursor = max(self._cursor, float(came))
+            newest = max(newest, float(came))
             if at is not None:
                 self._revoked(text, float(at))
+        # Also when that is less than before: then Redis has lost what was newer.
+        self._cursor = newest or self._cursor
         if len(flat) // 3 < _REVOCATIONS:
             self.joined.set()
         else:
             # Those of the last millisecond come again; more than a page of one are beyond what REVOKE can do.
             self.hurry()
+
+    def _compare_clocks(self, theirs: float) -> None:
+        self.skew = time.time() - theirs
+        if abs(self.skew) <= _SKEW:
+            self._skew_said = False
+        elif not self._skew_said:
+            self._skew_said = True
+            log.warning("the clocks of this node and of Redis differ", seconds=round(self.skew, 1))
+
+    def _compare_settings(self, member: Member) -> None:
+        mine = self._about()
+        for name in mine.agree.keys() & member.agree.keys():
+            if mine.agree[name] != member.agree[name]:
+                log.warning(
+                    f"another node has a different {name}; what the smaller one drops is gone for both",
+                    setting=name,
+                    node=member.id,
+                    here=mine.agree[name],
+                    there=member.agree[name],
+                )
 
     async def _clear_up(self, lease: str) -> None:
         self._removing.add(lease)
@@ -230,6 +270,11 @@ class Membership:
             "cluster_lease_lost_total": (
                 "How often this node was taken for dead or Redis lost its data",
                 self.lost,
+            ),
+            "cluster_clock_skew_seconds": ("How far this node's clock is ahead of Redis'", self.skew),
+            "cluster_settings_differ": (
+                "Nodes whose settings differ from this one's where all must agree",
+                self.differing,
             ),
             "cluster_nodes_removed_total": ("Dead nodes after which this one has cleared up", self.removed),
         }

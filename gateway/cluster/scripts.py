@@ -41,7 +41,8 @@ BEAT: Final = Script(
 -- ms after which a silence was of Redis and not of one node, ms for removing what a lease left, version that
 -- is known, time of the last revocation that is known, longest lifetime of a token in ms, revocations at
 -- once. Returns nothing when the lease is being removed, else: whether it is new here, version, the leases
--- and what is known of them (when the version is another), leases that the caller is to remove, revocations.
+-- and what is known of them (when the version is another), leases that the caller is to remove, revocations,
+-- and Redis' time in ms.
 local leases, about, dying, state, revoked, when = unpack(KEYS)
 local lease, ttl = ARGV[1], tonumber(ARGV[3])
 if redis.call('ZSCORE', dying, lease) then return {} end
@@ -53,6 +54,15 @@ local new = redis.call('ZADD', leases, text(now + ttl), lease)
 if new == 1 then
   redis.call('HSET', about, lease, ARGV[2])
   version = version + 1
+end
+if known[1] and now < tonumber(known[1]) then
+  -- The clock was set back: no lease and no claim is good for longer than one that begins now.
+  for key, most in pairs({[leases] = now + ttl, [dying] = now + tonumber(ARGV[5])}) do
+    for _, each in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. text(most), '+inf')) do
+      redis.call('ZADD', key, text(most), each)
+    end
+  end
+  grace = math.min(grace, now + ttl)
 end
 local over = {}
 if now >= grace then
@@ -76,13 +86,16 @@ if text(version) ~= ARGV[6] then
   end
 end
 local found = {}
-local entries = redis.call('ZRANGEBYSCORE', revoked, ARGV[7], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[9])
+local from = tonumber(ARGV[7])
+-- Who knows more than there is knows it from before data was lost, or the clock was set back.
+if from > tonumber(redis.call('ZREVRANGE', revoked, 0, 0, 'WITHSCORES')[2] or 0) then from = 0 end
+local entries = redis.call('ZRANGEBYSCORE', revoked, text(from), '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[9])
 for i = 1, #entries, 2 do
   found[#found + 1] = entries[i]
   found[#found + 1] = entries[i + 1]
   found[#found + 1] = redis.call('HGET', when, entries[i])
 end
-return {new, text(version), members, over, found}
+return {new, text(version), members, over, found, text(now)}
 """
 )
 
@@ -117,7 +130,9 @@ end
 if redis.call('ZCARD', revoked) >= tonumber(ARGV[4]) and not redis.call('ZSCORE', revoked, ARGV[1]) then
   return 0
 end
-redis.call('ZADD', revoked, text(now), ARGV[1])
+-- A clock may be set back: what is new has the highest number all the same, or nodes would not ask for it.
+local newest = redis.call('ZREVRANGE', revoked, 0, 0, 'WITHSCORES')[2]
+redis.call('ZADD', revoked, text(math.max(now, tonumber(newest or 0) + 1)), ARGV[1])
 local before = redis.call('HGET', when, ARGV[1])
 if not before or tonumber(before) < tonumber(ARGV[2]) then redis.call('HSET', when, ARGV[1], ARGV[2]) end
 return 1

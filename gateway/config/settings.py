@@ -302,10 +302,12 @@ class HistorySettings(Group, frozen=True):
     patterns: dict[str, RoomHistory] = {}
     """Room pattern → other bounds for its rooms; the first pattern that fits counts."""
     total_bytes: Bytes = 512 * 2**20
-    """Of all rooms together (memory broker). Rooms without a member go first, then the oldest events of
-    whichever room is published in."""
+    """Of all rooms together. In memory the organisation that keeps most gives way: its rooms without a member
+    first, then its oldest events. With Redis an organisation that keeps three quarters of it, or more than an
+    even part when all is used, is refused with 301; its resume notes there may take a 32nd part."""
     rooms: Count = 100_000
-    """Rooms kept without a member (memory broker); the longest unused goes first."""
+    """Rooms kept without a member (memory broker); the longest unused of the organisation with most goes.
+    With Redis rooms that keep events, shared as ``total_bytes``."""
     page: Count = 256
     """Events in one page of ``history``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,9 @@ from websockets.trio.client import connect
 
 from gateway.app import Gateway
 from gateway.broker.base import room_channel
+from gateway.broker.redis.broker import RedisBroker
+from gateway.cluster.scripts import REVOKE
+from gateway.config.settings import HistorySettings, RedisSettings
 from tests.cluster.test_presence import watching
 from tests.cluster.together import Client, client, knows, request, rest, together
 from tests.processes import Folder, Served, serving
@@ -339,3 +343,19 @@ async def test_a_change_that_got_lost_is_found_by_its_number(
             await bob.ask("join", room="r")
             assert await alice.told() == ("r", "join", "bob")
             assert n1.hub.presence.repairs == 1  # type: ignore[attr-defined]
+
+
+async def test_a_revocation_is_the_newest_whatever_the_clock_did(redis: RedisServer) -> None:
+    """What was revoked while the clock was ahead has a higher time; nodes ask for what comes after it."""
+    async with trio.open_nursery() as nursery:
+        broker = RedisBroker(redis.url, RedisSettings(prefix="ahead"), HistorySettings())
+        nursery.start_soon(broker.run)
+        await until(lambda: broker.ready() is None)
+        keys = [broker.client.key(name, "cluster") for name in ("revoked", "when", "state")]
+        ahead = (time.time() + 3600) * 1000
+        await broker.client.call(keys[0], b"ZADD", keys[0], f"{ahead:.0f}", "before")
+        for number in range(3):
+            assert await broker.client.run_script(REVOKE, keys, [f"r{number}", "1", 10**9, 100]) == 1
+        found = await broker.client.call(keys[0], b"ZRANGE", keys[0], "0", "-1")
+        assert found == [b"before", b"r0", b"r1", b"r2"]
+        nursery.cancel_scope.cancel()

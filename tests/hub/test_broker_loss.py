@@ -23,8 +23,8 @@ def bring(gateway: MemoryGateway, *seqs: int, epoch: str, channel: str = ROOM) -
             channel=channel, event="e", mid=f"{epoch}{seq}", ts=0, room=room, data="x" * 1000, size=1000
         )
         event.seq, event.epoch = seq, epoch
-        gateway.broker.deliver(event)
-    gateway.broker.settled()
+        gateway.broker.sink.deliver(event)
+    gateway.broker.sink.settled()
 
 
 def told(messages: list[Envelope]) -> list[object]:
@@ -58,10 +58,10 @@ async def test_events_that_will_not_come_are_announced(codec: Codec) -> None:
     async with memory_gateway() as gateway, gateway.connect(codec=codec) as alice:
         epoch = (await alice.ask("join", room="r")).epoch or ""
         bring(gateway, 1, 2, epoch=epoch)
-        gateway.broker.lost(ROOM, 3, 5)
+        gateway.broker.sink.lost(ROOM, 3, 5)
         bring(gateway, 6, epoch=epoch)
-        gateway.broker.lost(ROOM, 5, 6)
-        gateway.broker.lost(room_channel("acme", "nobody"), 1, 2)
+        gateway.broker.sink.lost(ROOM, 5, 6)
+        gateway.broker.sink.lost(room_channel("acme", "nobody"), 1, 2)
         messages = await alice.settled()
         assert told(messages) == [1, 2, {"from": 3, "to": 5, "reason": "broker"}, 6]
         assert (messages[2].room, messages[2].epoch) == ("r", epoch)
@@ -71,7 +71,7 @@ async def test_another_epoch_is_announced(codec: Codec) -> None:
     async with memory_gateway() as gateway, gateway.connect(codec=codec) as alice:
         epoch = (await alice.ask("join", room="r")).epoch or ""
         bring(gateway, 1, 2, 3, epoch=epoch)
-        gateway.broker.reset(ROOM, "new", 2)
+        gateway.broker.sink.reset(ROOM, "new", 2)
         bring(gateway, 3, 4, epoch="new")
         messages = await alice.settled()
         following = {"epoch": "new", "seq": 2}
@@ -83,8 +83,8 @@ async def test_the_order_of_the_organisation_may_be_lost_as_well() -> None:
     channel = organisation_channel("acme")
     async with memory_gateway() as gateway, gateway.connect() as alice:
         bring(gateway, 7, epoch="old", channel=channel)
-        gateway.broker.lost(channel, 8, 9)
-        gateway.broker.reset(channel, "new", 0)
+        gateway.broker.sink.lost(channel, 8, 9)
+        gateway.broker.sink.reset(channel, "new", 0)
         bring(gateway, 1, epoch="new", channel=channel)
         messages = await alice.settled()
         assert told(messages) == [
@@ -103,7 +103,7 @@ async def test_one_who_lags_is_told_where_it_stands(policy: str, clock: MockCloc
         await lag(gateway, alice, epoch)
         gateway.broker.forget()
         new = (await gateway.hub.history("acme", "r", limit=1)).epoch
-        gateway.broker.reset(ROOM, new, 0)
+        gateway.broker.sink.reset(ROOM, new, 0)
         assert not alice_backlog(gateway)
         await gateway.hub.publish("acme", "r", "e", size=1)
         messages = await read_until(alice, new, 1)
@@ -117,7 +117,7 @@ async def test_one_who_lags_is_told_what_did_not_come(clock: MockClock) -> None:
     async with memory_gateway() as gateway, gateway.connect() as alice:
         epoch = (await alice.ask("join", room="r", data={"overflow": "drop_oldest"})).epoch or ""
         last = await lag(gateway, alice, epoch)
-        gateway.broker.lost(ROOM, last + 1, last + 5)
+        gateway.broker.sink.lost(ROOM, last + 1, last + 5)
         bring(gateway, last + 6, epoch=epoch)
         messages = await read_until(alice, epoch, last + 6)
         assert told(messages)[-3:] == [last, {"from": last + 1, "to": last + 5, "reason": "slow"}, last + 6]

@@ -52,8 +52,10 @@ class Budgets:
         self._accounts: dict[str, _Account] = {}
         self._most_bytes = settings.total_bytes * _MOST
         self._most_rooms = settings.rooms * _MOST
-        self._full = False
-        """All together keep too much."""
+        self._over: set[_Account] = set()
+        """Those that alone keep too much."""
+        self.strained = False
+        """Somebody may have to be refused."""
         self.bytes = 0
         """Of all these organisations."""
         self._rooms = 0
@@ -64,8 +66,6 @@ class Budgets:
         """Why the organisation may not keep more now; None when it may."""
         account = self._accounts.get(org)
         if account is None:
-            return None
-        if account.bytes < self._most_bytes and account.rooms < self._most_rooms and not self._full:
             return None
         for used, all_used, total, name in (
             (account.bytes, self.bytes, self._settings.total_bytes, "total_bytes"),
@@ -101,7 +101,14 @@ class Budgets:
         account.rooms += rooms
         self.bytes += by
         self._rooms += rooms
-        self._full = self.bytes >= self._settings.total_bytes or self._rooms >= self._settings.rooms
+        if account.bytes >= self._most_bytes or account.rooms >= self._most_rooms:
+            self._over.add(account)
+        elif self._over:
+            self._over.discard(account)
+        settings = self._settings
+        self.strained = (
+            bool(self._over) or self.bytes >= settings.total_bytes or self._rooms >= settings.rooms
+        )
 
     async def run(self, client: Client) -> None:
         """Write what changes, and read what all nodes know, until cancelled."""
@@ -130,6 +137,7 @@ class Budgets:
         self._grow(account, known[0] - account.bytes, known[1] - account.rooms)
         if not known[1] and not account.changed:
             del self._accounts[org]
+            self._over.discard(account)
 
     def measures(self) -> dict[str, tuple[str, float]]:
         """For the metrics."""

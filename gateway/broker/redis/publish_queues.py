@@ -29,12 +29,14 @@ class Item:
 class Batch:
     """Events that go together."""
 
-    __slots__ = ("items", "number", "ordered", "sent")
+    __slots__ = ("items", "number", "ordered", "sent", "size")
 
-    def __init__(self, number: int, items: list[Item], ordered: bool) -> None:
+    def __init__(self, number: int, items: list[Item], ordered: bool, size: int) -> None:
         self.number = number
         self.items = items
         self.ordered = ordered
+        self.size = size
+        """Bytes of its events."""
         self.sent = False
         """The connection was lost on its way: it may have been carried out."""
 
@@ -83,5 +85,5 @@ class PublishQueue:
                 item = self.waiting.popleft()[1]
                 items.append(item)
                 size += len(item.payload)
-            self.batch = Batch(number, items, ordered)
+            self.batch = Batch(number, items, ordered, size)
         return self.batch

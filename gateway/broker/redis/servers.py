@@ -215,22 +215,34 @@ class Servers:
     async def _layout(self) -> list[tuple[int, int, str, int]]:
         known = [shard.commands.location for shard in self.shards if shard.commands.usable]
         seeds = [Location(host, port) for host, port in self._address.hosts]
-        reason = ""
-        for location in (*known, *seeds):
-            if not isinstance(location, Location):
-                continue
+        reasons: list[str] = []
+        found: list[tuple[int, list[tuple[int, int, str, int]]]] = []
+
+        async def inquire(location: Location) -> None:
+            timeout = self._settings.timeout / 3
             try:
-                ranges = await ask(location, self.options, self._settings.timeout / 3, b"CLUSTER SLOTS")
+                info = await ask(location, self.options, timeout, b"CLUSTER INFO")
+                ranges = await ask(location, self.options, timeout, b"CLUSTER SLOTS")
             except LinkLost as lost:
-                reason = str(lost)
-                continue
-            if ranges:
-                return [
-                    (first, last, (primary[0] or b"").decode() or location.host, primary[1])
-                    for first, last, primary, *_ in ranges
-                ]
-            reason = f"{location} belongs to no cluster that works"
-        raise LinkLost(reason)
+                reasons.append(str(lost))
+                return
+            layout = [
+                (first, last, (primary[0] or b"").decode() or location.host, primary[1])
+                for first, last, primary, *_ in ranges
+            ]
+            if layout:
+                found.append((_epoch_of(info), layout))
+            else:
+                reasons.append(f"{location} belongs to no cluster that works")
+
+        # One that is cut off from its peers still answers, without what they have agreed on since.
+        async with trio.open_nursery() as nursery:
+            for location in dict.fromkeys((*known, *seeds)):
+                if isinstance(location, Location):
+                    nursery.start_soon(inquire, location)
+        if not found:
+            raise LinkLost(reasons[0] if reasons else "the cluster has no servers")
+        return max(found, key=lambda each: each[0])[1]
 
     def _take(self, layout: list[tuple[int, int, str, int]], nursery: trio.Nursery) -> None:
         old = self._slots
@@ -291,6 +303,15 @@ async def probe(address: str, settings: RedisSettings) -> str:
     )
     keeps = "append-only file" if info["aof_enabled"] == "1" else "no append-only file"
     return f"{server} at {found}, {keeps}, when its memory is full: {info.get('maxmemory_policy', 'unknown')}"
+
+
+def _epoch_of(info: bytes) -> int:
+    """The epoch of a cluster, as a server knows it (CLUSTER INFO): it grows with each fail-over."""
+    for line in info.decode().splitlines():
+        name, _, value = line.partition(":")
+        if name == "cluster_current_epoch":
+            return int(value)
+    return 0
 
 
 async def _constant(location: Location) -> Location:

@@ -94,8 +94,11 @@ class Writer:
             self._servers.counts.refused += 1
             done(self._client.unavailable(reason))
             return
-        over = self._budgets.refusal(queue.org) if event.ordered else None
-        if over is not None:
+        if (
+            self._budgets.strained
+            and event.ordered
+            and (over := self._budgets.refusal(queue.org)) is not None
+        ):
             self._servers.counts.refused += 1
             done(over)
             return
@@ -195,7 +198,7 @@ class Writer:
             self._ready.pop().queued = False
             queue.flying = True
             queues.append(queue)
-            size += sum(len(item.payload) for item in batch.items)
+            size += batch.size
         shard = self._servers.of(queues[0].slot) if queues else None
         if shard is None or not shard.commands.usable:
             self._stall(queues)
@@ -268,8 +271,7 @@ class Writer:
         )
         answers, kept = await shard.commands.run_script(PUBLISH, keys, words, asking=asking)
         for queue, batch, held in zip(queues, batches, kept, strict=True):
-            added = sum(len(item.payload) for item in batch.items)
-            self._budgets.note(queue.channel, held, added, queue.bounds[2])
+            self._budgets.note(queue.channel, held, batch.size, queue.bounds[2])
         return list(answers)
 
     async def _failed(self, queues: list[PublishQueue], error: Exception) -> None:
