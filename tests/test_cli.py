@@ -18,9 +18,9 @@ import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from gateway.cli.main import run
 
 from gateway.cli.arguments import UserError, parse_rooms, parse_seconds
+from gateway.cli.commands import run
 from gateway.client import connect
 from tests.processes import DEADLINE, SECRET, Folder, process, serving
 
