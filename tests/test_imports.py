@@ -21,10 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
     "gateway.config.settings": set(),
-    "gateway.config.sources": {
-        *("gateway.config.settings", "gateway.config.origins", "gateway.broker.redis.address"),
-    },
-    "gateway.config": set(),
+    "gateway.config.sources": {"gateway.config.settings", "gateway.broker.redis.address"},
+    "gateway.config": {"gateway.broker.redis.address"},
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
     "gateway.wire": {"gateway.config.settings", "gateway.problems"},
