@@ -21,8 +21,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "gateway": set(),
     "gateway.config.settings": set(),
-    "gateway.config.sources": {"gateway.config.settings", "gateway.broker.redis.address"},
-    "gateway.config": {"gateway.broker.redis.address"},
+    "gateway.config.sources": {
+        *("gateway.config.settings", "gateway.config.origins", "gateway.broker.redis.address"),
+    },
+    "gateway.config": set(),
     "gateway.logs": {"gateway.config.settings"},
     "gateway.problems": set(),
     "gateway.wire": {"gateway.config.settings", "gateway.problems"},
@@ -80,6 +82,8 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "brea
 
 
 def part_of(module: str) -> str:
+    if module in MAY_IMPORT:
+        return module
     names = module.split(".")
     return names[0] if names[0] == "protocol" else ".".join(names[:2])
 
