@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import operator
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import trio
 
@@ -36,6 +37,7 @@ from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from protocol.cbor import CBOR
 from protocol.codec import Codec
+from protocol.encoding import websocket
 from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT
 from protocol.json import JSON
@@ -87,13 +89,13 @@ class Rig:
     def connection(self, chunk: bytes = b"") -> WireConnection:
         """A connection that can be read for ever; its handler is the caller's to give."""
         wire = WireConnection(engine=self.engine, limits=self.limits, sock=_socket(chunk))
-        wire.armed = True
+        wire.reader.armed = True
         return wire
 
     async def session(self, user: str, codec: Codec, chunk: bytes = b"") -> Session:
         """One that has been let in, and does not listen to what goes to the whole organisation."""
         wire = self.connection(chunk)
-        session = Session(self.services, wire, codec, Client("127.0.0.1"))
+        session = Session(self.services, wire, codec, websocket(codec), Client("127.0.0.1"))
         wire.handler = session
         await session.admit(Identity("acme", user, frozenset(), Grants.ALL))
         wire.outbox.flush()
@@ -102,7 +104,7 @@ class Rig:
     def reading(self, wires: list[WireConnection]) -> Callable[[], Awaitable[None]]:
         """A pass in which the pump reads each once and the flusher writes what came of it."""
         pump: Any = self.engine.pump
-        pump._readers = dict(enumerate(wires))
+        pump._readers = dict(enumerate(wire.reader for wire in wires))
         pump._epoll = _Poll(len(wires))
         serve: Callable[[], Awaitable[None]] = pump._serve
         return serve
@@ -123,14 +125,16 @@ async def _commands(rig: Rig, codec: Codec, in_flight: int) -> Pass:
     command = Envelope("publish", id=7, room="bench-0", event="tick", data=_DATA)
     frame = client_frame(codec.encode(command), BINARY if codec.binary else TEXT)
     sessions = [await rig.session(f"user-{n}", codec, frame * in_flight) for n in range(CONNECTIONS)]
-    return rig.reading([session.wire for session in sessions])
+    return rig.reading([cast(WireConnection, session.transport) for session in sessions])
 
 
-async def _fan_out(rig: Rig, codec: Codec, events: int) -> Pass:
+async def _fan_out(rig: Rig, codec: Codec, events: int, *, blocked: int = 0) -> Pass:
     for number in range(MEMBERS):
         member = await rig.session(f"user-{number}", codec)
         assert member.connection is not None
         await rig.hub.join(member.connection, "bench-0", events=EventFilter.ALL)
+        if number < blocked:
+            member.outbox.keep([b"stuck"], 0)
 
     async def publish() -> None:
         for _ in range(events):
@@ -158,6 +162,11 @@ PATHS = {
     "fanout-16": Path(
         "fan-out to 100, 16 events together, per delivery", lambda rig: _fan_out(rig, JSON, 16), 16 * MEMBERS
     ),
+    "fanout-blocked": Path(
+        "fan-out to 100 of whom one is blocked, per delivery",
+        lambda rig: _fan_out(rig, JSON, 1, blocked=1),
+        MEMBERS,
+    ),
     "commands-json": Path(
         "publish with reply, JSON, 1 in flight", lambda rig: _commands(rig, JSON, 1), CONNECTIONS
     ),
@@ -182,6 +191,7 @@ async def _run(steps: bool, clock: Callable[[], float]) -> None:
             await once()
         best = float("inf")
         for _ in range(1 if steps else 7):
+            gc.collect()  # the next one comes when this path's own garbage calls for it
             _step(steps, f"begin {name}")
             begun = clock()
             for _ in range(PASSES):

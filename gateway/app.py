@@ -8,7 +8,8 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import structlog
 import trio
@@ -16,7 +17,7 @@ import trio
 from gateway import __version__
 from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
-from gateway.broker.base import Broker
+from gateway.broker.base import Broker, Position
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
 from gateway.cluster.base import Cluster
@@ -26,19 +27,22 @@ from gateway.cluster.one import OneNode
 from gateway.cluster.presence import SharedPresence
 from gateway.config.settings import Settings, SettingsError, TlsSettings
 from gateway.extensions import load_extensions
-from gateway.hub.hub import Hub
+from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.calls import CallHandler, Calls
 from gateway.session.drain import drain
-from gateway.session.session import Services, Session
+from gateway.session.services import Services
+from gateway.session.session import Session
 from gateway.transports.websocket import WebSocketUpgrade
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
+from gateway.wire.sockets import reachable_host
 
 __all__ = ["Beside", "Gateway", "serve", "welcome"]
 
@@ -102,6 +106,8 @@ class Gateway:
         self._calls = Calls()
         services = Services(settings, self.hub, self.auth, self.cluster, self._calls)
         self.guard = services.guard
+        self.operations = services.operations
+        """What can be done with this gateway, under the rules that hold for everybody."""
         self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
@@ -111,8 +117,9 @@ class Gateway:
             settings=settings,
             hub=self.hub,
             broker=self.broker,
-            auth=self.auth,
             cluster=self.cluster,
+            operations=self.operations,
+            admission=services.admission,
             node=self.node,
             is_draining=lambda: self.draining,
             started_at=time.time(),
@@ -125,6 +132,7 @@ class Gateway:
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
             max_connections=settings.limits.connections,
+            door=self.guard,
             ssl_context=_ssl_context(settings.tls),
         )
         for setup in load_extensions(settings.extensions):
@@ -154,6 +162,60 @@ class Gateway:
     def handle_call(self, name: str, handler: CallHandler) -> None:
         """Have ``handler`` answer the clients' calls of ``name``."""
         self._calls.register(name, handler)
+
+    async def publish(
+        self,
+        org: str,
+        room: str | None,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+        exclude: Collection[str] = (),
+        critical: bool = False,
+    ) -> Position:
+        """Publish to a room, or with None to all of ``org``, as a service of it in the name of ``sender``.
+
+        Reaches members on all nodes. See :meth:`gateway.operations.events.Events.publish`.
+        """
+        return await self.operations.events.publish(
+            service(org, sender), room, event, data, mid=mid, exclude=exclude, critical=critical
+        )
+
+    async def send_to_user(
+        self,
+        org: str,
+        user: str,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """Send to all connections of one user, on all nodes; returns to how many.
+
+        See :meth:`gateway.operations.events.Events.send`.
+        """
+        return await self.operations.events.send(service(org, sender), event, data, user=user, mid=mid)
+
+    async def send_to_connection(
+        self,
+        org: str,
+        connection: str,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """Send to one connection, on whichever node it is; raises ``ProtocolError`` NOT_FOUND.
+
+        See :meth:`gateway.operations.events.Events.send`.
+        """
+        return await self.operations.events.send(
+            service(org, sender), event, data, connection=connection, mid=mid
+        )
 
     def stop(self, *, siblings: bool = False) -> None:
         """Begin the graceful shutdown; :meth:`run` returns when it is done.
@@ -196,7 +258,7 @@ class Gateway:
                 else:
                     await trio.sleep(self.settings.drain.delay)
                 await drain(self.sessions, self.settings)
-                self.listener.stop_accepting()
+                self.listener.end()
                 self.http.stop()
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             await self.cluster.leave()
@@ -300,7 +362,8 @@ async def _stop_on_signal(
 def welcome(settings: Settings, port: int) -> None:
     """Print what development mode says: the page, and what to try next."""
     scheme = "https" if settings.tls.certificate else "http"
-    base = f"{scheme}://{settings.host}:{port}"
+    authority = f"{reachable_host(settings.host)}:{port}"
+    base = f"{scheme}://{authority}"
     token = Authenticator(settings.auth).issue(org="acme", user="alice", roles=["service"]).token
     print(
         f"""
@@ -311,7 +374,7 @@ Trireme is running in development mode. Open the console:
 Three commands to try next, in another terminal:
 
   export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
-  .venv/bin/gateway tail --token "$TOKEN" --url ws://{settings.host}:{port}/ws chat:42
+  .venv/bin/gateway tail --token "$TOKEN" --url ws://{authority}/ws chat:42
   curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
        --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
 """,

@@ -6,16 +6,13 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gateway.config.settings import SettingsError
 
-if TYPE_CHECKING:
-    from gateway.app import Gateway
-
 __all__ = ["Setup", "load_extensions"]
 
-Setup = Callable[["Gateway"], None]
+Setup = Callable[[Any], None]
 """What a module defines as ``setup``: it gets the gateway before that runs, and registers handlers."""
 
 

@@ -1,6 +1,6 @@
 """Problem documents (RFC 9457): how an error looks over HTTP.
 
-Pure: the one table from our error numbers to HTTP statuses, and the document itself.
+Pure: the document itself; numbers and their statuses are in ``protocol.errors``.
 Used by the REST resources, by the HTTP adapter for requests that never reach them, and
 by whoever refuses an upgrade.
 """
@@ -27,35 +27,7 @@ __all__ = [
 
 CONTENT_TYPE: Final = "application/problem+json"
 
-STATUS: Final[dict[ErrorCode, int]] = {
-    ErrorCode.MALFORMED: 400,
-    ErrorCode.UNSUPPORTED_VERSION: 400,
-    ErrorCode.UNKNOWN_KIND: 400,
-    ErrorCode.MISSING_FIELD: 400,
-    ErrorCode.BAD_FIELD: 400,
-    ErrorCode.BAD_ROOM: 400,
-    ErrorCode.BAD_EVENT: 400,
-    ErrorCode.UNKNOWN_CALL: 501,
-    ErrorCode.NOT_FOUND: 404,
-    ErrorCode.CALL_REJECTED: 422,
-    ErrorCode.UNAUTHENTICATED: 401,
-    ErrorCode.TOKEN_EXPIRED: 401,
-    ErrorCode.FORBIDDEN: 403,
-    ErrorCode.TOKEN_REVOKED: 401,
-    ErrorCode.WRONG_ORGANISATION: 403,
-    ErrorCode.NOT_JOINED: 403,
-    ErrorCode.RATE_LIMITED: 429,
-    ErrorCode.OVERLOADED: 503,
-    ErrorCode.BROKER_UNAVAILABLE: 503,
-    ErrorCode.TIMEOUT: 503,
-    ErrorCode.SHUTTING_DOWN: 503,
-    ErrorCode.TOO_MANY_ROOMS: 409,
-    ErrorCode.TOO_MANY_PATTERNS: 409,
-    ErrorCode.TOO_MANY_CONNECTIONS: 503,
-    ErrorCode.TOO_MANY_PENDING: 429,
-    ErrorCode.TOO_LARGE: 413,
-    ErrorCode.INTERNAL: 500,
-}
+STATUS: Final[dict[ErrorCode, int]] = {code: code.status for code in ErrorCode}
 """Every error number and the HTTP status that it has outside a WebSocket."""
 
 _CODES: Final[dict[int, ErrorCode]] = {

@@ -20,9 +20,10 @@ from typing import Any, Final, Literal, NoReturn
 import cbor2
 import msgspec
 
-from protocol.codec import examine
+from protocol.codec import examine, too_many_items
 from protocol.envelope import KEYS, KINDS, MAX_DEPTH, VERSION, Envelope
 from protocol.errors import malformed
+from protocol.values import MAX_ITEMS
 
 __all__ = ["CBOR", "CborCodec"]
 
@@ -102,6 +103,7 @@ def _new_decoder() -> tuple[io.BytesIO, cbor2.CBORDecoder]:
     return source, decoder
 
 
+_LARGE: Final = 65_536
 _idle: list[tuple[io.BytesIO, cbor2.CBORDecoder]] = []
 """Decoders to use again, one per thread at most; one that failed is never put back."""
 
@@ -131,12 +133,13 @@ def _read_items(payload: bytes) -> list[Any]:
         raise malformed(_reason(error)) from None
     if source.tell() != len(payload) - 1 - length + len(head):
         raise malformed("bytes after the end of the map")
-    _idle.append((source, decoder))
+    if len(payload) <= _LARGE:  # a larger one would stay in memory until the next
+        _idle.append((source, decoder))
     return items
 
 
-_BAD_KEY: Final = "a map's key is not text"
-_DUPLICATE: Final = "a map's key comes twice"
+_BAD_KEY: Final = "a map key is not text"
+_DUPLICATE: Final = "a map has a duplicate key"
 _REASONS: Final = {
     "semantic tag": "tags are not allowed",
     "indefinite length": "indefinite lengths are not allowed",
@@ -155,6 +158,61 @@ def _reason(error: cbor2.CBORDecodeError) -> str:
     return next((reason for sign, reason in _REASONS.items() if sign in text), "not well-formed CBOR")
 
 
+_MAJOR_TEXTS: Final = (2, 3)
+_MAJOR_CONTAINERS: Final = (4, 5)
+
+
+def _step(first: int) -> int:
+    """Bytes from an item's first byte to the next item's; 0 where more must be read, or none can follow."""
+    major, info = first >> 5, first & 31
+    if info > 27 or major == 6:
+        return 0
+    if major in _MAJOR_TEXTS:
+        return 1 + info if info < 24 else 0
+    return 1 + (0, 1, 2, 4, 8)[max(info - 23, 0)]
+
+
+_STEPS: Final = tuple(map(_step, range(256)))
+
+
+def _next_item(payload: bytes, at: int) -> int:
+    """Find the item behind that at ``at``, or behind its head for a container; the end when there is none."""
+    first = payload[at]
+    if _STEPS[first]:
+        return at + _STEPS[first]
+    if first >> 5 not in _MAJOR_TEXTS or first & 31 > 27:
+        return len(payload)  # a tag, an indefinite length, or not CBOR: decoding ends here too
+    head = 1 + (1 << (first & 3))
+    return at + head + int.from_bytes(payload[at + 1 : at + head], "big")
+
+
+def _count_items(payload: bytes, most: int) -> int:
+    """Count the items of a message; the count ends above ``most``, and where decoding would end."""
+    steps, at, end = _STEPS, 0, len(payload)
+    for count in range(most + 1):
+        if at >= end:
+            return count
+        step = steps[payload[at]]
+        at = at + step if step else _next_item(payload, at)
+    return most + 1
+
+
+def _early_id(payload: bytes) -> int | None:
+    """Read the ``id`` of a map when nothing but numbers and texts stand in front of it."""
+    at = 1 + _LENGTH_BYTES.get(payload[0], 0)
+    for _ in KEYS:
+        value = _next_item(payload, at) if at < len(payload) else at
+        if value >= len(payload) or payload[value] >> 5 in _MAJOR_CONTAINERS:
+            break
+        behind = _next_item(payload, value)
+        if payload[at] == KEYS["id"] and payload[value] < 24:
+            return payload[value]
+        if payload[at] == KEYS["id"] and payload[value] < 28:
+            return int.from_bytes(payload[value + 1 : behind], "big")
+        at = behind
+    return None
+
+
 class CborCodec:
     """``trireme.v1.cbor``: binary messages. See ``protocol.codec.Codec``."""
 
@@ -162,7 +220,9 @@ class CborCodec:
     subprotocol: Final = "trireme.v1.cbor"
     binary: Final = True
 
-    def decode(self, payload: bytes) -> Envelope:
+    def decode(self, payload: bytes, *, max_items: int = MAX_ITEMS) -> Envelope:
+        if len(payload) > max_items and _count_items(payload, max_items) > max_items:
+            raise too_many_items(max_items, _early_id(payload))
         items = _read_items(payload)
         fields: dict[str, Any] = {}
         turns = iter(items)
@@ -206,6 +266,8 @@ class CborCodec:
             parts += b"\x0c", _text(text)
         if (flag := envelope.critical) is not None:
             parts += b"\x0d", b"\xf5" if flag else b"\xf4"
+        if (text := envelope.to) is not None:
+            parts += b"\x0e", _text(text)
         parts[0] = _MAP_HEADS[len(parts)]
         return b"".join(parts)
 

@@ -4,9 +4,10 @@ Each codec has a fast path in C that accepts exactly the valid envelopes without
 unknown keys. Whatever it does not accept is decoded again without types and examined
 here in a fixed order, so that both codecs refuse the same things with the same number:
 
-1. not well-formed or too deep: fatal, 1007;
-2. version, then kind;
-3. the fields in the order of the envelope, then unknown keys, which are ignored when
+1. more items than may be: counted before;
+2. not well-formed or too deep: fatal, 1007;
+3. version, then kind;
+4. the fields in the order of the envelope, then unknown keys, which are ignored when
    their values are of the value model.
 """
 
@@ -17,9 +18,10 @@ from typing import Any, NoReturn, Protocol
 
 from protocol.envelope import KEYS, VERSION, Envelope
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.values import MAX_EVENT_DEPTH, MAX_INT, check_value, find_problem, text_problem
+from protocol.kinds import FIELDS, TABLE
+from protocol.values import MAX_INT, MAX_ITEMS, check_event_data, find_problem, text_problem
 
-__all__ = ["Codec", "examine"]
+__all__ = ["Codec", "examine", "too_many_items"]
 
 
 class Codec(Protocol):
@@ -37,9 +39,11 @@ class Codec(Protocol):
     def binary(self) -> bool:
         """Whether its messages are binary WebSocket messages."""
 
-    def decode(self, payload: bytes) -> Envelope:
-        """Read one message.
+    def decode(self, payload: bytes, *, max_items: int = MAX_ITEMS) -> Envelope:
+        """Read one message that has at most ``max_items`` values and keys, its own ones included.
 
+        They are counted before anything is made of them, when the message is long enough to hold more.
+        Raises ``ProtocolError`` TOO_LARGE for more, with the ``id`` when it stands in front.
         Raises ``ProtocolError``, with ``fatal`` set to 1007 when the bytes are not well-formed
         or too deep, otherwise with the command's ``id`` where that can be read.
         """
@@ -53,8 +57,10 @@ class Codec(Protocol):
         """
 
 
-_TEXTS = ("room", "event", "epoch", "mid", "sender", "message")
-_NUMBERS = ("id", "seq", "ts", "code")
+_TEXTS = frozenset(field.name for field in FIELDS if field.type == "text")
+_NUMBERS = frozenset(field.name for field in FIELDS if field.type == "unsigned")
+_FLAGS = frozenset(field.name for field in FIELDS if field.type == "boolean")
+_PUBLISHING = frozenset(kind.name for kind in TABLE if kind.publishes)
 
 
 def examine(
@@ -84,7 +90,7 @@ def examine(
     if type(version) is not int:
         refuse(ErrorCode.BAD_FIELD, "v: must be an integer")
     if version != VERSION:
-        refuse(ErrorCode.UNSUPPORTED_VERSION, f"v: only version {VERSION} is spoken here")
+        refuse(ErrorCode.UNSUPPORTED_VERSION, f"v: only version {VERSION} is supported")
     form = type(next(iter(kinds)))
     if type(kind) is not form:
         refuse(ErrorCode.BAD_FIELD, "t: must be text" if form is str else "t: must be an integer")
@@ -96,21 +102,27 @@ def examine(
             continue
         if name in _NUMBERS and not _is_unsigned(value):
             refuse(ErrorCode.BAD_FIELD, f"{name}: must be an integer from 0 to 2^63-1")
-        if name == "critical" and type(value) is not bool:
-            refuse(ErrorCode.BAD_FIELD, "critical: must be true or false")
+        if name in _FLAGS and type(value) is not bool:
+            refuse(ErrorCode.BAD_FIELD, f"{name}: must be true or false")
         problem = text_problem(value) if name in _TEXTS else problems[name]
         if problem is not None:
             refuse(ErrorCode.BAD_FIELD, f"{name}: {problem}")
-    if kinds[kind] == "publish":
-        # Not on the fast paths, which take seven levels at most.
+    if kinds[kind] in _PUBLISHING:
+        # Needed here only: the fast paths take seven levels at most.
         try:
-            check_value(fields.get("data"), max_depth=MAX_EVENT_DEPTH)
+            check_event_data(fields.get("data"))
         except ProtocolError as error:
             refuse(error.code, error.message)
     if unknown_problem is not None:
         refuse(ErrorCode.BAD_FIELD, f"an unknown key: {unknown_problem}")
     rest = {name: value for name, value in fields.items() if name not in ("v", "t")}
     return Envelope(t=kinds[kind], **rest)
+
+
+def too_many_items(most: int, id: int | None) -> ProtocolError:
+    """Make the error for a message with more than ``most`` values and keys."""
+    id = id if _is_unsigned(id) else None
+    return ProtocolError(ErrorCode.TOO_LARGE, f"the message contains more than {most} values and keys", id=id)
 
 
 def _is_unsigned(value: object) -> bool:

@@ -1,7 +1,8 @@
 """The envelope: the one map that every message is, on both codecs.
 
-JSON uses the field names; CBOR uses the integers of ``KEYS`` and ``KINDS``. Both
-say exactly the same. A key whose value is null means the same as an absent key.
+JSON uses the field names; CBOR uses the integers of ``KEYS`` and ``KINDS``, which come
+from the table in ``protocol.kinds``. Both say exactly the same. A key whose value is
+null means the same as an absent key.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import msgspec
 
+from protocol.kinds import FIELDS, TABLE
 from protocol.values import MAX_DEPTH, Unsigned, Value
 
 __all__ = [
@@ -30,25 +32,12 @@ MAX_ROOM_BYTES: Final = 200
 MAX_EVENT_BYTES: Final = 100
 MAX_MID_BYTES: Final = 100
 
-KEYS: Final[dict[str, int]] = {
-    "v": 0, "t": 1, "id": 2, "room": 3, "event": 4, "data": 5, "seq": 6,
-    "epoch": 7, "ts": 8, "mid": 9, "sender": 10, "code": 11, "message": 12, "critical": 13,
-}  # fmt: skip
+KEYS: Final = {field.name: field.key for field in FIELDS}
 """Field name → CBOR key."""
-
-CLIENT_KINDS: Final = (
-    "auth", "refresh", "join", "leave", "subscribe", "unsubscribe", "publish", "send",
-    "call", "ack", "history", "presence", "info", "stats", "ping", "typing",
-)  # fmt: skip
-SERVER_KINDS: Final = ("connected", "reply", "error", "event", "presence", "lost", "pong", "closing")
-
-KINDS: Final[dict[str, int]] = {
-    "auth": 1, "refresh": 2, "join": 3, "leave": 4, "subscribe": 5, "unsubscribe": 6,
-    "publish": 7, "send": 8, "call": 9, "ack": 10, "history": 11, "presence": 12,
-    "info": 13, "stats": 14, "ping": 15, "typing": 16,
-    "connected": 17, "reply": 18, "error": 19, "event": 20, "lost": 21, "pong": 22, "closing": 23,
-}  # fmt: skip
+KINDS: Final = {kind.name: kind.number for kind in TABLE}
 """Kind → CBOR integer; each takes one byte. ``presence`` is one kind in both directions."""
+CLIENT_KINDS: Final = tuple(kind.name for kind in TABLE if kind.sender != "server")
+SERVER_KINDS: Final = tuple(kind.name for kind in TABLE if kind.sender != "client")
 
 if TYPE_CHECKING:
     _Kind = str
@@ -83,3 +72,4 @@ class Envelope(
     code: Unsigned | None = None
     message: str | None = None
     critical: bool | None = None
+    to: str | None = None

@@ -18,74 +18,101 @@ section 7.4.1; of the private range, 4000-4499 ask the client to reconnect and
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["CloseCode", "ErrorCode", "ProtocolError", "malformed", "should_reconnect"]
 
 
 class ErrorCode(IntEnum):
-    """What an ``error`` envelope's ``code`` means."""
+    """What an ``error`` envelope's ``code`` means, and the status that the same error has over HTTP.
 
-    MALFORMED = 100  # not CBOR/JSON at all, or not a map
-    UNSUPPORTED_VERSION = 101
-    UNKNOWN_KIND = 102
-    MISSING_FIELD = 103
-    BAD_FIELD = 104  # wrong type or value
-    BAD_ROOM = 105
-    BAD_EVENT = 106
-    UNKNOWN_CALL = 108
-    NOT_FOUND = 109
-    CALL_REJECTED = 110  # the command's handler refused it, with a reason
+    The one table of them; ``docs/protocol.md`` says the same.
+    """
 
-    UNAUTHENTICATED = 200  # no token, or one that does not verify
-    TOKEN_EXPIRED = 201
-    FORBIDDEN = 202
-    TOKEN_REVOKED = 203
-    WRONG_ORGANISATION = 204
-    NOT_JOINED = 205
+    status: int
+    """HTTP status."""
+    meaning: str
+    """For people, in Markdown."""
 
-    RATE_LIMITED = 300
-    OVERLOADED = 301
-    BROKER_UNAVAILABLE = 302
-    TIMEOUT = 303
-    SHUTTING_DOWN = 304
+    def __new__(cls, number: int, status: int = 500, meaning: str = "") -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.status, member.meaning = status, meaning
+        return member
 
-    TOO_MANY_ROOMS = 400
-    TOO_MANY_PATTERNS = 401
-    TOO_MANY_CONNECTIONS = 402
-    TOO_MANY_PENDING = 403
-    TOO_LARGE = 404
+    MALFORMED = 100, 400, "not well-formed; 1007 follows"
+    UNSUPPORTED_VERSION = 101, 400, "`v` is another version than 1"
+    UNKNOWN_KIND = 102, 400, "`t` is not a known kind, or is reserved for server messages"
+    MISSING_FIELD = 103, 400, "a field that the kind needs is absent or null"
+    BAD_FIELD = 104, 400, "a field, or something in `data`, has a wrong type or value"
+    BAD_ROOM = 105, 400, "not a valid name of a room"
+    BAD_EVENT = 106, 400, "not a valid name of an event"
+    UNKNOWN_CALL = 108, 501, "no handler has that name"
+    NOT_FOUND = 109, 404, "the user, connection or resource does not exist"
+    CALL_REJECTED = 110, 422, "the handler rejected the call, with its reason"
 
-    INTERNAL = 500
+    UNAUTHENTICATED = 200, 401, "no token, or one that does not verify"
+    TOKEN_EXPIRED = 201, 401, "the token has expired"
+    FORBIDDEN = 202, 403, "the token does not permit it"
+    TOKEN_REVOKED = 203, 401, "the token was revoked"
+    WRONG_ORGANISATION = 204, 403, "the token is for another organisation or user than the connection"
+    NOT_JOINED = 205, 403, "the room must be joined first"
+
+    RATE_LIMITED = 300, 429, "too many messages or bytes in too short a time"
+    OVERLOADED = 301, 503, "the gateway is shedding load"
+    BROKER_UNAVAILABLE = 302, 503, "the broker behind the rooms is unavailable"
+    TIMEOUT = 303, 503, "it took too long, and may have happened all the same"
+    SHUTTING_DOWN = 304, 503, "this node is about to stop: reconnect"
+    DATABASE_UNAVAILABLE = 305, 503, "the database is unreachable, locked or full; nothing was stored"
+
+    TOO_MANY_ROOMS = 400, 409, "this connection has joined as many rooms as it may"
+    TOO_MANY_PATTERNS = 401, 409, "a filter holds too many patterns, or too many `*`"
+    TOO_MANY_CONNECTIONS = 402, 503, "there are as many connections as there may be"
+    TOO_MANY_PENDING = 403, 429, "too many commands of this connection are waiting for an answer"
+    TOO_LARGE = 404, 413, "larger than a limit allows, in bytes or in values"
+
+    INTERNAL = 500, 500, "a fault of the gateway, which has logged it"
 
 
 class CloseCode(IntEnum):
     """Why a WebSocket was closed."""
 
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003  # a text frame on a CBOR connection
-    INVALID_DATA = 1007  # bad UTF-8, CBOR or JSON
-    POLICY_VIOLATION = 1008  # authentication failed, expired or revoked
-    TOO_LARGE = 1009
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012  # shutdown or drain
-    TRY_AGAIN_LATER = 1013
+    meaning: str
+    """When it is used, for people, in Markdown."""
 
-    HEARTBEAT_MISSED = 4000
-    SLOW_CONSUMER = 4001
-    INACTIVE = 4002
-    DISCONNECTED = 4500  # by an administrator
-    ABUSE = 4501
-    TAKEN_OVER = 4502  # another connection has shown this one's resume token
+    def __new__(cls, number: int, meaning: str = "") -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.meaning = meaning
+        return member
+
+    NORMAL = 1000, "the client closed, or a proxy did"
+    GOING_AWAY = 1001, "the peer is leaving"
+    PROTOCOL_ERROR = 1002, "the peer broke RFC 6455"
+    UNSUPPORTED_DATA = 1003, "a text message on a CBOR connection, or a binary one on JSON"
+    INVALID_DATA = 1007, "a message was not well-formed"
+    POLICY_VIOLATION = 1008, "authentication failed, or the token expired or was revoked"
+    TOO_LARGE = 1009, "a message is larger than `limits.message_bytes`"
+    INTERNAL_ERROR = 1011, "a fault of the gateway"
+    SERVICE_RESTART = 1012, "the node is shutting down or draining"
+    TRY_AGAIN_LATER = 1013, "the gateway cannot take the connection now"
+
+    HEARTBEAT_MISSED = 4000, "nothing came for two heartbeats"
+    SLOW_CONSUMER = 4001, "the queue of a slow client is full"
+    INACTIVE = 4002, "no command came for `connection.inactivity` seconds"
+    DISCONNECTED = 4500, "an administrator ended the connection"
+    ABUSE = 4501, "limits were exceeded again and again"
+    TAKEN_OVER = 4502, "another connection has shown this one's resume token"
 
 
-_RECONNECT_STANDARD = frozenset({1001, 1006, 1011, 1012, 1013, 1014})
+_RECONNECT_STANDARD = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014})
 
 
 def should_reconnect(code: int) -> bool:
-    """Tell whether a client that was closed with ``code`` should connect again by itself."""
+    """Tell whether a client that was closed with ``code`` should connect again by itself.
+
+    The gateway never closes with 1000 or without a code (1005): a proxy does, which has no say in it.
+    """
     return code in _RECONNECT_STANDARD or 4000 <= code <= 4499
 
 

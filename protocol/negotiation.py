@@ -20,7 +20,9 @@ class NegotiationError(Exception):
 
     def __init__(self) -> None:
         self.known: tuple[str, ...] = tuple(CODECS)
-        super().__init__(f"none of the offered subprotocols is known; known are {', '.join(self.known)}")
+        super().__init__(
+            f"none of the offered subprotocols is supported; supported are {', '.join(self.known)}"
+        )
 
 
 def choose_subprotocol(offered: Sequence[str]) -> Codec:

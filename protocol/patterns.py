@@ -3,20 +3,57 @@
 A pattern is a name in which ``*`` stands for any run of characters, also none; ``all``
 means ``*``. Nothing else is special, so a match is one pass over the name whatever the
 pattern is.
+
+Filters come from strangers, and a room may have as many as members. So an event that a filter has not
+seen costs it one look for each pattern's longest piece, in C; only where that piece is there, the rest is
+looked at. How many patterns and stars there may be is bounded before anything is made of them
+(``check_patterns``), since what remains grows with both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
-__all__ = ["EventFilter", "compile_pattern", "normalize_pattern"]
+from protocol.cache import Cache, Family
+from protocol.envelope import MAX_EVENT_BYTES
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_pattern
+
+__all__ = ["EventFilter", "PatternSet", "check_patterns", "compile_pattern", "normalize_pattern"]
 
 Matcher = Callable[[str], bool]
 
-_KEPT_DECISIONS: Final = 1024
-"""Event names for which one filter remembers its answer; well above what a catalogue holds."""
+STARS_PER_PATTERN: Final = 2
+MIN_STARS: Final = 16
+"""A filter may hold ``STARS_PER_PATTERN`` stars for each pattern that it may hold, so 128 for 64; never
+fewer than ``MIN_STARS``."""
+_DECISIONS: Final = Family[bool]("filters", max_bytes=8 << 20, max_entries=1024, max_key=MAX_EVENT_BYTES)
+"""Event names for which a filter remembers its answer; well above what a catalogue holds."""
+
+
+def check_patterns(patterns: Sequence[object], *, most: int, field: str = "data.events") -> list[str]:
+    """Return the patterns of events that a client sent, when they are good and not too many.
+
+    Raises ``ProtocolError`` naming ``field``: TOO_MANY_PATTERNS for more than ``most``, or for more stars
+    than a filter may hold, else BAD_FIELD. Costs about what their bytes do.
+    """
+    if len(patterns) > most:
+        raise _too_many(f"{most} patterns", field)
+    checked = [check_pattern(pattern, field=field) for pattern in patterns]
+    _check_stars(checked, most, field)
+    return checked
+
+
+def _check_stars(patterns: Iterable[str], most: int, field: str) -> None:
+    limit = max(most * STARS_PER_PATTERN, MIN_STARS)
+    if sum(pattern.count("*") for pattern in patterns) > limit:
+        raise _too_many(f"{limit} *", field)
+
+
+def _too_many(limit: str, field: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"{field}: must not contain more than {limit}")
 
 
 def normalize_pattern(text: str) -> str:
@@ -36,54 +73,97 @@ def compile_pattern(text: str) -> Matcher:
     last = inner.pop()
     if not inner and not last:
         return lambda name: name.startswith(first)
-    shortest = len(first) + len(last)
+    return lambda name: _matches(name, first, inner, last)
 
-    def matches(name: str) -> bool:
-        if len(name) < shortest or not name.startswith(first) or not name.endswith(last):
+
+def _matches(name: str, first: str, inner: Sequence[str], last: str) -> bool:
+    position, end = len(first), len(name) - len(last)
+    if position > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    # The leftmost place of each piece leaves most room for the next one.
+    for piece in inner:
+        position = name.find(piece, position, end)
+        if position < 0:
             return False
-        # The leftmost place of each piece leaves most room for the next one.
-        position, end = len(first), len(name) - len(last)
-        for piece in inner:
-            position = name.find(piece, position, end)
-            if position < 0:
-                return False
-            position += len(piece)
-        return True
-
-    return matches
+        position += len(piece)
+    return True
 
 
-def overlap(one: str, other: str) -> bool:
-    """Tell whether some name matches both patterns (normalized ones)."""
-    if "*" not in one:
-        return compile_pattern(other)(one)
-    if "*" not in other:
-        return compile_pattern(one)(other)
-    # Between the first and the last star everything fits, one after the other.
-    head, other_head = one.partition("*")[0], other.partition("*")[0]
-    tail, other_tail = one.rpartition("*")[2], other.rpartition("*")[2]
-    return (head.startswith(other_head) or other_head.startswith(head)) and (
-        tail.endswith(other_tail) or other_tail.endswith(tail)
-    )
+_Starred = tuple[str, str, list[str], str, str]
+"""The longest piece, the first one, those between stars, the last one, and the whole pattern."""
 
 
-def covers(broad: str, narrow: str) -> bool:
-    """Tell whether every name that matches ``narrow`` matches ``broad`` too (normalized ones)."""
-    # The star of ``narrow`` is no character of a name, so only a star of ``broad`` takes it.
-    return compile_pattern(broad)(narrow)
+class PatternSet:
+    """Many (normalized) patterns that are asked together. Immutable."""
+
+    __slots__ = ("_exact", "_starred", "everything")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.everything = False
+        """``*`` is among them."""
+        exact: list[str] = []
+        self._starred: list[_Starred] = []
+        for pattern in patterns:
+            first, *inner = pattern.split("*")
+            if not inner:
+                exact.append(pattern)
+            elif pattern == "*":
+                self.everything = True
+            else:
+                last = inner.pop()
+                longest = max((first, *inner, last), key=len)
+                self._starred.append((longest, first, inner, last, pattern))
+        self._exact = frozenset(exact)
+
+    def match(self, name: str) -> bool:
+        """Tell whether ``name`` matches one of them."""
+        if self.everything or name in self._exact:
+            return True
+        for longest, first, inner, last, _ in self._starred:
+            if longest in name and _matches(name, first, inner, last):
+                return True
+        return False
+
+    def cover(self, narrow: str, *, apart_from_itself: bool = False) -> bool:
+        """Tell whether one of them, or one but ``narrow`` itself, matches every name that ``narrow`` does."""
+        # The star of ``narrow`` is no character of a name, so only a star of a pattern takes it.
+        if not apart_from_itself:
+            return self.match(narrow)
+        if self.everything and narrow != "*":
+            return True
+        for longest, first, inner, last, pattern in self._starred:
+            if longest in narrow and pattern != narrow and _matches(narrow, first, inner, last):
+                return True
+        return False
+
+    def overlap(self, other: str) -> bool:
+        """Tell whether some name matches ``other`` and one of them."""
+        if "*" not in other:
+            return self.match(other)
+        if self.everything:
+            return True
+        first, *inner = other.split("*")
+        last = inner.pop()
+        for _, own_first, _, own_last, _ in self._starred:
+            # Between the first and the last star everything fits, one after the other.
+            if (first.startswith(own_first) or own_first.startswith(first)) and (
+                last.endswith(own_last) or own_last.endswith(last)
+            ):
+                return True
+        return any(_matches(name, first, inner, last) for name in self._exact)
 
 
 class EventFilter:
     """Which events pass: those that match a pattern of ``events`` and none of ``excepted``.
 
     Immutable. Equal filters are the same object, so comparing and hashing cost nothing.
-    The number of patterns (``size``) is for the caller to limit.
+    Their number is for the caller to limit: see ``check_size``.
     """
 
     ALL: ClassVar[EventFilter]
     """A new connection's: everything passes, and the first ``subscribe`` narrows it."""
 
-    __slots__ = ("__weakref__", "_decisions", "_excluding", "_including", "events", "excepted", "subscribed")
+    __slots__ = ("__weakref__", "_decisions", "_excepted", "_passing", "events", "excepted", "subscribed")
     _known: ClassVar[WeakValueDictionary[tuple[frozenset[str], frozenset[str], bool], EventFilter]]
 
     events: tuple[str, ...]
@@ -91,9 +171,9 @@ class EventFilter:
     excepted: tuple[str, ...]
     subscribed: bool
     """False while no ``subscribe`` has named anything."""
-    _including: list[Matcher]
-    _excluding: list[Matcher]
-    _decisions: dict[str, bool]
+    _passing: PatternSet
+    _excepted: PatternSet
+    _decisions: Cache[bool]
 
     def __new__(
         cls, events: Iterable[str], excepted: Iterable[str] = (), *, subscribed: bool = True
@@ -108,9 +188,8 @@ class EventFilter:
             return known
         self = super().__new__(cls)
         self.events, self.excepted, self.subscribed = tuple(sorted(key[0])), tuple(sorted(key[1])), subscribed
-        self._including = [compile_pattern(pattern) for pattern in self.events]
-        self._excluding = [compile_pattern(pattern) for pattern in self.excepted]
-        self._decisions = {}
+        self._passing, self._excepted = PatternSet(self.events), PatternSet(self.excepted)
+        self._decisions = _DECISIONS.new()
         return cls._known.setdefault(key, self)
 
     @classmethod
@@ -122,11 +201,7 @@ class EventFilter:
         """Tell whether an event of this name passes."""
         decision = self._decisions.get(event)
         if decision is None:
-            if len(self._decisions) >= _KEPT_DECISIONS:
-                self._decisions.clear()
-            decision = any(test(event) for test in self._including) and not any(
-                test(event) for test in self._excluding
-            )
+            decision = self._passing.match(event) and not self._excepted.match(event)
             self._decisions[event] = decision
         return decision
 
@@ -138,12 +213,10 @@ class EventFilter:
         """
         added = {normalize_pattern(pattern) for pattern in patterns}
         events = added | set(self.events) if self.subscribed else added
-        excepted = (
-            pattern
-            for pattern in self.excepted
-            if any(overlap(pattern, event) for event in events)
-            and not any(overlap(pattern, event) for event in added)
-        )
+        wanted, new = PatternSet(events), PatternSet(added)
+        excepted = [
+            pattern for pattern in self.excepted if wanted.overlap(pattern) and not new.overlap(pattern)
+        ]
         return EventFilter(events, excepted)
 
     def unsubscribe(self, patterns: Iterable[str]) -> EventFilter:
@@ -153,15 +226,22 @@ class EventFilter:
         it through, it is remembered as an exception.
         """
         removed = {normalize_pattern(pattern) for pattern in patterns}
-        events = [event for event in self.events if not any(covers(pattern, event) for pattern in removed)]
+        unwanted = PatternSet(removed)
+        events = [event for event in self.events if not unwanted.cover(event)]
         candidates = removed | set(self.excepted)
-        excepted = (
+        wanted, others = PatternSet(events), PatternSet(candidates)
+        excepted = [
             pattern
             for pattern in candidates
-            if any(overlap(pattern, event) for event in events)
-            and not any(other != pattern and covers(other, pattern) for other in candidates)
-        )
+            if wanted.overlap(pattern) and not others.cover(pattern, apart_from_itself=True)
+        ]
         return EventFilter(events, excepted, subscribed=self.subscribed)
+
+    def check_size(self, most: int) -> None:
+        """Raise ``ProtocolError`` TOO_MANY_PATTERNS for more patterns than ``most``, or too many stars."""
+        if self.size > most:
+            raise _too_many(f"{most} patterns", "a filter")
+        _check_stars((*self.events, *self.excepted), most, "a filter")
 
     @property
     def size(self) -> int:

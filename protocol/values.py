@@ -2,7 +2,8 @@
 
 Null, booleans, integers of 64 bits, finite floats, text without lone surrogates,
 arrays, and maps with text keys. Containers nest at most ``MAX_DEPTH`` deep, the
-envelope's own map being the first.
+envelope's own map being the first; in what is published at most ``MAX_EVENT_DEPTH``
+(``check_event_data``). A message from a client has at most ``MAX_ITEMS`` values and keys.
 
 ``Value`` is that model spelled out level by level, so that msgspec checks it in C while
 it decodes, for the price of no check. ``find_problem`` is the same model in Python, for
@@ -11,6 +12,7 @@ whatever that does not accept.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -21,9 +23,11 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_EVENT_DEPTH",
     "MAX_INT",
+    "MAX_ITEMS",
     "MIN_INT",
     "Unsigned",
     "Value",
+    "check_event_data",
     "check_value",
     "find_problem",
     "footprint",
@@ -34,6 +38,9 @@ MAX_DEPTH: Final = 16
 """Containers inside each other, the envelope's own map being the first."""
 MAX_EVENT_DEPTH: Final = 12
 """Containers inside each other in what is published: a page of history wraps it in four more."""
+MAX_ITEMS: Final = 32_768
+"""Values and keys in one message, the envelope's own ones and every container included: a megabyte of empty
+maps would take 70 MB and hold the event loop for half a second."""
 MIN_INT: Final = -(2**63)
 MAX_INT: Final = 2**63 - 1
 _MAX_FLOAT: Final = 1.7976931348623157e308
@@ -53,25 +60,23 @@ else:
 
 
 def footprint(value: Value) -> int:
-    """Roughly the bytes of memory that ``value`` takes, which may be 70 times what it took on the wire.
+    """The bytes of memory that ``value`` takes in CPython, which may be 70 times what it took on the wire.
 
-    An empty map is one byte of CBOR and 64 bytes of memory. A text or a container counts 64 and its
-    length or its places, anything else 32: within a factor of two of what CPython 3.11 needs.
+    An empty map is one byte of CBOR and 64 bytes of memory, and one character outside of the BMP makes every
+    character of its text take four bytes. What is shared (small integers, equal keys) counts each time.
     """
     total = 0
-    values = [value]
-    for each in values:
-        kind = type(each)
-        if kind is str:
-            total += 64 + len(each)
-        elif kind is list:
-            total += 64 + 8 * len(each)
-            values += each
-        elif kind is dict:
-            total += 64 + 100 * len(each) + sum(map(len, each))
-            values += each.values()
-        else:
-            total += 32
+    layer: list[Any] = [value]
+    while layer:
+        # Level by level, as in find_problem: there may be tens of thousands.
+        total += sum(map(getsizeof, layer))
+        kinds = set(map(type, layer))
+        below = [inner for item in layer if type(item) in _ARRAYS for inner in item]
+        if dict in kinds:
+            maps = [item for item in layer if type(item) is dict]
+            below += [key for item in maps for key in item]
+            below += [inner for item in maps for inner in item.values()]
+        layer = below
     return total
 
 
@@ -93,12 +98,21 @@ def check_value(value: object, field: str = "data", *, max_depth: int | None = N
     return value
 
 
+def check_event_data(value: object, field: str = "data") -> Value:
+    """Return ``value`` when it may be the data of an event that is kept: the one place of this rule.
+
+    As ``check_value``, but it nests at most ``MAX_EVENT_DEPTH`` deep, so that a page of history can hold it.
+    Every way in asks this: the codecs for the kinds that publish, REST, and who embeds the gateway.
+    """
+    return check_value(value, field, max_depth=MAX_EVENT_DEPTH)
+
+
 def find_problem(value: object, level: int = 2) -> str | None:
     """Say what takes ``value`` out of the value model; None when nothing does.
 
     ``level`` is the depth of ``value`` when it is a container; ``data`` has 2. Raises a fatal
     ``ProtocolError`` MALFORMED, whatever else is wrong, when a container lies deeper than
-    ``MAX_DEPTH`` or a map's key is not text.
+    ``MAX_DEPTH`` or a map key is not text.
     """
     # Level by level, each in a few calls that loop in C: the message may be large and hostile.
     problem: str | None = None
@@ -113,7 +127,7 @@ def find_problem(value: object, level: int = 2) -> str | None:
             maps = [item for item in layer if type(item) is dict]
             keys = [key for item in maps for key in item]
             if set(map(type, keys)) - {str}:
-                raise malformed("a map's key is not text")
+                raise malformed("a map key is not text")
             problem = problem or text_problem("".join(keys))
             below += [inner for item in maps for inner in item.values()]
         layer, level = below, level + 1
@@ -144,5 +158,5 @@ def text_problem(item: object) -> str | None:
     try:
         item.encode()
     except UnicodeEncodeError:
-        return "text holds a lone surrogate"
+        return "text contains a lone surrogate"
     return None

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config.settings import Group, RoomHistory, Settings, SettingsError, hide_password
+from gateway.config.settings import CallSettings, Group, RoomHistory, Settings, SettingsError, hide_password
 from gateway.config.sources import load_settings
 
 
@@ -85,6 +85,7 @@ def _another(path: str, default: Any) -> Any:
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
         "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
+        "calls": {"pause_*": CallSettings(url="http://backend.test/calls", timeout=1.5, roles=["operator"])},
         "log.level": "debug",
         "log.format": "json",
         "allowed_origins": ["https://a.example", "https://b.example"],
@@ -187,7 +188,7 @@ def test_a_wrong_proxy_is_refused() -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ('[history.patterns."chat:\\t*"]\nage = 1', "must not hold control characters"),
+        ('[history.patterns."chat:\\t*"]\nage = 1', "must not contain control characters"),
         ("[history.patterns.'']\nage = 1", "history.patterns.'': must not be empty"),
         (f"[history.patterns.'{'x' * 201}']\nage = 1", "must not be longer than 200 bytes"),
         (
@@ -338,3 +339,16 @@ def test_secrets_are_not_shown() -> None:
 )
 def test_passwords_in_addresses(address: str, shown: str) -> None:
     assert hide_password(address) == shown
+
+
+@pytest.mark.parametrize(
+    "toml, expected",
+    [
+        ('[calls."pause_*"]\ntimeout = 1', "url"),
+        ('[calls."pause_*"]\nurl = "ftp://x"', "calls"),
+        ('[calls."pause_*"]\nurl = "http://x/"\nsecret = "whsec_"', "expected base64"),
+        ('[calls."pause\\u0000*"]\nurl = "http://x/"', "calls."),
+    ],
+)
+def test_a_backend_that_cannot_be_used_is_refused(toml: str, expected: str) -> None:
+    assert expected in refusal(toml)

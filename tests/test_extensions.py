@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gateway.client import CommandFailed, connect
+from gateway.client import Backoff, Client, CommandFailed, connect
 from gateway.testing.node import run_node
 from protocol.errors import ErrorCode
-from tests.processes import SECRET, Folder, serving
+from tests.processes import DEADLINE, SECRET, Folder, serving
+from tests.redis_server import redis_server
+from tests.test_workers import until_logged
 
+QUICK = Backoff(base=0.05, maximum=0.5, tries=100)
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text()
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
@@ -46,6 +50,42 @@ async def test_the_example_of_the_documentation(folder: Folder) -> None:
             with pytest.raises(CommandFailed) as refused:
                 await client.call("pause_councilor", data)
             assert refused.value.code == code
+
+
+REACH = """
+async def reach(gateway, caller, data):
+    sent = await gateway.send_to_user(caller.org, data["user"], "hello", data, sender=caller.user)
+    await gateway.publish(caller.org, None, "greeted", data)
+    return sent.connections
+
+
+def setup(gateway):
+    gateway.handle_call("reach", lambda caller, data: reach(gateway, caller, data))
+"""
+
+
+async def test_a_handler_reaches_users_of_all_workers(tmp_path: Path) -> None:
+    """Two processes serve one port: whoever calls, and wherever the user is connected, the event comes."""
+    (tmp_path / "reaching.py").write_text(REACH)
+    environ = {"GATEWAY_AUTH_SECRET": SECRET, "GATEWAY_EXTENSIONS": '["reaching"]'}
+    async with redis_server(tmp_path / "redis") as redis, contextlib.AsyncExitStack() as stack:
+        folder = Folder(tmp_path, {**environ, "GATEWAY_BROKER": redis.url})
+        served = await stack.enter_async_context(serving(folder, "--workers", "2"))
+        await until_logged(served, "all workers listen")
+        token = (await folder.run("token", "--org", "acme", "--user", "alice")).out.strip()
+        clients: dict[str | None, Client] = {}
+        for _ in range(100):  # the kernel spreads connections over the workers by its dice
+            client = await stack.enter_async_context(connect(served.url, token=token, reconnect=QUICK))
+            clients.setdefault(client.connection.node, client)
+            if len(clients) == 2:
+                break
+        here, there = clients.values()
+        opened = await here.call("reach", {"user": "alice"})
+        with trio.fail_after(DEADLINE):
+            for client in (here, there):
+                heard = {(await anext(client)).event for _ in range(2)}
+                assert heard == {"hello", "greeted"}
+        assert opened >= 2
 
 
 async def test_check_finds_them(folder: Folder) -> None:

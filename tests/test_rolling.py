@@ -7,7 +7,6 @@ balancer does; clients are ours. Every number of every room is checked at every 
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -27,16 +26,14 @@ from tests.support import until
 CLIENTS = 200
 ROOMS = 8
 PACE = 50
-WINDOW = 2.0
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
 
 
 class Balancer:
-    """Knows which nodes are ready, and counts when who was connected to one."""
+    """Knows which nodes are ready, and connects to those in turn."""
 
     def __init__(self) -> None:
         self.nodes: dict[Served, bool] = {}
-        self.connects: list[float] = []
         self._turn = itertools.count()
         self._tcp = tcp_dial()
 
@@ -57,13 +54,7 @@ class Balancer:
         ready = [node for node, is_ready in self.nodes.items() if is_ready]
         if not ready:
             raise OSError("no node is ready")
-        self.connects.append(trio.current_time())
         return await self._tcp(replace(address, port=ready[next(self._turn) % len(ready)].port))
-
-    def peak(self, since: float) -> int:
-        """The most connects within WINDOW."""
-        times = [time for time in self.connects if time >= since]
-        return max(sum(begin <= time < begin + WINDOW for time in times) for begin in times)
 
 
 class Listener:
@@ -126,16 +117,14 @@ async def publish(balancer: Balancer, stop: trio.Event, lasts: dict[str, int]) -
             lasts[room] = (await client.publish(room, "last")).seq or 0
 
 
-async def retire(balancer: Balancer, old: Served) -> float:
-    """Stop a node as a release does; returns when that began."""
-    begun = trio.current_time()
+async def retire(old: Served) -> None:
+    """Stop a node as a release does."""
     old.process.send_signal(signal.SIGTERM)
     with trio.fail_after(DEADLINE):
         assert await old.process.wait() == 0
-    return begun
 
 
-async def test_a_release_loses_nothing_and_keeps_the_pace(tmp_path: Path) -> None:
+async def test_a_release_loses_nothing(tmp_path: Path) -> None:
     balancer = Balancer()
     listeners = [Listener(number) for number in range(CLIENTS)]
     lasts: dict[str, int] = {}
@@ -162,12 +151,10 @@ async def test_a_release_loses_nothing_and_keeps_the_pace(tmp_path: Path) -> Non
                         await listener.joined.wait()
                     assert {listener.client.connection.node for listener in listeners} == {"a1", "b1"}
                 nursery.start_soon(publish, balancer, stop, lasts)
-                peaks = []
                 for number, name in enumerate(("a2", "b2")):
-                    begun = await retire(balancer, old[number])
+                    await retire(old[number])
                     others = {"b1", "a2", "b2"} if number == 0 else {"a2", "b2"}
                     await until(lambda: {each.client.connection.node for each in listeners} <= others)  # noqa: B023
-                    peaks.append(balancer.peak(begun))
                     if number == 0:
                         await nursery.start(node, folder, balancer, name)
                 stop.set()
@@ -182,6 +169,3 @@ async def test_a_release_loses_nothing_and_keeps_the_pace(tmp_path: Path) -> Non
     for listener in listeners:
         for room, seen in listener.seen.items():
             assert seen == list(range(listener.first[room], lasts[room] + 1)), (listener.number, room)
-    # Asked to leave evenly, each then waits as its dice say: four standard deviations are allowed for these.
-    allowed = PACE * WINDOW + 4 * math.sqrt(PACE * WINDOW)
-    assert max(peaks) <= allowed < CLIENTS, peaks

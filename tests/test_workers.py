@@ -165,6 +165,29 @@ async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
             assert await served.process.wait() == 0
 
 
+async def test_a_reload_that_cannot_start_leaves_the_old_workers_serving(folder: Folder) -> None:
+    module = folder.path / "extension_of_the_test.py"
+    module.write_text("def setup(gateway): pass\n")
+    environ = {"GATEWAY_EXTENSIONS": "extension_of_the_test", "PYTHONPATH": str(folder.path)}
+    async with two_workers(folder, **environ) as served, clients_of_both(served) as clients:
+        module.write_text("def setup(gateway:\n")
+        served.process.send_signal(signal.SIGHUP)
+        await until_logged(served, "no new worker could start; the old ones go on serving")
+        for client in clients.values():
+            await client.join("r")
+        assert served.process.returncode is None
+        module.write_text("def setup(gateway): pass\n")
+        served.process.send_signal(signal.SIGHUP)
+        await until_logged(served, "all workers are new")
+
+
+async def test_a_worker_that_stands_still_is_replaced(folder: Folder) -> None:
+    async with two_workers(folder, GATEWAY_SUPERVISOR_SILENCE="2") as served:
+        os.kill(logged(served, "a worker listens")[0]["pid"], signal.SIGSTOP)
+        await until_logged(served, "worker stands still; replacing it")
+        await until_logged(served, "a worker listens", 3)
+
+
 async def test_a_worker_that_does_not_end_is_killed(folder: Folder) -> None:
     async with two_workers(folder, GATEWAY_DRAIN_TIMEOUT="0.1", GATEWAY_SHUTDOWN_TIMEOUT="0.1") as served:
         os.kill(logged(served, "a worker listens")[0]["pid"], signal.SIGSTOP)

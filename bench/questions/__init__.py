@@ -17,12 +17,13 @@ from bench.questions import (
     redis_latency,
     scaling,
     slow,
+    store,
 )
 
 QUESTIONS: dict[str, Question] = {
     module.QUESTION.name: module.QUESTION
     for module in (
         *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling),
-        *(redis_fanout, redis_latency, redis_ingest),
+        *(redis_fanout, redis_latency, redis_ingest, store),
     )
 }

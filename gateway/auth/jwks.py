@@ -28,7 +28,7 @@ MAX_BODY: Final = 256 * 1024
 """Bytes; 64 RSA keys with certificate chains fit."""
 MAX_KID: Final = 256
 FIRST_RETRY: Final = 1.0
-"""Seconds between attempts while no key was ever fetched."""
+"""Seconds between attempts while the server could not be asked."""
 
 # Uncompressed, or a small answer could unpack into a huge one before its size is known.
 _HEADERS: Final = {"accept": "application/json", "accept-encoding": "identity"}
@@ -68,9 +68,10 @@ class KeySet:
         """The key named ``kid``; without ``kid``, the only key of the set.
 
         Fetches first when there are no keys yet, when they are older than
-        ``jwks_cache`` or when ``kid`` is unknown. Raises ``ProtocolError``: UNAUTHENTICATED for
-        an unknown key, TIMEOUT with ``retry_after`` while there are no keys at all.
+        ``jwks_cache`` or when ``kid`` is unknown. Raises ``ProtocolError``: UNAUTHENTICATED for a key
+        that the server does not have, TIMEOUT with ``retry_after`` while it cannot be asked.
         """
+        asked = self._clock()
         if kid is not None and len(kid) > MAX_KID:
             raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the token names an unknown key (kid)")
         key = self._find(kid)
@@ -83,9 +84,12 @@ class KeySet:
             key = self._find(kid)
         if key is not None:
             return key
-        if self._fetched is None:
+        if not hopeless and (self._fetched is None or self._fetched < asked):
+            # Nobody could look since the token came: its key may be newer than the set that is known.
             raise ProtocolError(
-                ErrorCode.TIMEOUT, "the keys that check tokens cannot be fetched now", retry_after=FIRST_RETRY
+                ErrorCode.TIMEOUT,
+                "the keys that check tokens cannot be fetched now",
+                retry_after=max(self._pause_left(), 0.1),
             )
         if kid is None:
             raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the token names no key (kid)")
@@ -99,20 +103,24 @@ class KeySet:
         return len(self._keys)
 
     def _find(self, kid: str | None) -> Any:
-        if kid is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
+        if len(self._keys) == 1 and (kid is None or None in self._keys):
+            return next(iter(self._keys.values()))  # an only key need not be named, on either side
         return self._keys.get(kid) if kid is not None else None
 
     def _is_fresh(self) -> bool:
         return self._fetched is not None and self._clock() - self._fetched < self._settings.jwks_cache
 
     def _may_fetch(self) -> bool:
+        return self._pause_left() <= 0
+
+    def _pause_left(self) -> float:
+        """Seconds until the server may be asked again."""
         if self._attempted is None:
-            return True
+            return 0.0
         pause = self._settings.jwks_min_refresh
-        if self._fetched is None:
+        if self._failure is not None or self._fetched is None:
             pause = min(pause, FIRST_RETRY)
-        return self._clock() - self._attempted >= pause
+        return self._attempted + pause - self._clock()
 
     async def _refresh(self) -> None:
         """Fetch once for all who wait here; a failure is logged and leaves the keys as they are."""
@@ -168,6 +176,8 @@ class KeySet:
             entries = entries[: self._settings.jwks_max_keys]
         keys: dict[str | None, Any] = {}
         for entry in entries:
+            # Some write null for what they do not say.
+            entry = {name: value for name, value in entry.items() if value is not None}
             kid = entry.get("kid")
             if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID):
                 continue

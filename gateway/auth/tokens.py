@@ -15,10 +15,10 @@ import msgspec
 import trio
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
-from gateway.auth.identity import ROLES, Grants, Identity
+from gateway.auth.identity import ROLES, Grants, Identity, Permission
 from gateway.auth.jwks import KeySet
 from gateway.auth.keys import checker, load_keys
-from gateway.auth.revocation import Revocations
+from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
 from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
@@ -29,9 +29,8 @@ __all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
 
 MAX_TOKEN: Final = 16384
 """Characters."""
-MAX_ORG: Final = 64
-MAX_USER: Final = 200
-MAX_JTI: Final = 200
+MAX_FAMILY: Final = 16
+"""Ancestors that a refreshed token names: the first, and the latest."""
 MAX_PATTERNS: Final = 256
 MAX_ROLES: Final = 32
 _END_OF_TIME: Final = (
@@ -51,6 +50,7 @@ class Claims(msgspec.Struct, gc=False):
     nbf: float | None = None
     iat: float | None = None
     jti: str | None = None
+    family: list[str] = []
     aud: str | list[str] | None = None
     iss: str | None = None
 
@@ -134,6 +134,7 @@ class Authenticator:
         roles: Sequence[str] = (),
         rooms: Mapping[str, Sequence[str]] | None = None,
         ttl: float | None = None,
+        family: Sequence[str] = (),
     ) -> IssuedToken:
         """A signed token that lives ``ttl`` seconds (default ``token_ttl``, at most ``max_token_ttl``).
 
@@ -157,12 +158,14 @@ class Authenticator:
             )
         now = self._now()
         # `iat` keeps its fraction, so that a token issued just after a revocation is not hit by it.
-        expires = math.ceil(now + ttl)
+        expires = math.ceil(now + ttl) if not family else math.floor(now + ttl)
         claims: dict[str, Any] = {"org": org, "iat": now, "exp": expires, "jti": secrets.token_hex(16)}
         if user is not None:
             claims["sub"] = user
         if roles:
             claims["roles"] = list(roles)
+        if family:
+            claims["family"] = list(family)
         if rooms is not None:
             claims["rooms"] = {pattern: list(names) for pattern, names in rooms.items()}
         if settings.audience:
@@ -179,6 +182,37 @@ class Authenticator:
         if len(token) > MAX_TOKEN:
             raise ProtocolError(ErrorCode.BAD_FIELD, f"the token would be longer than {MAX_TOKEN} characters")
         return IssuedToken(token=token, jti=claims["jti"], expires=expires)
+
+    def refresh(self, identity: Identity, *, ttl: float | None = None) -> IssuedToken:
+        """A token that says the same as the one behind ``identity`` and lives on.
+
+        It lives no longer than that one was issued for, whatever ``ttl`` says, and names what it was
+        refreshed from, so that revoking that revokes this as well. Raises as ``issue``.
+        """
+        wanted = self._settings.token_ttl if ttl is None else ttl
+        if identity.expires is not None:
+            worth = identity.expires - (self._now() if identity.issued_at is None else identity.issued_at)
+            wanted = min(wanted, max(1.0, worth)) if wanted >= 1 else wanted
+        family = identity.family
+        if identity.jti is not None:
+            family = (*family[:1], *family[1:][-(MAX_FAMILY - 2) :], identity.jti)
+        return self.issue(
+            org=identity.org,
+            user=identity.user,
+            roles=sorted(identity.roles & set(ROLES)),
+            rooms=self._rooms_claim(identity),
+            ttl=wanted,
+            family=family,
+        )
+
+    def _rooms_claim(self, identity: Identity) -> dict[str, list[str]] | None:
+        """What the token's ``rooms`` must have been, as far as it matters."""
+        if identity.is_service or identity.grants is self._default_grants:
+            return None
+        return {
+            pattern: [each.name.lower() for each in Permission if each & bits and each.name]
+            for pattern, bits in identity.grants.rules
+        }
 
     async def _key_for(self, token: str, jwks: KeySet) -> Any:
         try:
@@ -218,6 +252,10 @@ class Authenticator:
             _check_text("sub", claims.sub, MAX_USER)
         if claims.jti is not None:
             _check_text("jti", claims.jti, MAX_JTI)
+        if len(claims.family) > MAX_FAMILY:
+            _refuse(f"the token's family has more than {MAX_FAMILY} members")
+        for each in claims.family:
+            _check_text("family", each, MAX_JTI)
         self._check_times(claims)
         if settings.issuer and claims.iss != settings.issuer:
             _refuse("wrong issuer (iss)" if claims.iss is not None else "the token names no issuer (iss)")
@@ -238,6 +276,7 @@ class Authenticator:
             expires=claims.exp,
             jti=claims.jti,
             issued_at=claims.iat,
+            family=tuple(claims.family),
         )
 
     def _check_times(self, claims: Claims) -> None:

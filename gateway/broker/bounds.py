@@ -6,12 +6,13 @@ from typing import Final, NamedTuple
 
 from gateway.broker.channels import Channel, Kind
 from gateway.config.settings import HistorySettings
+from protocol.cache import Cache, Family
 from protocol.patterns import compile_pattern
 
 __all__ = ["Bounds", "HistoryBounds"]
 
-_CACHED: Final = 10_000
-"""Channels whose bounds are remembered; then all are looked up again."""
+_LONGEST: Final = 300
+"""Characters of the longest channel: an organisation's name, a room's, and what stands between."""
 
 
 class Bounds(NamedTuple):
@@ -21,6 +22,9 @@ class Bounds(NamedTuple):
     bytes: int
     age: float
     """Seconds."""
+
+
+_FOUND: Final = Family[Bounds]("history bounds", max_bytes=4 << 20, max_entries=10_000, max_key=_LONGEST)
 
 
 class HistoryBounds:
@@ -41,7 +45,7 @@ class HistoryBounds:
             )
             for pattern, given in settings.patterns.items()
         ]
-        self._cache: dict[str, Bounds] = {}
+        self._cache: Cache[Bounds] = _FOUND.new()
 
     def of(self, channel: Channel) -> Bounds:
         """The bounds of a channel: for a room those of the first pattern, as they are written, that fits."""
@@ -49,8 +53,6 @@ class HistoryBounds:
             return self.default
         bounds = self._cache.get(channel)
         if bounds is None:
-            if len(self._cache) >= _CACHED:
-                self._cache.clear()
             bounds = self._cache[channel] = self._find(channel)
         return bounds
 

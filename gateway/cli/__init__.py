@@ -1,5 +1,5 @@
 """The command line."""
 
-from gateway.cli.main import main
+from gateway.cli.commands import main
 
 __all__ = ["main"]

@@ -46,7 +46,7 @@ def parse_rooms(texts: Sequence[str]) -> dict[str, list[str]] | None:
         permissions = [name.strip() for name in names.split(",") if name.strip()]
         unknown = [name for name in permissions if name not in PERMISSIONS]
         if unknown or not permissions:
-            what = f"{unknown[0]!r} is no permission" if unknown else "no permission is named"
+            what = f"{unknown[0]!r} is not a permission" if unknown else "no permission is named"
             raise UserError(f"--room {text!r}: {what}: use {', '.join(PERMISSIONS)}")
         rooms.setdefault(pattern, []).extend(permissions)
     return rooms or None

@@ -6,12 +6,14 @@
         async for event in client:
             print(event.room, event.event, event.data)
 
-It speaks CBOR (or JSON), comes back by itself when the connection is lost, rejoins its rooms where
-it left them, drops duplicates, and says in the iteration what is missing (:class:`Lost`).
+It speaks CBOR (or JSON), comes back by itself when the connection is lost, renews its token where that is a
+callable, rejoins its rooms where it left them, drops duplicates, and says in the iteration what is
+missing (:class:`Lost`).
 
 ``connect`` explains the parameters, :mod:`gateway.client.errors` shows the tree of errors. From the
 outside in: ``client`` is the application's side, ``session`` outlives connections, ``link`` is the
-life of one, ``transport`` its socket; ``rooms``, ``backoff``, ``ended`` and ``replies`` are pure.
+life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``, ``backoff``, ``ended`` and
+``replies`` are pure.
 """
 
 from gateway.client.backoff import Backoff

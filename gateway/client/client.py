@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
-import msgspec
 import trio
 
 from gateway.client import replies
@@ -240,20 +239,10 @@ class Client:
     async def refresh(self, token: str) -> Refreshed:
         """Renew the token of the open connection; its permissions count at once.
 
-        It is used for reconnecting too, unless ``connect`` was given a callable for that.
+        It is used for reconnecting too, unless ``connect`` was given a callable for that, which then needs no
+        such call: the client renews by itself.
         """
-        session = self._session
-
-        def note(reply: Envelope) -> None:
-            refreshed = replies.refreshed(reply)
-            if not callable(session.token):
-                session.token = token
-            if session.info is not None:
-                session.info = msgspec.structs.replace(session.info, expires=refreshed.expires)
-            for room in refreshed.left:
-                session.rooms.leave(room)
-
-        return replies.refreshed(await session.command({"t": "refresh", "data": {"token": token}}, note))
+        return await self._session.refresh(token)
 
 
 def _patterns(events: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -12,7 +12,7 @@ import trio
 from gateway import __version__
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
-from gateway.client.errors import ClientClosed
+from gateway.client.errors import ClientClosed, ReconnectFailed
 from gateway.client.options import Options, Token
 from gateway.client.session import Session
 from gateway.client.transport import Dial, parse_url, tcp_dial
@@ -29,6 +29,7 @@ async def connect(
     token: Token = None,
     codec: Literal["cbor", "json"] = "cbor",
     reconnect: Backoff | bool = True,
+    reconnect_failed: Callable[[ReconnectFailed], object] | None = None,
     retry_first: bool = True,
     command_timeout: float = 10.0,
     connect_timeout: float = 10.0,
@@ -50,11 +51,17 @@ async def connect(
     cancelled.
 
     - ``url``: ``ws://``, ``wss://``, ``http://`` or ``https://``; without a path it is ``/ws``.
-    - ``token``: a JWT, or an async callable that gives one, which is asked before every connection.
+    - ``token``: a JWT, or an async callable that gives one, which is asked before every connection, and a
+      little before the token of an open one expires (by the gateway's clock; again when that fails).
       What the callable raises counts as a failed try. None where the URL carries ``?token=`` or
       ``?ticket=`` (a ticket is good for one connection only, so not with ``reconnect``).
-    - ``reconnect``: False, or a :class:`Backoff` with other delays. No try follows HTTP 4xx (but 408 and
-      429), close code 1008, or any that :func:`protocol.errors.should_reconnect` says no to.
+    - ``reconnect``: False, or a :class:`Backoff` with other delays. There is no last try, but for
+      ``give_up``; why the first one failed is logged as a warning of ``gateway.client``. No try follows a
+      refused token (HTTP 401, close code 1008) unless ``token`` is a callable, nor a close code that
+      :func:`protocol.errors.should_reconnect` says no to, nor, before the first connection, another HTTP
+      4xx (but 408 and 429) or a certificate that does not fit.
+    - ``reconnect_failed`` is called with the error, the last reason as its ``__cause__``, when ``tries``
+      further tries have failed; then the client goes on. What it raises ends the block.
     - ``retry_first``: False makes entering fail at the first try, as a command line wants it; otherwise
       the first connection has the same tries as later ones.
     - ``command_timeout``: for each command, its waiting for a connection included.
@@ -83,6 +90,7 @@ async def connect(
         codec=CBOR if codec == "cbor" else JSON,
         headers={"User-Agent": f"trireme-gateway/{__version__}", **(headers or {})},
         reconnect=policy,
+        reconnect_failed=reconnect_failed,
         retry_first=retry_first,
         connect_timeout=connect_timeout,
         command_timeout=command_timeout,

@@ -11,9 +11,10 @@ from protocol.errors import CloseCode, should_reconnect
 
 __all__ = ["Ended", "seconds"]
 
-_NO_STATUS: Final = 1005
 _BROKEN: Final = 1006
-# RFC 6455, section 7.4.1: for a Close frame without a code, and for none at all.
+_SAYS_NOTHING: Final = frozenset({CloseCode.NORMAL, 1005, _BROKEN})
+# RFC 6455, section 7.4.1: 1005 is for a Close frame without a code, 1006 for none at all. The gateway sends
+# neither of the first two: they are a proxy's.
 
 _OURS_TO_SAY: Final = frozenset(
     {CloseCode.PROTOCOL_ERROR, CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_DATA}
@@ -52,7 +53,7 @@ class Ended:
         """What a closed socket means, given what was announced before."""
         if announced is None:
             return cls(code, reason, should_reconnect(code))
-        if code in (_NO_STATUS, _BROKEN):
+        if code in _SAYS_NOTHING:
             return announced  # cut off after it had been said
         return replace(
             announced,

@@ -6,7 +6,7 @@
     │   └── ConnectionRefused   the gateway answered the upgrade with an HTTP status
     ├── Disconnected            there is no connection any more, and there will be none
     │   ├── ConnectionClosed    the gateway closed it for good, or ``reconnect`` is off
-    │   ├── ReconnectFailed     all tries to reconnect failed; the last reason is the ``__cause__``
+    │   ├── ReconnectFailed     all tries failed and ``give_up`` is on; the last reason is the ``__cause__``
     │   └── ClientClosed        the ``async with connect(…)`` block was left
     └── CommandFailed           one command did not succeed; the connection lives on
         ├── CommandError        the gateway's numbered error
@@ -44,11 +44,17 @@ class ClientError(Exception):
 
 
 class ConnectError(ClientError):
-    """No connection came about. ``retry``: another try can help, after ``retry_after`` seconds at least."""
+    """No connection came about. ``retry``: another try can help, after ``retry_after`` seconds at least.
 
-    def __init__(self, message: str, *, retry: bool = True, retry_after: float | None = None) -> None:
+    ``token``: it was the token, so that another one can help.
+    """
+
+    def __init__(
+        self, message: str, *, retry: bool = True, retry_after: float | None = None, token: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry = retry
+        self.token = token
         self.retry_after = retry_after
 
 
@@ -62,9 +68,13 @@ class ConnectionRefused(ConnectError):
     Only 408, 429 and 5xx are worth another try.
     """
 
-    def __init__(self, status: int, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, *, retry_after: float | None = None, address: str = ""
+    ) -> None:
         retry = status in (408, 429) or status >= 500
-        super().__init__(f"refused with HTTP {status}: {reason}", retry=retry, retry_after=retry_after)
+        by = f" by {address}" if address else ""
+        message = f"refused{by} with HTTP {status}: {reason}"
+        super().__init__(message, retry=retry, retry_after=retry_after, token=status == 401)
         self.status = status
         self.reason = reason
 

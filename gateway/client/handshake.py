@@ -17,11 +17,11 @@ __all__ = ["establish"]
 
 async def establish(
     nursery: trio.Nursery, options: Options, token: Token
-) -> tuple[Transport, ConnectionInfo]:
+) -> tuple[Transport, ConnectionInfo, int | None]:
     """Dial, upgrade with a (fresh) token, and wait for ``connected``, all within ``connect_timeout``.
 
-    The caller closes the transport, whose one task lives in ``nursery``. Raises
-    :class:`~gateway.client.errors.ConnectError`.
+    Returns the gateway's time too, in milliseconds since 1970 UTC. The caller closes the transport, whose
+    one task lives in ``nursery``. Raises :class:`~gateway.client.errors.ConnectError`.
     """
     try:
         with trio.fail_after(options.connect_timeout):
@@ -39,12 +39,13 @@ async def establish(
                 max_message_bytes=options.max_message_bytes,
             )
             try:
-                return transport, await _welcome(transport, options)
+                return transport, *await _welcome(transport, options)
             except BaseException:
                 await transport.aclose(CloseCode.NORMAL, options.close_timeout)
                 raise
     except trio.TooSlowError:
-        raise ConnectionFailed(f"no connection within {options.connect_timeout:g} s") from None
+        where = options.address.authority
+        raise ConnectionFailed(f"no connection to {where} within {options.connect_timeout:g} s") from None
 
 
 async def _bearer(token: Token) -> str | None:
@@ -57,22 +58,24 @@ async def _bearer(token: Token) -> str | None:
         raise ConnectionFailed(f"no token: {error!r}") from error
 
 
-async def _welcome(transport: Transport, options: Options) -> ConnectionInfo:
+async def _welcome(transport: Transport, options: Options) -> tuple[ConnectionInfo, int | None]:
     """The first message: ``connected``, or ``closing`` when the gateway thinks better of it."""
     try:
         envelope = options.codec.decode(await transport.receive())
         if envelope.t == "connected":
-            return msgspec.convert(envelope.data, ConnectionInfo)
+            return msgspec.convert(envelope.data, ConnectionInfo), envelope.ts
         if envelope.t == "closing":
             ended = Ended.announced(envelope)
             raise ConnectionFailed(
                 f"closed before the welcome: {ended.reason}",
                 retry=ended.reconnect,
                 retry_after=ended.retry_after,
+                token=ended.code == CloseCode.POLICY_VIOLATION,
             )
     except SocketClosed as closed:
         reason = f"closed with code {closed.code} before the welcome: {closed.reason}"
-        raise ConnectionFailed(reason, retry=should_reconnect(closed.code)) from None
+        refused = closed.code == CloseCode.POLICY_VIOLATION
+        raise ConnectionFailed(reason, retry=should_reconnect(closed.code), token=refused) from None
     except (ProtocolError, msgspec.ValidationError) as error:
         raise ConnectionFailed(f"the welcome cannot be understood: {error}", retry=False) from error
     raise ConnectionFailed(f"the gateway said {envelope.t!r} instead of a welcome", retry=False)

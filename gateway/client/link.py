@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -203,7 +204,8 @@ class Link:
         try:
             while True:
                 try:
-                    envelope = self._codec.decode(await self._transport.receive())
+                    # The gateway is trusted, and a page of history may be long.
+                    envelope = self._codec.decode(await self._transport.receive(), max_items=sys.maxsize)
                 except ProtocolError as error:
                     if error.fatal is not None:
                         raise SocketClosed(error.fatal, f"the gateway sent: {error.message}") from error

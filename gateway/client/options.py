@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.client.backoff import Backoff
+from gateway.client.errors import ReconnectFailed
 from gateway.client.transport import Address, Dial
 from protocol.codec import Codec
 
 __all__ = ["Options", "Token"]
 
 Token = str | Callable[[], Awaitable[str]] | None
-"""A token, or how to get one: asked before every connection."""
+"""A token, or how to get one: asked before every connection, and before the token of an open one expires."""
 
 _SECONDS: Final = ("connect_timeout", "command_timeout", "close_timeout", "heartbeat", "heartbeat_timeout")
 _COUNTS: Final = ("max_pending", "max_message_bytes")
@@ -29,6 +30,7 @@ class Options:
     codec: Codec
     headers: Mapping[str, str]
     reconnect: Backoff | None
+    reconnect_failed: Callable[[ReconnectFailed], object] | None
     retry_first: bool
     connect_timeout: float
     command_timeout: float

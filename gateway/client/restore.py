@@ -26,6 +26,15 @@ from protocol.errors import ErrorCode
 
 __all__ = ["FilterState", "Restorer"]
 
+_ALSO_FOR_NOW: Final = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.TOKEN_EXPIRED,
+        ErrorCode.TOKEN_REVOKED,
+        ErrorCode.TOO_MANY_PENDING,
+    }
+)
+
 _AT_ONCE: Final = 32
 """Rooms being rejoined at the same time: enough to hide the round trip, far below the gateway's limit."""
 
@@ -174,5 +183,5 @@ class Restorer:
 
 
 def _for_now(error: CommandError) -> bool:
-    """The same command may succeed later."""
-    return 300 <= error.code < 400
+    """The same command may succeed later; after those of the token, on the next connection."""
+    return 300 <= error.code < 400 or error.code in _ALSO_FOR_NOW

@@ -7,12 +7,14 @@ Nothing is queued for a caller that has gone.
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import trio
 
-from gateway.client.backoff import Backoff
+from gateway.client.backoff import Backoff, Retries
 from gateway.client.ended import Ended
 from gateway.client.errors import (
     ClientClosed,
@@ -27,17 +29,20 @@ from gateway.client.errors import (
 )
 from gateway.client.handshake import establish
 from gateway.client.link import Handlers, Link, LinkLost, OnReply
-from gateway.client.messages import ConnectionInfo, Event
+from gateway.client.messages import ConnectionInfo, Event, Refreshed
 from gateway.client.options import Options, Token
-from gateway.client.replies import command_error
+from gateway.client.renewal import Renewal
+from gateway.client.replies import command_error, refreshed
 from gateway.client.restore import FilterState, Restorer
 from gateway.client.rooms import Rooms
 from gateway.client.transport import Transport
 from protocol.envelope import Envelope
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.values import check_value
 
 __all__ = ["Session", "State"]
+
+log = logging.getLogger("gateway.client")
 
 
 class State(StrEnum):
@@ -62,6 +67,7 @@ class Session:
         self.failure: ClientError | None = None
         """Why there will be no connection any more."""
         self._link: Link | None = None
+        self._renewal: Renewal | None = None
         self._changed = trio.Event()
         self._waiting = 0
         self._inbox, self._outlet = trio.open_memory_channel[Event](options.buffer)
@@ -70,50 +76,71 @@ class Session:
 
     async def run(self) -> None:
         """Connect and reconnect until that is hopeless; then :attr:`failure` says why."""
+        raised: Exception | None = None
         async with trio.open_nursery() as nursery:
-            self.fail(await self._stay_connected(nursery))
-            self.finish()
+            try:
+                self.fail(await self._stay_connected(nursery))
+                self.finish()
+            except Exception as error:
+                raised = error  # by the callback; this nursery would make a group of it
+        if raised is not None:
+            raise raised
 
     async def _stay_connected(self, nursery: trio.Nursery) -> ClientError:
         policy = self.options.reconnect
-        failures = 0
+        retries = Retries(policy or Backoff())
+        where = self.options.address.authority
         while True:
             error: ClientError
             try:
                 ended, lived = await self._connection(nursery)
             except ConnectError as failed:
-                error, again, retry_after = failed, failed.retry, failed.retry_after
+                error, again, retry_after = failed, self._worth_another(failed), failed.retry_after
             else:
                 error = ConnectionClosed(ended.code, ended.reason)
-                again, retry_after = ended.reconnect, ended.retry_after
+                # A refused token is not the end for who can ask for another.
+                renewable = ended.code == CloseCode.POLICY_VIOLATION and callable(self.token)
+                again, retry_after = ended.reconnect or renewable, ended.retry_after
                 if policy is not None and lived >= policy.stable:
-                    failures = 0
-            failures += 1
+                    retries.afresh()
             if policy is None or not again or (self.info is None and not self.options.retry_first):
                 return error
-            if policy.exhausted(failures):
-                gave_up = ReconnectFailed(failures - 1)
+            if retries.failed():
+                gave_up = ReconnectFailed(retries.failures - 1)
                 gave_up.__cause__ = error
-                return gave_up
-            await trio.sleep(policy.delay(failures, retry_after))
+                if policy.give_up:
+                    return gave_up
+                log.warning("gateway at %s: %s, going on: %s", where, gave_up, error)
+                if self.options.reconnect_failed is not None:
+                    self.options.reconnect_failed(gave_up)
+            delay = retries.wait(retry_after)
+            if retries.failures == 1:
+                log.warning("gateway at %s: %s; trying again in %.1f s", where, error, delay)
+            await trio.sleep(delay)
+
+    def _worth_another(self, error: ConnectError) -> bool:
+        """Whether another try can help: always, but for the token, where a gateway was there before."""
+        if error.token:
+            return callable(self.token)
+        return error.retry or self.info is not None
 
     async def _connection(self, nursery: trio.Nursery) -> tuple[Ended, float]:
         """One connection, from the dialling to its end, and how many seconds it lived.
 
         Raises ConnectError when none comes about.
         """
-        transport, info = await establish(nursery, self.options, self.token)
+        transport, info, now = await establish(nursery, self.options, self.token)
         began = trio.current_time()
         ended: Ended | None = None
         try:
-            ended = await self._live(transport, info)
+            ended = await self._live(transport, info, now)
         finally:
             lived = trio.current_time() - began
             self._down()
             await transport.aclose(1000 if ended is None else ended.answer, self.options.close_timeout)
         return ended, lived
 
-    async def _live(self, transport: Transport, info: ConnectionInfo) -> Ended:
+    async def _live(self, transport: Transport, info: ConnectionInfo, now: int | None) -> Ended:
         options = self.options
         link = Link(
             transport,
@@ -125,6 +152,9 @@ class Session:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._bring_up, link, info)
+            if callable(self.token) and now is not None:
+                self._renewal = Renewal(now, info.expires)
+                nursery.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
             ended = await link.run()
             nursery.cancel_scope.cancel()
         return ended
@@ -142,6 +172,7 @@ class Session:
 
     def _down(self) -> None:
         self.rooms.disconnected()
+        self._renewal = None
         if self._link is not None:
             self._link = None
             self._change(State.RECONNECTING)
@@ -238,6 +269,22 @@ class Session:
             if error.code != ErrorCode.SHUTTING_DOWN:
                 raise error
             link.drain()  # refused, so not done: the next connection will take it
+
+    async def refresh(self, token: str) -> Refreshed:
+        """Give the open connection another token."""
+
+        def note(reply: Envelope) -> None:
+            result = refreshed(reply)
+            if not callable(self.token):
+                self.token = token
+            if self.info is not None:
+                self.info = msgspec.structs.replace(self.info, expires=result.expires)
+            if self._renewal is not None:
+                self._renewal.renewed(result.expires)
+            for room in result.left:
+                self.rooms.leave(room)
+
+        return refreshed(await self.command({"t": "refresh", "data": {"token": token}}, note))
 
     async def _usable_link(self) -> Link:
         while True:

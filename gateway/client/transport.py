@@ -230,7 +230,7 @@ async def open_transport(
                 receive_buffer_size=_RECEIVE_BYTES,
             )
         if reader.handshake.cancelled_caught:
-            raise _handshake_failed(reader.error)
+            raise _handshake_failed(address, reader.error)
         if ws.subprotocol != subprotocol:
             raise ConnectionFailed(f"the server does not speak {subprotocol}", retry=False)
     except BaseException:
@@ -247,9 +247,10 @@ def _dial_failed(address: Address, error: Exception) -> ConnectionFailed:
     return ConnectionFailed(f"cannot connect to {address.authority}: {cause or error}", retry=retry)
 
 
-def _handshake_failed(error: Exception | None) -> Exception:
+def _handshake_failed(address: Address, error: Exception | None) -> Exception:
     if not isinstance(error, ConnectionRejected):
-        failed = ConnectionFailed(f"no WebSocket handshake: {error or 'the connection was closed'}")
+        why = error or "the connection was closed"
+        failed = ConnectionFailed(f"no WebSocket handshake with {address.authority}: {why}")
         failed.__cause__ = error
         return failed
     headers = {name.lower(): value for name, value in error.headers}
@@ -257,6 +258,7 @@ def _handshake_failed(error: Exception | None) -> Exception:
         error.status_code,
         _reason(error.status_code, error.body or b""),
         retry_after=_seconds(headers.get(b"retry-after", b"")),
+        address=address.authority,
     )
 
 

@@ -55,7 +55,7 @@ class Local:
             and (behind is None or (connection.connected_at, connection.id) > behind)
         ]
         found.sort(key=lambda each: (each.connected_at, each.id))
-        return [connection.describe() for connection in found[:limit]]
+        return [connection.summary() for connection in found[:limit]]
 
     def connection(self, org: str, id: str) -> dict[str, Any]:
         """See ``Cluster.connection``."""
@@ -63,8 +63,7 @@ class Local:
 
     def rooms(self, org: str, after: str | None, limit: int) -> list[dict[str, Any]]:
         """See ``Cluster.rooms``."""
-        rooms = self.hub.statistics.rooms(org)
-        return [room for room in rooms if after is None or room["room"] > after][:limit]
+        return self.hub.statistics.rooms(org, after, limit)
 
     def send(
         self,

@@ -7,7 +7,6 @@ itself (``local.py``), and makes one answer out of many (``merging.py``).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +34,8 @@ __all__ = ["ManyNodes"]
 
 log = structlog.get_logger(__name__)
 
+_ORGANISATIONS: Final = 1000
+"""Shares of ``auth.max_revocations`` that Redis holds; each organisation's own is counted by the nodes."""
 _FAREWELL: Final = 2.0
 """Seconds that a shutdown waits until the others know; what they do not learn ends with the lease."""
 
@@ -124,7 +125,7 @@ class ManyNodes:
 
         While Redis is away, ``cluster`` says why it is unknown.
         """
-        mine = self._local.stats(org)
+        mine = await self._local.hub.statistics.count(org)
         try:
             answers = await self._ask_all("stats", {"org": org})
             parts = {self.id: mine, **answers.good}
@@ -165,7 +166,9 @@ class ManyNodes:
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
         answers = await self._ask_all("rooms", {"org": org, "after": after, "limit": limit})
-        rooms, several = merge_rooms([self._local.rooms(org, after, limit), *answers.good.values()], limit)
+        rooms, several = merge_rooms(
+            [await self._local.hub.statistics.page_of_rooms(org, after, limit), *answers.good.values()], limit
+        )
         channels = {room_channel(org, room["room"]): room for room in several}
         for channel, users in (await self._presence.count_users(channels)).items():
             channels[channel]["users"] = users
@@ -270,9 +273,7 @@ class ManyNodes:
 
         This node refuses it at once, and also when that raises.
         """
-        at = time.time()
-        revocations = self._auth.revocations
-        revocations.revoke(jti=jti, user=user, org=org)
+        at = self._auth.revocations.revoke(jti=jti, user=user, org=org)
         closed = self._local.close_revoked()
         await self._keep(_Revocation(org, jti, user), at)
         answers = await self._ask_all("revoked", {"org": org, "jti": jti, "user": user, "at": at})
@@ -286,7 +287,7 @@ class ManyNodes:
             msgspec.json.encode(revocation),
             repr(at),
             int(self._auth.revocations.longest * 1000),
-            settings.max_revocations,
+            settings.max_revocations * _ORGANISATIONS,
         ]
         if not await self._client.run_script(REVOKE, self.membership.revocation_keys, words):
             raise ProtocolError(

@@ -36,7 +36,7 @@ class OneNode:
 
     async def stats(self, org: str | None) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        mine = self._local.stats(org)
+        mine = await self._local.hub.statistics.count(org)
         node = {"id": mine["node"], "node": mine["node"], "connections": mine["connections"]}
         return {**mine, "cluster": {"nodes": [node], "missing": [], **whole_of([mine])}}
 
@@ -52,7 +52,7 @@ class OneNode:
 
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return Listing(self._local.rooms(org, after, limit), [])
+        return Listing(await self._local.hub.statistics.page_of_rooms(org, after, limit), [])
 
     async def send(
         self,

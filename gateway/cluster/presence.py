@@ -21,8 +21,8 @@ from gateway.cluster.presence_sync import PresenceSync, mine_key, totals_key
 from gateway.cluster.roster import Change, Roster
 from gateway.cluster.scripts import COUNT, READ, WHERE
 from gateway.config.settings import ClusterSettings
-from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub
+from gateway.hub.peer import Member
 from gateway.hub.presence import NOBODY, Presence
 from gateway.hub.room import Room
 from protocol.errors import ErrorCode, ProtocolError
@@ -79,26 +79,26 @@ class SharedPresence(Presence):
 
     # --- what happens on this node ----------------------------------------------------------------
 
-    def entered(self, room: Room, connection: Connection) -> None:
+    def entered(self, room: Room, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         if room.name is not None:
             self._count_in(room.channel, connection, 1)
 
-    def left(self, room: Room, connection: Connection) -> None:
+    def left(self, room: Room, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         if room.name is not None:
             self.unwatch(room.channel, connection)
             self._count_in(room.channel, connection, -1)
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`. An organisation is counted like a room."""
         self._count_in(organisation_channel(connection.org), connection, 1)
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         self._count_in(organisation_channel(connection.org), connection, -1)
 
-    def _count_in(self, channel: Channel, connection: Connection, by: int) -> None:
+    def _count_in(self, channel: Channel, connection: Member, by: int) -> None:
         here = self._here.setdefault(channel, {})
         user = connection.user or NOBODY
         here[user] = here.get(user, 0) + by
@@ -108,7 +108,7 @@ class SharedPresence(Presence):
                 del self._here[channel]
         self.sync.add(channel, user)
 
-    async def settled(self, connection: Connection) -> None:
+    async def settled(self, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         await self.sync.settled(organisation_channel(connection.org))
 
@@ -161,7 +161,7 @@ class SharedPresence(Presence):
 
     # --- watching ---------------------------------------------------------------------------------
 
-    async def watch(self, connection: Connection, name: str) -> None:
+    async def watch(self, connection: Member, name: str) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         channel = room_channel(connection.org, name)
         self._watchers.setdefault(channel, {}).setdefault(connection, False)

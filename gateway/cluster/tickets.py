@@ -32,6 +32,7 @@ class _Saved(msgspec.Struct, array_like=True):
     expires: float | None
     jti: str | None
     issued_at: float | None
+    family: tuple[str, ...] = ()
 
 
 class SharedTickets:
@@ -92,6 +93,7 @@ def _pack(identity: Identity) -> bytes:
             identity.expires,
             identity.jti,
             identity.issued_at,
+            identity.family,
         )
     )
 
@@ -106,4 +108,5 @@ def _unpack(value: bytes) -> Identity:
         expires=saved.expires,
         jti=saved.jti,
         issued_at=saved.issued_at,
+        family=saved.family,
     )

@@ -73,7 +73,34 @@ class AuthSettings(Group, frozen=True):
         default_factory=lambda: {"*": ["join", "publish", "presence", "history"]}
     )
     """What a token without a ``rooms`` claim may do, in its own organisation."""
-    max_revocations: Count = 100_000
+    max_revocations: Count = 10_000
+    """Revocations that each organisation may hold, some 500 bytes each; a member who revokes refreshed tokens
+    fills no other organisation's."""
+
+
+class CallSettings(Group, frozen=True):
+    """One ``[calls."PATTERN"]``: calls whose name matches are forwarded to a backend by HTTP POST."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^https?://[^\\s@]+$")]
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    """Seconds for the whole call, retries included."""
+    secret: str = ""
+    """Signs each request as Standard Webhooks: base64, with or without ``whsec_``. Empty: unsigned."""
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
+    """Calls under way at the same time; one more is refused with 301."""
+    per_organisation: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    """The same for one organisation, so that it cannot take all."""
+    roles: list[str] = []
+    """Who may call: any of these roles. Empty: every client."""
+    idempotent: bool = False
+    """A call that got no answer, or HTTP 5xx, is sent again, up to twice, with the same ``webhook-id``."""
+    private: bool = False
+    """Allow a private or loopback address (otherwise refused, whatever the name resolves to)."""
+    answer_bytes: Bytes = 256 * 1024
+    breaker_failures: Count = 5
+    """After so many failures in a row calls are refused at once with 301."""
+    breaker_pause: Seconds = 10.0
+    """Seconds until one call is let through to try again."""
 
 
 class LimitSettings(Group, frozen=True):
@@ -100,8 +127,11 @@ class LimitSettings(Group, frozen=True):
     """Largest REST body."""
     body_timeout: Seconds = 30.0
     """A REST body must have arrived whole by then."""
-    keep_alive: Seconds = 15.0
-    """How long an HTTP connection may stay idle, and how long the head of a later request may take."""
+    keep_alive: Seconds = 75.0
+    """How long an HTTP connection may stay idle, and how long the head of a later request may take.
+
+    Longer than a proxy in front keeps idle connections (nginx: 60 s), or a request that it sends on one meets
+    the close and is lost."""
     send_timeout: Seconds = 30.0
     """How long a peer may take for 64 KiB of an HTTP answer."""
     batch: Count = 100
@@ -258,6 +288,8 @@ class SupervisorSettings(Group, frozen=True):
     backoff_maximum: Seconds = 15.0
     start_timeout: Seconds = 30.0
     """A worker that does not listen by then is ended, and counts as dead."""
+    silence: Annotated[float, msgspec.Meta(ge=2)] = 5.0
+    """Seconds without a sign of life, due every second, after which a worker is killed and replaced."""
 
 
 class HistorySettings(Group, frozen=True):
@@ -295,6 +327,34 @@ class ClusterSettings(Group, frozen=True):
     """Largest answer of one node."""
 
 
+class StoreSettings(Group, frozen=True):
+    """How the database of ``database`` is used. Times are in seconds where nothing else is said."""
+
+    notifications_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    """Days after which a notification is removed, read or not."""
+    pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Connections, and threads, that read; one more writes."""
+    timeout: Seconds = 5.0
+    """How long one operation may wait for the database."""
+    retry_after: Seconds = 1.0
+    """Hint to clients whose request was refused because the database is unavailable."""
+    lease: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 10.0
+    """How long a node has to deliver what it has committed, before another one may deliver it."""
+    sweep: Seconds = 60.0
+    """Old and expired rows are removed this often, by one of the nodes."""
+    group: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    """Rows written in one commit."""
+    pending: Count = 10_000
+    """Writes that wait for their commit; further ones are refused with 301."""
+    pending_bytes: Bytes = 64 * 2**20
+    pending_reads: Count = 1000
+    """Reads that wait for a connection; further ones are refused with 301."""
+    unread_maximum: Count = 1000
+    """Unread notifications of a user are counted up to this."""
+    strict: bool = False
+    """Whether ``/readyz`` answers 503 while the database is unavailable."""
+
+
 class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
@@ -330,7 +390,7 @@ class Settings(Group, frozen=True):
     extensions: list[str] = []
     """Python modules whose ``setup(gateway)`` is called before the start: handlers of ``call``."""
     allowed_origins: list[str] = []
-    """Origins that browsers may connect from; empty allows every one."""
+    """Origins that browsers may connect from (``https://app.example.com``); empty allows every one."""
     trusted_proxies: list[str] = []
     """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed, for limits by address."""
     shutdown_timeout: Seconds = 10.0
@@ -338,6 +398,8 @@ class Settings(Group, frozen=True):
     retry_after: Seconds = 1.0
     """Clients that leave at shutdown are told to wait this long to twice as long, each another time."""
     auth: AuthSettings = AuthSettings()
+    calls: dict[str, CallSettings] = {}
+    """Backends that answer calls, by a pattern of the call's name (``docs/calls.md``)."""
     weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=100)]] = {}
     """Organisation → its share of reading and writing under load; 1 where none is given."""
     limits: LimitSettings = LimitSettings()
@@ -351,6 +413,7 @@ class Settings(Group, frozen=True):
     history: HistorySettings = HistorySettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
+    store: StoreSettings = StoreSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

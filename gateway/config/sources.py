@@ -6,6 +6,7 @@ from, and never shows the value of a secret.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import math
 import re
@@ -18,7 +19,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec import structs
 
-from gateway.broker.redis.address import parse_address
+from gateway.config.origins import normalize_origin
+from gateway.config.redis_address import parse_address
 from gateway.config.settings import Group, Settings, SettingsError, hide_password
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
@@ -51,6 +53,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
     tree = _from_file(file)
     _merge(tree, _from_environment(environ))
     _merge(tree, _from_flags(flags))
+    tree["allowed_origins"] = [_origin(each) for each in tree.get("allowed_origins", ())]
     settings = msgspec.convert(tree, Settings)
     _check_together(settings)
     return settings
@@ -183,6 +186,13 @@ _PLAIN: Final = {
 _TYPE: Final = re.compile(rf"`?\b({'|'.join(_PLAIN)})\b")
 
 
+def _origin(text: str) -> str:
+    try:
+        return normalize_origin(text)
+    except ValueError as error:
+        raise SettingsError(f"allowed_origins: {text!r} cannot be used: {error}") from None
+
+
 def _check_together(settings: Settings) -> None:
     """What no setting can say alone."""
     broker, database, tls = settings.broker, settings.database, settings.tls
@@ -209,6 +219,19 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(error.message) from None
         if kept.age is not None and not math.isfinite(kept.age):
             raise SettingsError(f"{field}: age: expected a finite number")
+    for pattern, call in settings.calls.items():
+        try:
+            check_pattern(pattern, field=f"calls.{pattern!r}")
+        except ProtocolError as error:
+            raise SettingsError(error.message) from None
+        try:
+            usable = not call.secret or bool(base64.b64decode(call.secret.removeprefix("whsec_") + "=="))
+        except ValueError:
+            usable = False
+        if not usable:
+            raise SettingsError(
+                f"calls.{pattern!r}.secret: expected base64, with or without whsec_ before it"
+            )
     for proxy in settings.trusted_proxies:
         try:
             ip_network(proxy, strict=False)

@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Final
 
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event
 from gateway.hub.lag import Backlog
+from gateway.hub.organisation import Organisation
+from gateway.hub.peer import Peer
 from gateway.hub.room import Membership
-from gateway.wire.outbox import Outbox
-from protocol.codec import Codec
+from protocol.encoding import Encoding
 from protocol.patterns import EventFilter
 
-if TYPE_CHECKING:
-    from gateway.hub.organisation import Organisation
-
-__all__ = ["Connection", "Peer"]
+__all__ = ["Connection"]
 
 
-class Peer(Protocol):
-    """The live end of a connection, as far as the hub needs it."""
-
-    outbox: Outbox
-
-    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
-        """Tell the client, then close."""
-
-    def give_way(self, token: str) -> bytes:
-        """If ``token`` is its resume token: close it with 4502, and return what that stands for."""
-
-    def catch_up(self) -> None:
-        """Some of its rooms lag: send what they missed as soon as the socket has drained."""
-
-    def dropped(self, event: Event, policy: str) -> None:
-        """An overflow policy gave ``event`` up."""
-
-    def is_typing(self, room: str) -> bool:
-        """Tell whether the client types in ``room``."""
-
-    @property
-    def received_messages(self) -> int:
-        """Messages that came in."""
-
-    @property
-    def received_bytes(self) -> int:
-        """Bytes that came in, with their framing."""
+_SUMMARY: Final = 2048
+"""Bytes of rooms with their filters, and of the connection's own filter, that a list shows of one
+connection."""
+_ENTRY: Final = 64
+"""What an entry for a room takes beside its names."""
 
 
 class Connection:
@@ -54,8 +30,8 @@ class Connection:
     __slots__ = (
         "_backlog",
         "client_id",
-        "codec",
         "connected_at",
+        "encoding",
         "filter",
         "id",
         "identity",
@@ -75,9 +51,9 @@ class Connection:
         *,
         id: str,
         node: str,
-        organisation: Organisation,
+        organisation: Organisation[Connection],
         identity: Identity,
-        codec: Codec,
+        encoding: Encoding,
         peer: Peer,
         ip: str,
         user_agent: str | None,
@@ -87,7 +63,7 @@ class Connection:
         self.node = node
         self.organisation = organisation
         self.identity = identity
-        self.codec = codec
+        self.encoding = encoding
         self.peer = peer
         self.outbox = peer.outbox
         self.ip = ip
@@ -139,8 +115,43 @@ class Connection:
             event.exclude is not None and self.identity.user in event.exclude
         )
 
+    def summary(self) -> dict[str, Any]:
+        """As :meth:`describe`, for lists: rooms and filters up to ``_SUMMARY`` bytes, ``cut`` when there
+        are more.
+
+        Only what it names is looked at, so that a page of a thousand connections stays small and quick.
+        """
+        left = _SUMMARY
+        rooms = []
+        for name, place in self.memberships.items():
+            left -= _ENTRY + len(name) + sum(map(len, place.events.events))
+            if left < 0:
+                break
+            rooms.append(self._describe_room(name, place))
+        whole = self._describe(rooms)
+        if len(rooms) < len(self.memberships):
+            whole["cut"] = True
+        left = _SUMMARY
+        for which in ("events", "except"):
+            left -= sum(map(len, whole[which]))
+            if left < 0:
+                del whole[which]
+                whole["cut"] = True
+        return whole
+
     def describe(self) -> dict[str, Any]:
         """The data of ``info`` (docs/protocol.md)."""
+        return self._describe([self._describe_room(*each) for each in self.memberships.items()])
+
+    def _describe_room(self, name: str, place: Membership) -> dict[str, Any]:
+        return {
+            "room": name,
+            "seq": place.room.seq,
+            "events": list(place.events.events),
+            "acked": None if place.acked is None else place.acked.seq,
+        }
+
+    def _describe(self, rooms: list[dict[str, Any]]) -> dict[str, Any]:
         identity = self.identity
         whole = {
             "connection": self.id,
@@ -153,16 +164,8 @@ class Connection:
             "ip": self.ip,
             "user_agent": self.user_agent,
             "client_id": self.client_id,
-            "subprotocol": self.codec.subprotocol,
-            "rooms": [
-                {
-                    "room": name,
-                    "seq": place.room.seq,
-                    "events": list(place.events.events),
-                    "acked": place.acked,
-                }
-                for name, place in self.memberships.items()
-            ],
+            "subprotocol": self.encoding.subprotocol,
+            "rooms": rooms,
             "events": list(self.filter.events),
             "except": list(self.filter.excepted),
             "messages_in": self.messages_in,

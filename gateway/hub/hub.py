@@ -1,58 +1,28 @@
-"""Who gets what: the way of every event to those who are connected to this node.
-
-An event goes in through :meth:`Hub.submit`, gets its place from the broker, and comes out
-of :meth:`Hub._deliver`, which finds the channel's members on this node and queues it for
-each. None of this waits; with the memory broker all of it happens inside ``submit``.
-"""
+"""The hub: who is here (``registry``), in which rooms (``rooms``), and who gets what (``delivery``)."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
 
-import trio
-
-from gateway.broker.base import (
-    Broker,
-    Done,
-    Event,
-    HistoryPage,
-    Position,
-    Since,
-    Sink,
-    organisation_channel,
-    room_channel,
-    user_channel,
-)
-from gateway.broker.channels import Channel, connection_channel
-from gateway.hub.connection import Connection
+from gateway.broker.base import Broker
+from gateway.hub.counters import Counters
+from gateway.hub.delivery import Delivery, Sent
 from gateway.hub.presence import Presence
-from gateway.hub.registry import Registry, deadline
-from gateway.hub.room import event_frame
+from gateway.hub.registry import Registry
+from gateway.hub.rooms import Rooms
 from gateway.hub.statistics import Statistics
 from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher
-from protocol.errors import ProtocolError
-from protocol.names import check_event, check_mid, check_room
-from protocol.values import footprint
 
 __all__ = ["Hub", "Sent"]
 
-_SMALL: Final = 256
-"""Bytes of a message from which on it is worth looking at what it takes in memory."""
 
+class Hub:
+    """The connections of this node, and what is said to them.
 
-class Sent(NamedTuple):
-    """A direct send: its message id, and how many connections of this node it was queued for."""
-
-    mid: str
-    connections: int
-
-
-class Hub(Registry):
-    """The connections of this node, and what is said to them."""
+    Nothing is done here: the names below are those of the parts, where they are described.
+    """
 
     def __init__(
         self,
@@ -66,255 +36,82 @@ class Hub(Registry):
         id: str | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """See :class:`~gateway.hub.registry.Registry`."""
-        super().__init__(
+        """``command_timeout`` bounds every wait for the broker, in seconds.
+
+        ``id`` begins the ids of connections; the node's name, where that is enough to tell them apart.
+        """
+        self.node = node
+        self.id = id or node
+        self.started_at = time.time()
+        self.broker = broker
+        self.flusher = flusher
+        self.counters = Counters()
+        self.presence = presence or Presence()
+        self.tracer = tracer
+        rooms = Rooms(broker, self.presence, timeout=command_timeout)
+        registry = Registry(
             broker,
             flusher,
+            rooms,
+            self.presence,
+            self.counters,
             node=node,
-            command_timeout=command_timeout,
-            weights=weights,
-            presence=presence,
-            id=id,
+            id=self.id,
+            timeout=command_timeout,
+            weights=weights or {},
         )
-        self.listeners: dict[str, Callable[[Event], None]] = {}
-        """Channels without members, whose events are for somebody else in here."""
-        self.statistics = Statistics(self)
-        self.tracer = tracer
-        self._mids = _random_mids()
-        broker.attach(Sink(self._deliver, self._lost, self._reset, flusher.flush))
+        delivery = Delivery(
+            broker, flusher, registry, rooms.channels, self.counters, tracer, timeout=command_timeout
+        )
+        self.statistics = Statistics(
+            registry, self.counters, flusher.share, node=node, started_at=self.started_at
+        )
+        self.connections = registry.connections
+        self.organisations = registry.organisations
+        self.channels = rooms.channels
+        self.listeners = delivery.listeners
 
-    def new_mid(self) -> str:
-        """A message id that no other message has."""
-        return next(self._mids)
+        # Bound here, so that a call through the hub costs what a call of the part does.
+        self.connect = registry.connect
+        self.disconnected = registry.disconnected
+        self.disconnect = registry.disconnect
+        self.take_over = registry.take_over
+        self.close_matching = registry.close_matching
+        self.find = registry.find
+        self.join = rooms.join
+        self.leave = rooms.leave
+        self.set_filter = rooms.set_filter
+        self.new_mid = delivery.new_mid
+        self.submit = delivery.submit
+        self.publish = delivery.publish
+        self.send_to_user = delivery.send_to_user
+        self.send_to_connection = delivery.send_to_connection
+        self.announce = delivery.announce
+        self.history = delivery.history
+        self.trace = delivery.trace
+        self._registry = registry
 
-    def submit(
-        self,
-        org: str,
-        room: str | None,
-        event: str,
-        data: Any,
-        done: Done,
-        *,
-        sender: str | None = None,
-        mid: str | None = None,
-        exclude: frozenset[str] | None = None,
-        critical: bool = False,
-        size: int,
-    ) -> None:
-        """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error.
+    def census(self) -> dict[str, int]:
+        """Count what is held now, by walking over all of it: for tests, not for the hot path.
 
-        ``size`` is what ``data`` took on the wire, in bytes, or 0. The bounds of history and of what waits
-        for slow clients count with what it takes in memory, which is looked at when it may be much.
-        ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
+        ``channels`` are rooms, users and organisations that somebody hears or is about to; ``memberships``
+        are places in rooms; ``lags`` those that lag, ``backlog_bytes`` what these keep; ``taps`` joins that
+        are under way; ``retired`` organisations without a connection that are remembered.
         """
-        if size > _SMALL or not size:
-            size = max(size, footprint(data))
-        self.counters.publishes += 1
-        self.broker.submit(
-            Event(
-                channel=organisation_channel(org) if room is None else room_channel(org, room),
-                event=event,
-                mid=mid or self.new_mid(),
-                ts=time.time_ns() // 1_000_000,
-                room=room,
-                data=data,
-                sender=sender,
-                exclude=exclude,
-                critical=critical,
-                size=size,
-            ),
-            done,
-        )
-
-    async def publish(
-        self,
-        org: str,
-        room: str | None,
-        event: str,
-        data: Any = None,
-        *,
-        sender: str | None = None,
-        mid: str | None = None,
-        exclude: frozenset[str] | None = None,
-        critical: bool = False,
-        size: int = 0,
-    ) -> Position:
-        """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors.
-
-        ``data`` must be of the value model.
-        """
-        if room is not None:
-            check_room(room)
-        check_event(event)
-        if mid is not None:
-            check_mid(mid)
-        outcome: list[Position | ProtocolError] = []
-        placed = trio.Event()
-
-        def done(result: Position | ProtocolError) -> None:
-            outcome.append(result)
-            placed.set()
-
-        self.submit(
-            org,
-            room,
-            event,
-            data,
-            done,
-            sender=sender,
-            mid=mid,
-            exclude=exclude or None,
-            critical=critical,
-            size=size,
-        )
-        self.flusher.wake()
-        with deadline(self._timeout):
-            await placed.wait()
-        if isinstance(outcome[0], ProtocolError):
-            raise outcome[0]
-        return outcome[0]
-
-    def send_to_user(
-        self,
-        org: str,
-        user: str,
-        event: str,
-        data: Any = None,
-        *,
-        sender: str | None = None,
-        mid: str | None = None,
-    ) -> Sent:
-        """Send to all connections of one user to this node; raises BAD_EVENT."""
-        check_event(event)
-        organisation = self.organisations.get(org)
-        local = None if organisation is None else organisation.users.get(user)
-        mid = mid or self.new_mid()
-        self._deliver(
-            Event(
-                channel=user_channel(org, user),
-                event=event,
-                mid=mid,
-                ts=time.time_ns() // 1_000_000,
-                data=data,
-                sender=sender,
-                ordered=False,
-            )
-        )
-        self.flusher.wake()
-        wanting = (
-            0 if local is None else sum(place.connection.filter.allows(event) for place in local.members())
-        )
-        return Sent(mid, wanting)
-
-    def send_to_connection(
-        self,
-        org: str,
-        connection_id: str,
-        event: str,
-        data: Any = None,
-        *,
-        sender: str | None = None,
-        mid: str | None = None,
-    ) -> Sent:
-        """Send to one connection; raises NOT_FOUND."""
-        check_event(event)
-        connection = self.find(org, connection_id)
-        mid = mid or self.new_mid()
-        direct = Event(
-            channel=connection_channel(org, connection_id),
-            event=event,
-            mid=mid,
-            ts=time.time_ns() // 1_000_000,
-            data=data,
-            sender=sender,
-            ordered=False,
-        )
-        queued = connection.filter.allows(event) and connection.outbox.put(
-            event_frame(direct, connection.codec)
-        )
-        if self.tracer is not None:
-            self.tracer.sent_to(connection, direct)
-        self.flusher.wake()
-        return Sent(mid, int(queued))
-
-    def announce(self, connection: Connection, room: str, event: str, data: Any) -> None:
-        """Tell the others of a room something that has no place in its order (typing)."""
-        self.broker.submit(
-            Event(
-                channel=room_channel(connection.org, room),
-                event=event,
-                mid=self.new_mid(),
-                ts=time.time_ns() // 1_000_000,
-                room=room,
-                data=data,
-                sender=connection.user,
-                exclude=None if connection.user is None else frozenset((connection.user,)),
-                exclude_connection=connection.id,
-                ordered=False,
-            ),
-            _ignore,
-        )
-
-    def _deliver(self, event: Event) -> None:
-        room = self._channels.get(event.channel)
-        if room is not None:
-            for tap in room.taps:
-                tap.append(event)
-            self.counters.deliveries += room.fan_out(event)
-        elif event.channel in self.listeners:
-            self.listeners[event.channel](event)
-            return
-        # Nobody asks about typing: its message id is not told.
-        if self.tracer is not None and event.exclude_connection is None:
-            members = () if room is None else room.members()
-            self.tracer.delivered(event.channel.org, event, members)
-
-    def _lost(self, channel: Channel, first: int, last: int) -> None:
-        room = self._channels.get(channel)
-        if room is not None:
-            room.lost(first, last)
-
-    def _reset(self, channel: Channel, epoch: str, seq: int) -> None:
-        room = self._channels.get(channel)
-        if room is not None:
-            room.reset(epoch, seq)
-
-    async def history(
-        self, org: str, room: str, *, since: Since | None = None, limit: int, reader: str | None = None
-    ) -> HistoryPage:
-        """A page of a room's kept events, without those that leave out the user ``reader``.
-
-        Raises 3xx when the broker cannot be reached.
-        """
-        channel = room_channel(org, check_room(room))
-        complete = True
-        with deadline(self._timeout):
-            while True:
-                page = await self.broker.history(channel, since=since, limit=limit)
-                complete = complete and page.complete
-                seen = [event for event in page.events if reader not in (event.exclude or ())]
-                if seen or not page.more:
-                    return page._replace(events=seen, complete=complete)
-                # An empty page would have no last event from which to go on.
-                since = Since(page.epoch, page.events[-1].seq or 0)
-
-    def trace(self, org: str, mid: str, *, user: str | None = None) -> dict[str, Any] | None:
-        """What became of a message on this node, for one user or for all; None when it was not traced."""
-        if self.tracer is None:
-            return None
-        organisation = self.organisations.get(org)
-        present = () if organisation is None else organisation.connections.values()
-        return self.tracer.find(org, mid, user, present)
-
-
-def _ignore(_result: Position | ProtocolError) -> None:
-    """For events whose place nobody asked for."""
-
-
-def _random_mids() -> Iterator[str]:
-    # Nobody may guess the next one: published first, it would make the other event a duplicate.
-    # Asking the kernel for each takes 0.7 µs.
-    while True:
-        digits = os.urandom(12 * 128).hex()
-        for start in range(0, len(digits), 24):
-            yield digits[start : start + 24]
+        connections = self.connections.values()
+        places = [place for connection in connections for place in connection.memberships.values()]
+        lags = [place.lag for place in places if place.lag is not None]
+        return {
+            "connections": len(self.connections),
+            "organisations": len(self.organisations),
+            "rooms": sum(len(organisation.rooms) for organisation in self.organisations.values()),
+            "users": sum(len(organisation.users) for organisation in self.organisations.values()),
+            "channels": len(self.channels),
+            "memberships": len(places),
+            "lags": len(lags),
+            "backlog_bytes": sum(lag.bytes for lag in lags),
+            "taps": sum(len(room.taps) for room in self.channels.values()),
+            "retired": len(self._registry.retired),
+            "traces": 0 if self.tracer is None else len(self.tracer),
+            "trace_bytes": 0 if self.tracer is None else self.tracer.bytes,
+        }

@@ -14,6 +14,22 @@ place is live again. Whatever was dropped is announced by ``lost`` exactly where
 missing, before the next event of the room. A join with ``since`` whose replay does not fit
 into the outbox uses the same way, whatever its policy.
 
+The place itself is in one of four states; the first is that it has no ``Lag``:
+
+========  =====================================================================================
+live      what comes is queued
+BEHIND    what comes is kept, or left to history; the catch-up sends what is next as the socket drains
+AHEAD     history was read beyond what this node has delivered: nothing is to be sent, and the place is
+          live when the node delivers the event at ``position``
+HELD      a join is under way that will say from where to go on: nothing goes out before it has
+========  =====================================================================================
+
+``_TRANSITIONS`` holds every change between the three states of a ``Lag``. It begins in BEHIND when an
+event does not fit (``Membership.fall_behind``), and ends when the place is live again
+(``Membership.caught_up``), or left: from BEHIND when nothing is left to send, from AHEAD when the node has
+come to its position, from each of the three when the broker begins another epoch. A HELD one outlives even
+that, because its join will begin in the new epoch.
+
 Memory: events are shared by all who lag, so a lagging member costs a reference each; the bounds
 of the queue hold for all lagging rooms of a connection together (:class:`Backlog`). The
 outbox itself stops at ``Outbox.congested``, far below its bounds.
@@ -23,18 +39,55 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
+from enum import Enum, auto
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.broker.base import Event, HistoryPage
 
-__all__ = ["PAGE", "Backlog", "Lag", "Lost", "Overflow"]
+__all__ = ["PAGE", "Backlog", "Lag", "Lost", "Overflow", "State", "Step"]
 
 Overflow = Literal["disconnect", "drop_oldest", "conflate", "replay"]
 
 PAGE: Final = 64
 """Events that a replay reads at once."""
+
+
+class State(Enum):
+    """Of a lagging place; see the essay above."""
+
+    BEHIND = auto()
+    AHEAD = auto()
+    HELD = auto()
+
+
+class Step(Enum):
+    """What changes the state of a lagging place."""
+
+    HOLD = auto()
+    """A join with ``since`` has begun."""
+    RELEASE = auto()
+    """That join came to nothing."""
+    GO_ON = auto()
+    """A join has said from where to go on, and more is to be sent."""
+    READ_UP = auto()
+    """All of history was read, and this node has not delivered all of that."""
+    LOOK_AGAIN = auto()
+    """The order in which history was read has ended."""
+
+
+_TRANSITIONS: Final = {
+    (State.BEHIND, Step.HOLD): State.HELD,
+    (State.AHEAD, Step.HOLD): State.HELD,
+    (State.HELD, Step.HOLD): State.HELD,  # joins may overlap
+    (State.HELD, Step.RELEASE): State.BEHIND,
+    (State.BEHIND, Step.GO_ON): State.BEHIND,
+    (State.AHEAD, Step.GO_ON): State.BEHIND,
+    (State.HELD, Step.GO_ON): State.BEHIND,
+    (State.BEHIND, Step.READ_UP): State.AHEAD,
+    (State.AHEAD, Step.LOOK_AGAIN): State.BEHIND,
+}
 
 
 class Lost(NamedTuple):
@@ -87,13 +140,12 @@ class Lag:
         "_dropped",
         "_kept",
         "_key",
-        "aligned",
         "bytes",
         "epoch",
-        "held",
         "overtaken",
         "policy",
         "position",
+        "state",
         "turn",
     )
 
@@ -102,12 +154,9 @@ class Lag:
         self.policy = policy
         self.epoch = epoch
         self.position = position
-        self.held = False
-        """A join is under way, which will say from where to go on; nothing goes out before."""
+        self.state = State.BEHIND
         self.turn = 0
         """When it was last brought further: of several rooms, the one that has waited longest is next."""
-        self.aligned = False
-        """Read ahead of what this node has delivered: live again when the node comes by ``position``."""
         self.overtaken: set[int] = set()
         """Critical events that went out at once: a replay must not bring them again."""
         self.bytes = 0
@@ -131,7 +180,16 @@ class Lag:
     @property
     def due(self) -> bool:
         """There is something to be done about it when the socket has drained."""
-        return not (self.aligned or self.held)
+        return self.state is State.BEHIND
+
+    def step(self, step: Step) -> None:
+        """Change the state; raises ``KeyError`` for what cannot happen in it."""
+        self.state = _TRANSITIONS[self.state, step]
+
+    def go_on_from(self, epoch: str, position: int) -> None:
+        """A join was answered up to ``position``; what comes behind it is to be sent."""
+        self.step(Step.GO_ON)
+        self.epoch, self.position = epoch, position
 
     def add(self, event: Event) -> list[tuple[Event, Overflow]]:
         """Take one more event that matched; returns what was dropped for it, of whichever lag, and why."""

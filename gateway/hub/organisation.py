@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.broker.base import organisation_channel, room_channel, user_channel
-from gateway.hub.connection import Connection
-from gateway.hub.room import Room
-from gateway.wire.flusher import Share
+from sys import getsizeof
+from typing import Final, Generic, TypeVar
 
-__all__ = ["Organisation", "OrganisationTotals"]
+from gateway.broker.base import organisation_channel, room_channel, user_channel
+from gateway.hub.room import Room
+from gateway.wire.shares import Share
+
+__all__ = ["Organisation", "OrganisationTotals", "Retired"]
+
+C = TypeVar("C")
+"""What a connection is, which stands above this file."""
 
 
 class OrganisationTotals:
@@ -24,7 +29,42 @@ class OrganisationTotals:
         self.bytes_out = 0
 
 
-class Organisation:
+class Retired:
+    """Totals of organisations without a connection, bounded in bytes: the first to go is forgotten first."""
+
+    MAX_BYTES: Final = 4 << 20
+    """Some ten thousand organisations."""
+    _ENTRY: Final = 400
+    """Bytes of one, without its name: six integers, their object, a place in a dictionary."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, OrganisationTotals] = {}
+        self.bytes = 0
+        """Roughly the memory of all."""
+
+    def __len__(self) -> int:
+        return len(self._totals)
+
+    def keep(self, name: str, totals: OrganisationTotals) -> None:
+        """Remember an organisation, at the price of older ones."""
+        self._totals[name] = totals
+        self.bytes += getsizeof(name) + self._ENTRY
+        while self.bytes > self.MAX_BYTES:
+            self.take(next(iter(self._totals)))
+
+    def get(self, name: str) -> OrganisationTotals | None:
+        """What is remembered."""
+        return self._totals.get(name)
+
+    def take(self, name: str) -> OrganisationTotals | None:
+        """What is remembered, which is then forgotten: the organisation is back."""
+        totals = self._totals.pop(name, None)
+        if totals is not None:
+            self.bytes -= getsizeof(name) + self._ENTRY
+        return totals
+
+
+class Organisation(Generic[C]):
     """Connections, users and rooms of one organisation."""
 
     __slots__ = ("channel", "connections", "everyone", "name", "rooms", "share", "totals", "users")
@@ -35,7 +75,7 @@ class Organisation:
         self.totals = totals or OrganisationTotals()
         self.channel = organisation_channel(name)
         self.everyone = Room(self.channel, None)
-        self.connections: dict[str, Connection] = {}
+        self.connections: dict[str, C] = {}
         self.users: dict[str, Room] = {}
         self.rooms: dict[str, Room] = {}
 

@@ -10,17 +10,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.broker.base import Channel, room_channel
-from gateway.hub.connection import Connection
+from gateway.hub.peer import Member
 from gateway.hub.room import Room
-from protocol.codec import Codec
+from protocol.encoding import Encoding
 from protocol.envelope import Envelope
-from protocol.frames import BINARY, TEXT, server_frame
-
-if TYPE_CHECKING:
-    from gateway.hub.organisation import Organisation
 
 __all__ = ["NOBODY", "Presence", "describe_members"]
 
@@ -32,16 +28,16 @@ class Presence:
     """The users in the rooms of this node. Those of a room are counted only while somebody watches it."""
 
     def __init__(self) -> None:
-        self.organisations: Mapping[str, Organisation] = {}
-        """Those of the hub, which sets this."""
+        self.channels: Mapping[Channel, Room] = {}
+        """Those of this node by channel; the hub sets this."""
         self._here: dict[Channel, dict[str, int]] = {}
         """Counted channel → user → connections."""
-        self._watchers: dict[Channel, dict[Connection, bool]] = {}
+        self._watchers: dict[Channel, dict[Member, bool]] = {}
         """Channel → connections that want to be told, and whether they have begun to listen."""
 
     # --- what happens on this node ----------------------------------------------------------------
 
-    def entered(self, room: Room, connection: Connection) -> None:
+    def entered(self, room: Room, connection: Member) -> None:
         """A connection has become a member."""
         here = self._here.get(room.channel)
         if here is not None:
@@ -49,7 +45,7 @@ class Presence:
             here[user] = count = here.get(user, 0) + 1
             self._changed(room.channel, user, count, begun=count == 1)
 
-    def left(self, room: Room, connection: Connection) -> None:
+    def left(self, room: Room, connection: Member) -> None:
         """A connection is no longer a member."""
         here = self._here.get(room.channel)
         if here is not None:
@@ -60,13 +56,13 @@ class Presence:
                 del here[user]
             self._changed(room.channel, user, count, begun=False)
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: Member) -> None:
         """A connection has come to this node."""
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Member) -> None:
         """A connection that was :meth:`connected` is gone."""
 
-    async def settled(self, connection: Connection) -> None:
+    async def settled(self, connection: Member) -> None:
         """Wait until all nodes can know that the connection is here; raises 3xx when they cannot be told."""
 
     def _changed(self, channel: Channel, user: str, count: int, *, begun: bool) -> None:
@@ -82,27 +78,26 @@ class Presence:
         return self._count(org, name)
 
     def _count(self, org: str, name: str) -> dict[str, int]:
-        organisation = self.organisations.get(org)
-        room = None if organisation is None else organisation.rooms.get(name)
+        room = self.channels.get(room_channel(org, name))
         return dict(Counter(place.connection.user or NOBODY for place in (room.members() if room else ())))
 
     # --- watching ---------------------------------------------------------------------------------
 
-    async def watch(self, connection: Connection, name: str) -> None:
+    async def watch(self, connection: Member, name: str) -> None:
         """``connection`` is going to enter the room ``name`` and to watch it. Raises 3xx."""
         channel = room_channel(connection.org, name)
         self._watchers.setdefault(channel, {}).setdefault(connection, False)
         if channel not in self._here:
             self._here[channel] = self._count(connection.org, name)
 
-    def begin(self, channel: Channel, connection: Connection) -> list[str]:
+    def begin(self, channel: Channel, connection: Member) -> list[str]:
         """From now on ``connection`` is told; returns who is there at this moment."""
         watchers = self._watchers.get(channel, {})
         if connection in watchers:  # it may have ended meanwhile
             watchers[connection] = True
         return sorted(user for user in {*self._known(channel), connection.user or NOBODY} if user)
 
-    def unwatch(self, channel: Channel, connection: Connection) -> None:
+    def unwatch(self, channel: Channel, connection: Member) -> None:
         """``connection`` is told no more."""
         watchers = self._watchers.get(channel)
         if watchers is not None and watchers.pop(connection, None) is not None and not watchers:
@@ -113,7 +108,7 @@ class Presence:
         """Nobody watches any more."""
         del self._here[channel]
 
-    def watches(self, channel: Channel, connection: Connection) -> bool:
+    def watches(self, channel: Channel, connection: Member) -> bool:
         """Whether ``connection`` is told."""
         return self._watchers.get(channel, {}).get(connection, False)
 
@@ -133,14 +128,13 @@ class Presence:
             ts=time.time_ns() // 1_000_000,
             data={"user": user},
         )
-        frames: dict[Codec, bytes] = {}
+        frames: dict[Encoding, bytes] = {}
         for connection, listens in list(watchers.items()):
             if listens and connection.user != user:
-                codec = connection.codec
-                frame = frames.get(codec)
+                encoding = connection.encoding
+                frame = frames.get(encoding)
                 if frame is None:
-                    opcode = BINARY if codec.binary else TEXT
-                    frame = frames[codec] = server_frame(opcode, codec.encode(envelope))
+                    frame = frames[encoding] = encoding.encode(envelope)
                 connection.outbox.put(frame)
 
 

@@ -1,7 +1,7 @@
 """A room's members, grouped so that an event is judged and encoded once for all who are alike.
 
-Members with the same codec and the same filters form a group. An event is matched against
-each group's filters and encoded once per codec; what remains per member is one ``put``
+Members with the same encoding and the same filters form a group. An event is matched against
+each group's filters and encoded once per encoding; what remains per member is one ``put``
 into its outbox. 500 members with one filter cost one match and one encode, not 500.
 """
 
@@ -9,26 +9,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gateway.broker.base import Channel, Event
-from gateway.hub.lag import Lag, Overflow
+from gateway.broker.base import Channel, Event, Since
+from gateway.hub.lag import Lag, Overflow, State, Step
+from gateway.hub.peer import Member
 from gateway.wire.broadcast import MANY, Broadcast
 from gateway.wire.outbox import Outbox
-from protocol.codec import Codec
+from protocol.encoding import Encoding
 from protocol.envelope import Envelope
-from protocol.frames import BINARY, TEXT, server_frame
 from protocol.patterns import EventFilter
 
-if TYPE_CHECKING:
-    from gateway.hub.connection import Connection
-
-__all__ = ["Membership", "Room", "event_frame"]
+__all__ = ["Membership", "Room"]
 
 _BROADCASTS: Final = 8
 """Of one organisation at the same time: each ``put`` into one of its outboxes looks at all of them."""
 
-GroupKey = tuple[Codec, EventFilter, EventFilter, bool]
+_FEW: Final = 16
+"""Groups that are asked one by one for each event; of more, a room remembers which an event is for."""
+_NAMES: Final = 32
+"""Event names for which a room remembers that. It takes eight bytes for each of them and each group."""
+
+GroupKey = tuple[Encoding, EventFilter, EventFilter, bool]
 
 
 class Membership:
@@ -37,7 +39,7 @@ class Membership:
     __slots__ = ("acked", "connection", "events", "group", "joined_at", "key", "lag", "overflow", "room")
 
     def __init__(
-        self, room: Room, connection: Connection, events: EventFilter, overflow: Overflow, key: str
+        self, room: Room, connection: Member, events: EventFilter, overflow: Overflow, key: str
     ) -> None:
         """``events`` is the filter of the join; the connection's own applies as well."""
         self.room = room
@@ -47,8 +49,8 @@ class Membership:
         self.key = key
         self.lag: Lag | None = None
         self.group: Group | None = None
-        self.acked: int | None = None
-        self.joined_at = 0
+        self.acked: Since | None = None
+        self.joined_at = Since("", 0)
 
     def wants(self, event: Event) -> bool:
         """Tell whether the event passes both filters and does not leave this member out."""
@@ -90,12 +92,12 @@ class Membership:
     def hold(self) -> None:
         """Send this member nothing more until a join, which is under way, has said from where to go on."""
         lag = self.lag or self.fall_behind(self.room.seq, by_replay=True)
-        lag.held, lag.aligned = True, False
+        lag.step(Step.HOLD)
 
     def release(self) -> None:
         """The join came to nothing: go on from where the member was."""
-        if self.lag is not None and self.lag.held:
-            self.lag.held = False
+        if self.lag is not None and self.lag.state is State.HELD:
+            self.lag.step(Step.RELEASE)
             self.connection.peer.catch_up()
 
     def caught_up(self) -> None:
@@ -107,13 +109,13 @@ class Membership:
 class Group:
     """Members that get the same events in the same bytes."""
 
-    __slots__ = ("broadcast", "codec", "events", "filter", "members", "patient")
+    __slots__ = ("broadcast", "encoding", "events", "filter", "members", "patient")
 
     def __init__(
-        self, codec: Codec, connection_filter: EventFilter, room_filter: EventFilter, patient: bool
+        self, encoding: Encoding, connection_filter: EventFilter, room_filter: EventFilter, patient: bool
     ) -> None:
         """``patient`` members may lag; the others are closed when they are too slow."""
-        self.codec = codec
+        self.encoding = encoding
         self.filter = connection_filter
         self.events = room_filter
         self.patient = patient
@@ -135,19 +137,10 @@ class Group:
         return self.broadcast.put(frame)
 
 
-def event_frame(event: Event, codec: Codec) -> bytes:
-    """The finished WebSocket frame of an event."""
-    return _frame(event.envelope(), codec)
-
-
-def _frame(envelope: Envelope, codec: Codec) -> bytes:
-    return server_frame(BINARY if codec.binary else TEXT, codec.encode(envelope))
-
-
 class Room:
     """One channel's members on this node: a room, a whole organisation, or one user's connections."""
 
-    __slots__ = ("_groups", "channel", "epoch", "name", "seq", "taps")
+    __slots__ = ("_groups", "_matching", "channel", "epoch", "name", "seq", "taps")
 
     def __init__(self, channel: Channel, name: str | None) -> None:
         self.channel = channel
@@ -158,6 +151,8 @@ class Room:
         self.taps: tuple[deque[Event], ...] = ()
         """One for each member to be that still waits for the broker: the events that came meanwhile."""
         self._groups: dict[GroupKey, Group] = {}
+        self._matching: dict[str, list[Group]] | None = None
+        """Event name → the groups that it is for; forgotten whenever there are other groups."""
 
     @property
     def size(self) -> int:
@@ -176,7 +171,7 @@ class Room:
 
     def add(
         self,
-        connection: Connection,
+        connection: Member,
         events: EventFilter,
         overflow: Overflow = "disconnect",
         key: str = "key",
@@ -207,10 +202,11 @@ class Room:
     def _group(self, membership: Membership) -> None:
         connection = membership.connection
         patient = membership.overflow != "disconnect" or membership.lag is not None
-        key = (connection.codec, connection.filter, membership.events, patient)
+        key = (connection.encoding, connection.filter, membership.events, patient)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(*key)
+            self._matching = None
         group.members[connection.outbox] = membership
         if group.broadcast is not None:
             group.broadcast.entered(connection.outbox)
@@ -225,7 +221,8 @@ class Room:
             group.broadcast.leaving(outbox)
         del group.members[outbox]
         if not group.members:
-            del self._groups[group.codec, group.filter, group.events, group.patient]
+            del self._groups[group.encoding, group.filter, group.events, group.patient]
+            self._matching = None
         membership.group = None
 
     def fan_out(self, event: Event) -> int:
@@ -236,15 +233,15 @@ class Room:
                 return 0  # before the first member came
             self.seq = event.seq
             self.epoch = event.epoch or ""
-        frames: dict[Codec, bytes] = {}
+        frames: dict[Encoding, bytes] = {}
         count = 0
         aligned: list[Membership] | None = None
-        for group in self._groups.values():
+        for group in self._groups.values() if len(self._groups) <= _FEW else self._groups_for(name):
             if not (group.filter.allows(name) and group.events.allows(name)):
                 continue
-            frame = frames.get(group.codec)
+            frame = frames.get(group.encoding)
             if frame is None:
-                frame = frames[group.codec] = event_frame(event, group.codec)
+                frame = frames[group.encoding] = group.encoding.encode(event.envelope())
             if event.critical or group.patient:
                 if aligned is None:
                     aligned = []
@@ -257,6 +254,20 @@ class Room:
         for membership in aligned or ():
             membership.caught_up()  # which may make and remove groups
         return count
+
+    def _groups_for(self, name: str) -> list[Group]:
+        """The groups of many that want events of this name."""
+        matching = self._matching
+        if matching is None or (len(matching) >= _NAMES and name not in matching):
+            matching = self._matching = {}
+        groups = matching.get(name)
+        if groups is None:
+            groups = matching[name] = [
+                group
+                for group in self._groups.values()
+                if group.filter.allows(name) and group.events.allows(name)
+            ]
+        return groups
 
     def _fan_out_carefully(self, group: Group, event: Event, frame: bytes, aligned: list[Membership]) -> int:
         """For members that may lag, and for critical events, which overtake what is queued."""
@@ -272,15 +283,15 @@ class Room:
             elif event.seq is None:
                 # Nothing that could be repaired: typing is dropped while a member lags.
                 count += lag is None and outbox.put(frame)
-            elif lag is not None and lag.aligned and event.epoch == lag.epoch:
+            elif lag is not None and lag.state is State.AHEAD and event.epoch == lag.epoch:
                 if event.seq > lag.position:
                     count += outbox.put(frame)
                 if event.seq >= lag.position:
                     aligned.append(membership)
             elif lag is not None:
                 membership.keep(lag, event)
-                if lag.aligned:  # with an order that has ended: look what there is now
-                    lag.aligned = False
+                if lag.state is State.AHEAD:  # with an order that has ended: look what there is now
+                    lag.step(Step.LOOK_AGAIN)
                     membership.connection.peer.catch_up()
             elif outbox.refuses(len(frame)):
                 membership.keep(membership.fall_behind(event.seq - 1), event)
@@ -294,13 +305,14 @@ class Room:
         first = max(first, self.seq + 1)
         for membership in list(self.members()) if first <= last else ():
             lag = membership.lag
-            if lag is None or (lag.aligned and last > lag.position):
+            ahead = lag is not None and lag.state is State.AHEAD
+            if lag is None or (ahead and last > lag.position):
                 start = first if lag is None else max(first, lag.position + 1)
                 data = {"from": start, "to": last, "reason": "broker"}
                 self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
-            elif not lag.aligned and not lag.replays:  # a replay will find out by itself
+            elif not ahead and not lag.replays:  # a replay will find out by itself
                 lag.miss(first, last)
-            if lag is not None and lag.aligned and last >= lag.position:
+            if lag is not None and ahead and last >= lag.position:
                 membership.caught_up()
         self.seq = max(self.seq, last)
 
@@ -308,7 +320,7 @@ class Room:
         """The broker lost data: tell the members that the order goes on after ``seq`` of another epoch."""
         for membership in list(self.members()):
             lag = membership.lag
-            if lag is not None and lag.held:
+            if lag is not None and lag.state is State.HELD:
                 continue  # the join that is under way will say where it begins
             data = {
                 "from": (self.seq if lag is None else lag.position) + 1,
@@ -323,4 +335,4 @@ class Room:
 
     def _tell(self, membership: Membership, envelope: Envelope) -> None:
         connection = membership.connection
-        connection.outbox.put(_frame(envelope, connection.codec))
+        connection.outbox.put(connection.encoding.encode(envelope))

@@ -2,25 +2,26 @@
 
 Off unless ``trace.messages`` is set; then of every traced message (a share of them,
 ``trace.sample``) one small record is kept for each connection it could have reached, bounded
-in messages and in records. Tracing costs about a microsecond for each recipient and nothing
-when it is off.
+in messages and in records; of the message itself its names and numbers, and not its data. When a bound is
+reached, the organisation that has most gives its oldest trace. Tracing costs about a microsecond for each
+recipient and nothing when it is off.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Callable, Iterable
+from sys import getsizeof
+from typing import Any, Final, Literal
 from zlib import crc32
 
 from gateway.broker.base import Event
 from gateway.config.settings import TraceSettings
-
-if TYPE_CHECKING:
-    from gateway.hub.connection import Connection
-    from gateway.hub.lag import Lag
-    from gateway.hub.room import Membership
-    from gateway.wire.outbox import Outbox
+from gateway.hub.connection import Connection
+from gateway.hub.lag import Lag, State
+from gateway.hub.peer import Member
+from gateway.hub.room import Membership
+from gateway.wire.outbox import Outbox
 
 __all__ = ["Outcome", "Tracer"]
 
@@ -38,6 +39,10 @@ Outcome = Literal[
     "unknown",
 ]
 
+_TRACE_BYTES: Final = 600
+"""What a trace takes without its names: objects, their dictionaries, numbers."""
+_RECORD_BYTES: Final = 250
+"""What the record of one connection takes, with its key and its place in a dictionary."""
 _UNMATCHED: Final = frozenset({"filtered", "excluded", "not_joined", "not_connected"})
 
 
@@ -86,14 +91,48 @@ class _Record:
 
 
 class _Trace:
-    """One message."""
+    """One message, without its data."""
 
-    __slots__ = ("complete", "event", "records")
+    __slots__ = (
+        "bytes",
+        "channel",
+        "complete",
+        "epoch",
+        "event",
+        "mid",
+        "records",
+        "room",
+        "sender",
+        "seq",
+        "ts",
+    )
 
     def __init__(self, event: Event) -> None:
-        self.event = event
+        self.channel = event.channel
+        self.event = event.event
+        self.mid = event.mid
+        self.room = event.room
+        self.sender = event.sender
+        self.seq = event.seq
+        self.epoch = event.epoch
+        self.ts = event.ts
         self.records: dict[str, _Record] = {}
         self.complete = True
+        self.bytes = _TRACE_BYTES + sum(
+            getsizeof(name)
+            for name in (self.channel, self.event, self.mid, self.room or "", self.sender or "")
+        )
+        """Memory without that of the records."""
+
+
+class _Traces(OrderedDict[str, _Trace]):
+    """Those of one organisation by message id, oldest first."""
+
+    __slots__ = ("records",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records = 0
 
 
 class Tracer:
@@ -101,13 +140,19 @@ class Tracer:
 
     def __init__(self, settings: TraceSettings) -> None:
         self._settings = settings
-        self._traces: OrderedDict[tuple[str, str], _Trace] = OrderedDict()
-        """By organisation and message id."""
+        self._organisations: dict[str, _Traces] = {}
+        self._messages = 0
         self.records = 0
         """Connections recorded for all messages together."""
+        self._named = 0
 
     def __len__(self) -> int:
-        return len(self._traces)
+        return self._messages
+
+    @property
+    def bytes(self) -> int:
+        """Roughly the memory of all traces."""
+        return self._named + self.records * _RECORD_BYTES
 
     def delivered(self, org: str, event: Event, members: Iterable[Membership]) -> None:
         """``event`` has just been queued for those of ``members`` that it is for."""
@@ -120,7 +165,7 @@ class Tracer:
                 trace.complete = False
                 break
             trace.records[connection.id] = _judge(connection, place, event)
-        self._add(len(trace.records))
+        self._add(org, len(trace.records))
 
     def sent_to(self, connection: Connection, event: Event) -> None:
         """``event``, which is for this connection alone, has been queued, unless its filter held it back."""
@@ -130,7 +175,7 @@ class Tracer:
             trace.records[connection.id] = (
                 _queued(connection) if wanted else _Record(connection.user, "filtered")
             )
-            self._add(1)
+            self._add(connection.org, 1)
 
     def dropped(self, connection: Connection, event: Event, policy: str) -> None:
         """The overflow policy of ``connection`` gave ``event`` up."""
@@ -148,10 +193,9 @@ class Tracer:
         ``present`` are the organisation's open connections: it is told of each of the user's that it was not
         in the room.
         """
-        trace = self._traces.get((org, mid))
+        trace = self._find(org, mid)
         if trace is None:
             return None
-        event = trace.event
         recipients = [
             _describe(connection, record.user, *record.now())
             for connection, record in trace.records.items()
@@ -163,18 +207,18 @@ class Tracer:
                 for connection in present
                 if connection.user == user
                 and connection.id not in trace.records
-                and connection.connected_at <= event.ts
+                and connection.connected_at <= trace.ts
             ]
             if not recipients:
                 recipients = [_describe(None, user, "not_connected" if trace.complete else "unknown")]
         whole = {
             "mid": mid,
-            "room": event.room,
-            "event": event.event,
-            "seq": event.seq,
-            "epoch": event.epoch,
-            "ts": event.ts,
-            "sender": event.sender,
+            "room": trace.room,
+            "event": trace.event,
+            "seq": trace.seq,
+            "epoch": trace.epoch,
+            "ts": trace.ts,
+            "sender": trace.sender,
             "complete": trace.complete,
             "recipients": recipients,
         }
@@ -185,15 +229,20 @@ class Tracer:
         sample = self._settings.sample
         if sample < 1 and crc32(event.mid.encode()) >= sample * 2**32:
             return None
-        key = (org, event.mid)
-        if key in self._traces:  # the same id in another room, or behind the window of duplicates
-            self._forget(key)
-        trace = self._traces[key] = _Trace(event)
+        if self._find(org, event.mid) is not None:  # in another room, or behind the window of duplicates
+            self._forget(org, event.mid)
+        trace = self._organisations.setdefault(org, _Traces())[event.mid] = _Trace(event)
+        self._messages += 1
+        self._named += trace.bytes
         return trace
 
+    def _find(self, org: str, mid: str) -> _Trace | None:
+        traces = self._organisations.get(org)
+        return None if traces is None else traces.get(mid)
+
     def _change(self, connection: Connection, event: Event, outcome: Outcome, reason: str | None) -> None:
-        trace = self._traces.get((connection.org, event.mid))
-        if trace is None or trace.event.seq != event.seq or trace.event.channel != event.channel:
+        trace = self._find(connection.org, event.mid)
+        if trace is None or trace.seq != event.seq or trace.channel != event.channel:
             return
         before = trace.records.get(connection.id)
         if before is None and len(trace.records) >= self._settings.recipients:
@@ -204,19 +253,43 @@ class Tracer:
             if outcome == "replayed"
             else _Record(connection.user, outcome, reason=reason)
         )
-        self._add(before is None)
+        self._add(connection.org, before is None)
 
-    def _add(self, records: int) -> None:
+    def _add(self, org: str, records: int) -> None:
         settings = self._settings
         self.records += records
-        while len(self._traces) > settings.messages or self.records > settings.records:
-            self._forget(next(iter(self._traces)))
+        self._organisations[org].records += records
+        while self._messages > settings.messages:
+            self._forget(*self._oldest_of_most(org, _number, settings.messages))
+        while self.records > settings.records:
+            self._forget(*self._oldest_of_most(org, _records, settings.records))
 
-    def _forget(self, key: tuple[str, str]) -> None:
-        self.records -= len(self._traces.pop(key).records)
+    def _oldest_of_most(self, org: str, measure: Callable[[_Traces], int], limit: int) -> tuple[str, str]:
+        # Whoever traces just now has nearly always its whole share, and then nobody else is looked at.
+        mine = self._organisations.get(org)
+        if mine is None or measure(mine) * len(self._organisations) <= limit:
+            org = max(self._organisations, key=lambda each: measure(self._organisations[each]))
+        return org, next(iter(self._organisations[org]))
+
+    def _forget(self, org: str, mid: str) -> None:
+        traces = self._organisations[org]
+        trace = traces.pop(mid)
+        if not traces:
+            del self._organisations[org]
+        traces.records -= len(trace.records)
+        self.records -= len(trace.records)
+        self._messages -= 1
+        self._named -= trace.bytes
 
 
-def _judge(connection: Connection, place: Membership, event: Event) -> _Record:
+_number: Final = len
+
+
+def _records(traces: _Traces) -> int:
+    return traces.records
+
+
+def _judge(connection: Member, place: Membership, event: Event) -> _Record:
     if connection.excluded_from(event):
         return _Record(connection.user, "excluded")
     if not place.wants(event):
@@ -224,12 +297,12 @@ def _judge(connection: Connection, place: Membership, event: Event) -> _Record:
     lag = place.lag
     if lag is None or event.critical:
         return _queued(connection)
-    if lag.aligned:  # brought by a replay before this node heard of it, or queued just now
+    if lag.state is State.AHEAD:  # brought by a replay before this node heard of it, or queued just now
         return _queued(connection, "replayed" if (event.seq or 0) <= lag.position else "queued")
     return _Record.lagging(place, lag, event.seq or 0)
 
 
-def _queued(connection: Connection, outcome: Outcome = "queued") -> _Record:
+def _queued(connection: Member, outcome: Outcome = "queued") -> _Record:
     connection.outbox.settle()
     if connection.outbox.sealed:
         return _Record(connection.user, "closed")

@@ -26,6 +26,8 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits
         self._open: dict[str, int] = {}
+        self._sockets: dict[str, int] = {}
+        """Peer → its connections, of every kind; those of trusted proxies are not counted."""
         self.addresses = Addresses(settings.trusted_proxies)
         self.limiters = Limiters(settings.rates)
         self.overload = Overload(settings.overload)
@@ -34,6 +36,19 @@ class Guard:
             failed_logins_per_ip=settings.rates.failed_logins_per_ip,
             burst=settings.rates.burst,
         )
+
+    def enter(self, peer: str) -> bool:
+        """A socket of this peer was accepted; False when that is one too many. ``leave`` must follow."""
+        if not self._limits.connections_per_ip or self.addresses.is_trusted(peer):
+            return True
+        count = self._sockets[peer] = self._sockets.get(peer, 0) + 1
+        return count <= self._limits.connections_per_ip
+
+    def leave(self, peer: str) -> None:
+        """It is closed."""
+        left = self._sockets.pop(peer, 0) - 1
+        if left > 0:
+            self._sockets[peer] = left
 
     def check_address(self, ip: str, now: float) -> None:
         """A peer wants anything at all; raises 300 while its address is refused."""

@@ -63,6 +63,12 @@ class Limiter:
             bucket.take(1, now)
         return 0.0
 
+    def joined(self, number: int, now: float) -> None:
+        """Draw for rooms that one command enters beside its first, also more than there are: what follows
+        waits."""
+        for bucket in self._joins:
+            bucket.take(number, now)
+
     @property
     def abusive(self) -> bool:
         """So many commands came although the client was told to wait that it does not listen."""

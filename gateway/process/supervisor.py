@@ -6,7 +6,9 @@ machines, and the kernel spreads new connections over them (SO_REUSEPORT). The s
 - starts a worker again that has died, after a pause that grows with every death, until too many have died
   in too short a time; then it ends everything, with an exit code of its own;
 - passes SIGTERM and SIGINT on, so that all workers drain, and ends those that take longer than a drain may;
-- on SIGHUP replaces the workers one by one: a new one listens before the old one is retired.
+- on SIGHUP replaces the workers one by one: a new one listens before the old one is retired, and while none
+  can start the old ones go on;
+- replaces a worker from which it hears nothing for a while: it stands still, and yet gets connections.
 
 Workers are in sessions of their own: Ctrl-C in a terminal reaches the supervisor alone, or they would
 be asked twice, which means not to wait. They see by their leash when the supervisor has gone.
@@ -34,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 READY: Final = b"ready\n"
 """What a worker says on its leash when it listens."""
+BEAT: Final = b"."
+"""What it says from then on, every ``BEAT_EVERY`` seconds."""
+BEAT_EVERY: Final = 1.0
 
 KILLED: Final = 1
 """Exit code: a worker did not end in time and was killed."""
@@ -42,6 +47,8 @@ GAVE_UP: Final = 3
 _UNUSABLE: Final = 2
 """A worker's exit code when its configuration cannot be used: starting it again cannot help."""
 
+_FAST: Final = 3
+"""Deaths of one slot, one after the other and before it listened, after which it is not tried any more."""
 _GRACE: Final = 5.0
 """Seconds that a worker has beyond the longest drain."""
 
@@ -58,11 +65,14 @@ def supervise(settings: Settings) -> int:
 class Worker:
     """One process."""
 
-    def __init__(self, slot: int, node: str) -> None:
+    def __init__(self, slot: int, node: str, old: Worker | None = None) -> None:
+        """``old`` is the one whose place it takes when it listens."""
         self.slot = slot
         self.node = node
+        self.old = old
         self.process: trio.Process
         self.retired = False
+        self.listened = False
         self.ended = trio.Event()
 
     def send_signal(self, number: int) -> None:
@@ -127,10 +137,17 @@ class Supervisor:
 
     # --- one worker ---------------------------------------------------------------------------
 
-    async def _keep(self, slot: int, listening: trio.Event) -> None:
-        """Keep a worker in this slot until it is retired or everything ends; the first sets ``listening``."""
+    async def _keep(
+        self, slot: int, listening: trio.Event, old: Worker | None = None, failed: trio.Event | None = None
+    ) -> None:
+        """Keep a worker in this slot until it is retired or everything ends; the first sets ``listening``.
+
+        With ``old`` it takes that one's place; if it ends before it listens, ``failed`` is set and no other
+        one is tried.
+        """
+        unborn = 0
         while not self._stopping.is_set():
-            worker = self._new(slot)
+            worker = self._new(slot, old)
             self._running.add(worker)
             try:
                 await self._run(worker, listening)
@@ -139,12 +156,21 @@ class Supervisor:
                 worker.ended.set()
             if worker.retired or self._stopping.is_set():
                 return
-            await self._mourn(worker)
+            if failed is not None and not listening.is_set():
+                log.error("new worker did not start", node=worker.node, exit_code=worker.process.returncode)
+                failed.set()
+                return
+            old = None
+            unborn = 0 if worker.listened else unborn + 1
+            await self._mourn(worker, unborn)
+            serving = self._serving.get(slot)
+            if serving is not None and serving is not worker and not serving.ended.is_set():
+                return  # a successor has listened meanwhile
 
-    def _new(self, slot: int) -> Worker:
+    def _new(self, slot: int, old: Worker | None) -> Worker:
         # No name twice: what others still know of a dead worker is not the new one's.
         self._started += 1
-        return Worker(slot, f"{self._name}-{self._started}")
+        return Worker(slot, f"{self._name}-{self._started}", old)
 
     async def _run(self, worker: Worker, listening: trio.Event) -> None:
         ours, theirs = socket.socketpair()
@@ -175,22 +201,39 @@ class Supervisor:
         try:
             with trio.move_on_after(settings.supervisor.start_timeout):
                 await leash.send_all(msgspec.json.encode(mine) + b"\n")
-                while not said.endswith(READY):
+                while READY not in said:
                     chunk = await leash.receive_some()
                     if not chunk:
                         return  # it ended; that is seen elsewhere
                     said += chunk
+            if not said:
+                log.error("worker does not listen in time", node=worker.node)
+                worker.process.kill()
+                return
+            log.info("a worker listens", node=worker.node, pid=worker.process.pid)
+            worker.listened = True
+            if worker.old is not None:
+                worker.old.retired = True
+                worker.old = None
+            self._serving[worker.slot] = worker
+            listening.set()
+            await self._listen(worker, leash)
         except trio.BrokenResourceError:
             return
-        if not said:
-            log.error("a worker does not listen in time", node=worker.node)
-            worker.process.kill()
-            return
-        log.info("a worker listens", node=worker.node, pid=worker.process.pid)
-        self._serving[worker.slot] = worker
-        listening.set()
 
-    async def _mourn(self, worker: Worker) -> None:
+    async def _listen(self, worker: Worker, leash: trio.SocketStream) -> None:
+        """Take its beats; end it when they stop to come."""
+        silence = self._settings.supervisor.silence
+        while True:
+            with trio.move_on_after(silence) as scope:
+                if not await leash.receive_some():
+                    return
+            if scope.cancelled_caught and not self._stopping.is_set():
+                log.error("worker stands still; replacing it", node=worker.node, seconds=silence)
+                worker.process.kill()
+                return
+
+    async def _mourn(self, worker: Worker, unborn: int) -> None:
         """Wait before another one is started in its place, or give up."""
         settings = self._settings.supervisor
         now = trio.current_time()
@@ -200,9 +243,13 @@ class Supervisor:
         deaths = len(self._deaths)
         code = worker.process.returncode
         log.error("a worker died", node=worker.node, exit_code=code, deaths=deaths)
-        if code == _UNUSABLE:
+        others = any(not each.ended.is_set() for each in self._serving.values())
+        if code == _UNUSABLE and not others:
             self._end(_UNUSABLE)
-        elif deaths > settings.restarts:
+        elif unborn >= _FAST and not others:
+            log.error("giving up: a worker does not start", node=worker.node, tries=unborn)
+            self._end(GAVE_UP)
+        elif deaths > settings.restarts and not (unborn and others):
             log.error("giving up: workers die too often", deaths=deaths, seconds=settings.window)
             self._end(GAVE_UP)
         pause = min(settings.backoff_maximum, settings.backoff * 2 ** min(deaths - 1, 30))
@@ -242,10 +289,12 @@ class Supervisor:
             for slot, old in sorted(self._serving.items()):
                 if old.ended.is_set():
                     continue  # another one is about to take its place anyway
-                listening = trio.Event()
-                old.retired = True  # should it die before that, the new one takes its place all the same
-                self._keepers.start_soon(self._keep, slot, listening)
-                await listening.wait()
+                listening, failed = trio.Event(), trio.Event()
+                self._keepers.start_soon(self._keep, slot, listening, old, failed)
+                await _either(listening, failed, self._stopping)
+                if not listening.is_set():
+                    log.error("no new worker could start; the old ones go on serving", node=old.node)
+                    break
                 old.send_signal(signal.SIGHUP)
                 with trio.move_on_after(
                     self._settings.drain.timeout + self._settings.shutdown_timeout + _GRACE
@@ -253,7 +302,8 @@ class Supervisor:
                     await old.ended.wait()
                 if scope.cancelled_caught:
                     old.send_signal(signal.SIGKILL)
-            log.info("all workers are new")
+            else:
+                log.info("all workers are new")
 
 
 async def _either(*events: trio.Event) -> None:

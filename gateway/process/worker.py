@@ -2,7 +2,7 @@
 
 The leash is a socket on standard input. The settings come over it (they hold secrets, which neither
 the command line nor the environment would keep), the worker says over it that it listens, and when it
-ends the supervisor is gone and the worker stops, too.
+ends the supervisor is gone and the worker stops, too. From then on it says every second that it lives.
 
 SIGTERM and SIGINT stop it as any gateway. SIGHUP retires it: others go on serving the port.
 """
@@ -18,7 +18,7 @@ import trio
 
 from gateway.app import Gateway, serve
 from gateway.config.settings import Settings
-from gateway.process.supervisor import READY
+from gateway.process.supervisor import BEAT, BEAT_EVERY, READY
 
 __all__ = ["main"]
 
@@ -32,15 +32,26 @@ def main() -> None:
     async def beside(gateway: Gateway) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(_retire, gateway)
-            nursery.start_soon(_hold, gateway, leash)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(leash))
+            await stream.send_all(READY)
+            nursery.start_soon(_hold, gateway, stream)
+            nursery.start_soon(_beat, stream)
 
     sys.exit(serve(settings, beside=beside))
 
 
-async def _hold(gateway: Gateway, leash: socket.socket) -> None:
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(leash))
+async def _beat(stream: trio.SocketStream) -> None:
+    """Show the supervisor that the event loop turns."""
     try:
-        await stream.send_all(READY)
+        while True:
+            await trio.sleep(BEAT_EVERY)
+            await stream.send_all(BEAT)
+    except trio.BrokenResourceError:
+        pass  # it has gone, which the other task notices
+
+
+async def _hold(gateway: Gateway, stream: trio.SocketStream) -> None:
+    try:
         while await stream.receive_some():
             pass
     except trio.BrokenResourceError:

@@ -20,6 +20,7 @@ from gateway.problems import (
     retry_after_header,
 )
 from gateway.rest import auth, connections, events, health, messages, pages, rooms, stats
+from gateway.rest.bodies import BodyConnection, BodyRequest
 from gateway.rest.http import check_target
 from gateway.rest.openapi import add_openapi
 from gateway.rest.services import EXTENSION, Services
@@ -50,6 +51,8 @@ class _Application(QuartTrio):
     """Quart, with a deadline on every handler; a bad ``Host`` is answered as other bad requests are."""
 
     handler_timeout: float
+    asgi_http_class = BodyConnection
+    request_class = BodyRequest
 
     def create_url_adapter(self, request: Any) -> Any:
         try:
@@ -106,9 +109,7 @@ def _add_hooks(app: QuartTrio, services: Services) -> None:
     counters = services.metrics.http
 
     @app.before_request
-    async def read_whole_body() -> None:
-        # An answer before the body is read leaves a connection that cannot be used again.
-        await request.get_data()
+    async def check() -> None:
         check_target()
 
     @app.after_request

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Grants, Identity, Permission
 from gateway.auth.tokens import IssuedToken
-from gateway.rest.http import caller, organisation, read_body, read_query, reply, require_service
+from gateway.rest.http import caller, named, read_body, read_query, reply
 from gateway.rest.models import (
     ClosedConnections,
     OrganisationQuery,
@@ -18,7 +17,6 @@ from gateway.rest.models import (
 )
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
-from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["blueprint"]
 
@@ -33,13 +31,14 @@ async def issue_token() -> Response:
     A service issues tokens of its own organisation and cannot make admins.
     """
     identity = await caller()
-    require_service(identity)
     wanted = await read_body(TokenRequest, optional=True)
-    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    if "admin" in wanted.roles and not identity.is_admin:
-        raise ProtocolError(ErrorCode.FORBIDDEN, "only an admin may issue a token with the role admin")
-    issued = services().auth.issue(
-        org=org, user=wanted.user, roles=wanted.roles, rooms=wanted.rooms, ttl=wanted.ttl
+    issued = services().operations.tokens.issue(
+        identity,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
+        user=wanted.user,
+        roles=wanted.roles,
+        rooms=wanted.rooms,
+        ttl=wanted.ttl,
     )
     return reply(_token(issued))
 
@@ -49,17 +48,12 @@ async def issue_token() -> Response:
 async def refresh_token() -> Response:
     """Get a new token with the same claims and a later expiry.
 
-    The old one stays good until it expires. On an open connection send the new token with `refresh`.
+    It lives no longer than the old one was issued for, and is revoked with it. The old one stays good until
+    it expires. On an open connection send the new token with `refresh`.
     """
     identity = await caller()
     wanted = await read_body(Refresh, optional=True)
-    issued = services().auth.issue(
-        org=identity.org,
-        user=identity.user,
-        roles=sorted(identity.roles),
-        rooms=_rooms_claim(identity),
-        ttl=wanted.ttl,
-    )
+    issued = services().operations.tokens.refresh(identity, ttl=wanted.ttl)
     return reply(_token(issued))
 
 
@@ -70,7 +64,7 @@ async def issue_ticket() -> Response:
 
     For addresses (`/ws?ticket=…`), which proxies and browsers keep in logs.
     """
-    ticket = await services().cluster.issue_ticket(await caller())
+    ticket = await services().operations.tokens.ticket(await caller())
     return reply(Ticket(ticket=ticket, expires_in=services().settings.auth.ticket_ttl))
 
 
@@ -84,26 +78,12 @@ async def revoke_tokens() -> Response:
     """
     identity = await caller()
     wanted = await read_body(Revoke, optional=True)
-    named = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    if wanted.jti is None and wanted.user is None and wanted.org is None:
-        raise ProtocolError(ErrorCode.MISSING_FIELD, "the body lacks one of jti, user and org")
-    own_jti = wanted.jti is not None and wanted.jti == identity.jti
-    own_user = wanted.jti is None and wanted.user is not None and wanted.user == identity.user
-    if not (own_jti or own_user):
-        require_service(identity)
-    closed = await services().cluster.revoke(named, jti=wanted.jti, user=wanted.user)
+    org = named(wanted.org, read_query(OrganisationQuery).org)
+    closed = await services().operations.tokens.revoke(
+        identity, jti=wanted.jti, user=wanted.user, whole_organisation=wanted.org is not None, org=org
+    )
     return reply(ClosedConnections(closed=closed))
 
 
 def _token(issued: IssuedToken) -> Token:
     return Token(token=issued.token, jti=issued.jti, expires=issued.expires * 1000)
-
-
-def _rooms_claim(identity: Identity) -> dict[str, list[str]] | None:
-    """Return what the token's ``rooms`` must have been, as far as it matters."""
-    if identity.is_service or identity.grants is Grants.of(services().settings.auth.default_rooms):
-        return None
-    return {
-        pattern: [each.name.lower() for each in Permission if each & bits and each.name]
-        for pattern, bits in identity.grants.rules
-    }

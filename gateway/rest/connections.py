@@ -6,17 +6,14 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Identity, Permission
 from gateway.rest.http import (
     caller,
-    organisation,
+    named,
     page,
     read_body,
     read_cursor,
     read_query,
     reply,
-    require_permission,
-    require_service,
 )
 from gateway.rest.models import (
     ConnectionInfo,
@@ -30,28 +27,10 @@ from gateway.rest.models import (
 )
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
-from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_mid
-from protocol.values import check_value
 
-__all__ = ["blueprint", "send_to"]
+__all__ = ["blueprint"]
 
 blueprint = Blueprint("connections", __name__)
-
-_PRIVATE = ("ip", "user_agent", "client_id")
-_MAX_REASON = 100
-
-
-def _shown(known: dict[str, Any], identity: Identity) -> dict[str, Any]:
-    """What of a connection the caller may see."""
-    if not (identity.is_service or _is_own(known, identity)):
-        for name in _PRIVATE:
-            known.pop(name, None)
-    return known
-
-
-def _is_own(known: dict[str, Any], identity: Identity) -> bool:
-    return identity.user is not None and known.get("user") == identity.user and known["org"] == identity.org
 
 
 @blueprint.get("/connections")
@@ -60,8 +39,9 @@ async def list_connections() -> Response:
     """List the open connections of an organisation, the oldest first."""
     identity = await caller()
     query = read_query(ConnectionQuery)
-    found, missing = await services().cluster.connections(
-        organisation(identity, query.org),
+    found, missing = await services().operations.connections.list(
+        identity,
+        org=query.org,
         user=query.user,
         room=query.room,
         after=read_cursor(query.cursor, tuple[int, str]),
@@ -70,7 +50,7 @@ async def list_connections() -> Response:
     connections, cursor = page(
         found, key=lambda each: (each["connected_at"], each["connection"]), limit=query.limit
     )
-    answer: dict[str, Any] = {"connections": [_shown(each, identity) for each in connections]}
+    answer: dict[str, Any] = {"connections": connections}
     if cursor is not None:
         answer["next"] = cursor
     if missing:
@@ -83,8 +63,8 @@ async def list_connections() -> Response:
 async def get_connection(connection: str) -> Response:
     """Tell what is known of one connection."""
     identity = await caller()
-    org = organisation(identity, read_query(OrganisationQuery).org)
-    return reply(_shown(await services().cluster.connection(org, connection), identity))
+    org = read_query(OrganisationQuery).org
+    return reply(await services().operations.connections.one(identity, connection, org=org))
 
 
 @blueprint.post("/connections/<connection>/disconnect")
@@ -96,40 +76,14 @@ async def disconnect(connection: str) -> Response:
     """
     identity = await caller()
     wanted = await read_body(Disconnect, optional=True)
-    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    if len(wanted.reason.encode()) > _MAX_REASON:
-        raise ProtocolError(ErrorCode.BAD_FIELD, f"reason: must not be longer than {_MAX_REASON} bytes")
-    only_of = None
-    if not identity.is_service:
-        if identity.user is None:
-            require_service(identity)
-        only_of = identity.user
-    await services().cluster.disconnect(org, connection, wanted.code, wanted.reason, only_of=only_of)
-    return reply(Disconnected(connection=connection, code=wanted.code))
-
-
-async def send_to(
-    identity: Identity, wanted: Send, org: str, *, user: str | None = None, connection: str | None = None
-) -> SentTo:
-    """Send to one user or one connection, when the caller may.
-
-    Directed sends are permitted by patterns as rooms are, under ``user:NAME`` and ``connection:ID``.
-    """
-    if wanted.mid is not None:
-        check_mid(wanted.mid)
-    data = check_value(wanted.data)
-    name = f"user:{user}" if user is not None else f"connection:{connection}"
-    require_permission(identity, name, Permission.PUBLISH)
-    sent = await services().cluster.send(
-        org,
-        wanted.event,
-        data,
-        user=user,
-        connection=connection,
-        sender=identity.user,
-        mid=wanted.mid,
+    await services().operations.connections.disconnect(
+        identity,
+        connection,
+        code=wanted.code,
+        reason=wanted.reason,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
     )
-    return SentTo(mid=sent.mid, connections=sent.connections)
+    return reply(Disconnected(connection=connection, code=wanted.code))
 
 
 @blueprint.post("/connections/<connection>/send")
@@ -141,8 +95,15 @@ async def send_to_connection(connection: str) -> Response:
     """
     identity = await caller()
     wanted = await read_body(Send)
-    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    return reply(await send_to(identity, wanted, org, connection=connection))
+    sent = await services().operations.events.send(
+        identity,
+        wanted.event,
+        wanted.data,
+        connection=connection,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
+        mid=wanted.mid,
+    )
+    return reply(SentTo(mid=sent.mid, connections=sent.connections))
 
 
 @blueprint.post("/users/<name:user>/send")
@@ -154,7 +115,12 @@ async def send_to_user(user: str) -> Response:
     """
     identity = await caller()
     wanted = await read_body(Send)
-    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
-    if not user:
-        raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
-    return reply(await send_to(identity, wanted, org, user=user))
+    sent = await services().operations.events.send(
+        identity,
+        wanted.event,
+        wanted.data,
+        user=user,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
+        mid=wanted.mid,
+    )
+    return reply(SentTo(mid=sent.mid, connections=sent.connections))

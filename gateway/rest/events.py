@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Identity, Permission
+from gateway.auth.identity import Identity
 from gateway.problems import problem_for
-from gateway.rest.connections import send_to
-from gateway.rest.http import admit, caller, organisation, read_body, read_query, reply, require_permission
+from gateway.rest.http import admit, caller, named, read_body, read_query, reply
 from gateway.rest.models import (
     Batch,
     BatchResults,
@@ -22,35 +21,21 @@ from gateway.rest.models import (
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_room
-from protocol.values import MAX_EVENT_DEPTH, check_value
 
 __all__ = ["blueprint"]
 
 blueprint = Blueprint("events", __name__)
 
 
-async def _broadcast(identity: Identity, wanted: Broadcast, org: str) -> Published:
-    if wanted.room is not None:
-        check_room(wanted.room)
-        require_permission(identity, wanted.room, Permission.PUBLISH)
-    elif not identity.is_service:
-        raise ProtocolError(
-            ErrorCode.FORBIDDEN, "without a room this goes to everyone, which needs the role service or admin"
-        )
-    if wanted.critical and not identity.is_service:
-        raise ProtocolError(ErrorCode.FORBIDDEN, "only services may mark an event as critical")
-    if not wanted.critical:
-        services().guard.overload.refuse_publish()
-    data = check_value(wanted.data, max_depth=MAX_EVENT_DEPTH)
-    position = await services().hub.publish(
-        org,
+async def _broadcast(identity: Identity, wanted: Broadcast, org: str | None) -> Published:
+    position = await services().operations.events.publish(
+        identity,
         wanted.room,
         wanted.event,
-        data,
-        sender=identity.user,
+        wanted.data,
+        org=org,
         mid=wanted.mid,
-        exclude=frozenset(wanted.exclude) or None,
+        exclude=wanted.exclude,
         critical=wanted.critical,
     )
     return Published(mid=position.mid, seq=position.seq, epoch=position.epoch)
@@ -66,7 +51,7 @@ async def broadcast() -> Response:
     """
     identity = await caller()
     wanted = await read_body(Broadcast)
-    org = organisation(identity, wanted.org, read_query(OrganisationQuery).org)
+    org = named(wanted.org, read_query(OrganisationQuery).org)
     return reply(await _broadcast(identity, wanted, org))
 
 
@@ -80,7 +65,7 @@ async def batch() -> Response:
     """
     identity = await caller()
     wanted = await read_body(Batch)
-    org = organisation(identity, read_query(OrganisationQuery).org)
+    org = read_query(OrganisationQuery).org
     limit = services().settings.limits.batch
     if len(wanted.operations) > limit:
         raise ProtocolError(ErrorCode.TOO_LARGE, f"operations: at most {limit}")
@@ -89,17 +74,23 @@ async def batch() -> Response:
 
 
 async def _operate(
-    identity: Identity, wanted: BroadcastOperation | SendOperation, org: str
+    identity: Identity, wanted: BroadcastOperation | SendOperation, org: str | None
 ) -> OperationResult:
     try:
         admit(identity, 0)
-        org = organisation(identity, wanted.org) if wanted.org is not None else org
+        org = org if wanted.org is None else wanted.org
         if isinstance(wanted, BroadcastOperation):
             published = await _broadcast(identity, wanted, org)
             return OperationResult(200, mid=published.mid, seq=published.seq, epoch=published.epoch)
-        if (wanted.user is None) == (wanted.connection is None):
-            raise ProtocolError(ErrorCode.MISSING_FIELD, "give either user or connection")
-        sent = await send_to(identity, wanted, org, user=wanted.user, connection=wanted.connection)
+        sent = await services().operations.events.send(
+            identity,
+            wanted.event,
+            wanted.data,
+            user=wanted.user,
+            connection=wanted.connection,
+            org=org,
+            mid=wanted.mid,
+        )
         return OperationResult(200, mid=sent.mid, connections=sent.connections)
     except ProtocolError as error:
         problem = Problem(**problem_for(error))

@@ -9,34 +9,30 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-import trio
 from quart import Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from gateway.auth.identity import Identity, Permission
+from gateway.auth.identity import Identity
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.json import check_items
 
 __all__ = [
-    "MAX_PAGE",
     "admit",
     "caller",
     "check_target",
-    "organisation",
+    "named",
     "page",
     "read_body",
     "read_cursor",
     "read_query",
     "reply",
-    "require_permission",
-    "require_service",
 ]
 
 T = TypeVar("T")
 K = TypeVar("K", str, tuple[int, str])
 M = TypeVar("M", bound=msgspec.Struct)
 
-MAX_PAGE: Final = 1000
 _encoder = msgspec.json.Encoder()
 _PATH: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 _FIELD: Final = re.compile(r"field `(.*?)`")
@@ -48,72 +44,37 @@ async def caller() -> Identity:
     Failed logins and requests count for the caller's address, user and organisation, as they do on
     WebSockets: raises RATE_LIMITED too.
     """
-    guard = services().guard
-    ip, now = _address(), trio.current_time()
-    guard.check_address(ip, now)
-    try:
-        identity = await _verify()
-    except ProtocolError as error:
-        guard.login_refused(error, ip, now)
-        raise
+    identity = await services().admission.requesting(_address(), request.headers.get("Authorization", ""))
     admit(identity, len(await request.get_data()))
     return identity
 
 
 def admit(identity: Identity, size: int) -> None:
     """Count one command of ``size`` bytes; raises ``ProtocolError`` RATE_LIMITED."""
-    services().guard.request(identity, _address(), size, trio.current_time())
+    services().admission.count(identity, _address(), size)
 
 
 def _address() -> str:
     forwarded = ",".join(request.headers.getlist("X-Forwarded-For"))
-    return services().guard.addresses.client(request.remote_addr or "", forwarded)
+    return services().admission.address(request.remote_addr or "", forwarded)
 
 
-async def _verify() -> Identity:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if not scheme:
-        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: send it as Authorization: Bearer <token>")
-    if scheme.lower() != "bearer":
-        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "the Authorization header must be: Bearer <token>")
-    return await services().auth.verify(token.strip())
+def named(*places: str | None) -> str | None:
+    """The organisation that a request names, in any of the ``places`` where it may (query, body).
 
-
-def organisation(identity: Identity, *named: str | None) -> str:
-    """Return the organisation that a request is about: the caller's, unless an admin names another.
-
-    ``named`` are the places where one may be named (query, body). Raises ``ProtocolError``
-    WRONG_ORGANISATION, or BAD_FIELD when two places disagree.
+    Raises ``ProtocolError`` BAD_FIELD when they disagree.
     """
-    asked = {name for name in named if name is not None}
+    asked = {name for name in places if name is not None}
     if len(asked) > 1:
         raise ProtocolError(ErrorCode.BAD_FIELD, "org in the query and org in the body disagree")
-    org = asked.pop() if asked else identity.org
-    if org != identity.org and not identity.is_admin:
-        raise ProtocolError(ErrorCode.WRONG_ORGANISATION, "this token is for another organisation")
-    if not org:
-        raise ProtocolError(ErrorCode.BAD_FIELD, "org must not be empty")
-    return org
-
-
-def require_service(identity: Identity) -> None:
-    """Raise ``ProtocolError`` FORBIDDEN unless the caller has the role service or admin."""
-    if not identity.is_service:
-        raise ProtocolError(ErrorCode.FORBIDDEN, "this needs the role service or admin")
-
-
-def require_permission(identity: Identity, room: str, permission: Permission) -> None:
-    """Raise ``ProtocolError`` FORBIDDEN unless the caller's grants allow ``permission`` in ``room``."""
-    if not identity.grants.allows(room, permission):
-        name = (permission.name or "").lower()
-        raise ProtocolError(ErrorCode.FORBIDDEN, f"this token does not grant {name} in the room {room!r}")
+    return asked.pop() if asked else None
 
 
 async def read_body(model: type[M], *, optional: bool = False) -> M:
     """Decode the JSON body into ``model``; with ``optional`` an empty body is ``{}``.
 
-    Raises ``UnsupportedMediaType``, and ``ProtocolError`` MALFORMED, MISSING_FIELD or BAD_FIELD
-    with the field's name.
+    Raises ``UnsupportedMediaType``, and ``ProtocolError`` MALFORMED, TOO_LARGE for too many values, or
+    MISSING_FIELD or BAD_FIELD with the field's name.
     """
     data = await request.get_data()
     assert isinstance(data, bytes)
@@ -121,6 +82,7 @@ async def read_body(model: type[M], *, optional: bool = False) -> M:
         data = b"{}"
     elif request.mimetype and request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body with Content-Type: application/json")
+    check_items(data)
     try:
         # msgspec does not look into the text of members that the model does not know.
         return msgspec.json.decode(data.decode("utf-8"), type=model)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from gateway.rest.http import caller, organisation, read_query, reply, require_service
+from gateway.rest.http import caller, read_query, reply
 from gateway.rest.models import Trace, TraceQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
-from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_mid
 
 __all__ = ["blueprint"]
 
@@ -25,14 +23,6 @@ async def get_trace(mid: str) -> Response:
     while `trace.messages` is set; the last ones are remembered.
     """
     identity = await caller()
-    require_service(identity)
     query = read_query(TraceQuery)
-    org = organisation(identity, query.org)
-    check_mid(mid)
-    found = services()
-    if found.hub.tracer is None:
-        raise ProtocolError(ErrorCode.NOT_FOUND, "messages are not traced here: trace.messages is 0")
-    trace = await found.cluster.trace(org, mid, user=query.user)
-    if trace is None:
-        raise ProtocolError(ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered")
-    return reply({"node": found.node, **trace})
+    trace = await services().operations.events.trace(identity, mid, user=query.user, org=query.org)
+    return reply(trace)

@@ -223,11 +223,16 @@ class Stats(msgspec.Struct, omit_defaults=True):
     bytes_out: int
     rooms: Annotated[
         dict[str, int] | int,
-        msgspec.Meta(description="Of an organisation: room → members. Of the node: how many."),
+        msgspec.Meta(
+            description="Of an organisation: room → members, of the 1,000 largest. Of the node: how many."
+        ),
     ]
     org: str | None = None
     organisations: (
-        Annotated[dict[str, int], msgspec.Meta(description="Organisation → open connections.")] | None
+        Annotated[
+            dict[str, int], msgspec.Meta(description="Organisation → open connections, of the 1,000 largest.")
+        ]
+        | None
     ) = None
     publishes: int | None = None
     deliveries: int | None = None
@@ -236,13 +241,17 @@ class Stats(msgspec.Struct, omit_defaults=True):
 
 class JoinedRoom(msgspec.Struct, omit_defaults=True):
     room: str
-    events: Annotated[list[str], msgspec.Meta(description="The filter of the join.")]
+    events: Annotated[list[str], msgspec.Meta(description="The filter of the join.")] | None = None
     seq: int | None = None
     acked: int | None = None
 
 
 class ConnectionInfo(msgspec.Struct, omit_defaults=True):
-    """One open connection. Members see `ip`, `user_agent` and `client_id` of their own only."""
+    """One open connection.
+
+    Members see `ip`, `user_agent`, `client_id` and filters (`events`, `except`) of their own only, and of
+    others the rooms whose presence they may see.
+    """
 
     connection: str
     org: str
@@ -252,9 +261,10 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     last_activity: Milliseconds
     subprotocol: str
     rooms: list[JoinedRoom]
-    events: list[str]
     messages_in: int
     messages_out: int
+    events: list[str] | None = None
+    cut: Annotated[bool, msgspec.Meta(description="In lists: it has more rooms or filters.")] | None = None
     user: str | None = None
     ip: str | None = None
     user_agent: str | None = None

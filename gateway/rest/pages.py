@@ -6,6 +6,7 @@ becomes a path on the disk.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mimetypes
 from importlib.resources import files
@@ -60,6 +61,10 @@ def _answer(name: str) -> Response:
     file = pages.get(name)
     if file is None:
         raise NotFound("there is no such file")
+    return _answer_with(file)
+
+
+def _answer_with(file: _File) -> Response:
     response = Response(file.content, content_type=file.content_type)
     if file.etag in request.if_none_match:
         # Empty bytes: without any body Quart would iterate over nothing on an event loop that is not there.
@@ -71,11 +76,25 @@ def _answer(name: str) -> Response:
     return response
 
 
+@functools.lru_cache(maxsize=1)
+def _opened_directly(console: _File) -> _File:
+    """The console that takes a token from its address without asking.
+
+    It has no name of its own: whoever links to it would be taken for the user.
+    """
+    return _File.of("index.html", console.content.replace(b"<html ", b'<html data-opened="directly" ', 1))
+
+
 @blueprint.get("/")
 @hide
 async def get_console() -> Response:
-    """Show the console."""
-    return _answer("index.html")
+    """Show the console, which cannot see by itself whether another page has opened it."""
+    console: _File = current_app.extensions[EXTENSION]["index.html"]
+    if request.headers.get("Sec-Fetch-Site") in {"none", "same-origin"}:
+        console = _opened_directly(console)
+    response = _answer_with(console)
+    response.vary.add("Sec-Fetch-Site")
+    return response
 
 
 @blueprint.get("/client.js")

@@ -6,24 +6,12 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Permission
 from gateway.broker.base import Since
-from gateway.hub.presence import describe_members
-from gateway.rest.http import (
-    MAX_PAGE,
-    caller,
-    organisation,
-    page,
-    read_cursor,
-    read_query,
-    reply,
-    require_permission,
-)
+from gateway.rest.http import caller, page, read_cursor, read_query, reply
 from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_room
 
 __all__ = ["blueprint"]
 
@@ -39,30 +27,15 @@ async def list_rooms() -> Response:
     """
     identity = await caller()
     query = read_query(RoomQuery)
-    org = organisation(identity, query.org)
-    after = read_cursor(query.cursor, str)
-    wanted = query.limit + 1
-    found: list[dict[str, Any]] = []
-    missing: set[str] = set()
-    while len(found) < wanted:
-        # Whoever may see only some of the rooms may have to look at many.
-        run = wanted if identity.is_service else MAX_PAGE
-        rooms, silent = await services().cluster.rooms(org, after=after, limit=run)
-        found += [
-            room
-            for room in rooms
-            if identity.is_service or identity.grants.allows(room["room"], Permission.PRESENCE)
-        ]
-        missing.update(silent)
-        if len(rooms) < run:
-            break
-        after = rooms[-1]["room"]
+    found, missing = await services().operations.rooms.list(
+        identity, after=read_cursor(query.cursor, str), limit=query.limit + 1, org=query.org
+    )
     found, cursor = page(found, key=lambda room: str(room["room"]), limit=query.limit)
     answer: dict[str, Any] = {"rooms": found}
     if cursor is not None:
         answer["next"] = cursor
     if missing:
-        answer["missing"] = sorted(missing)
+        answer["missing"] = missing
     return reply(answer)
 
 
@@ -76,15 +49,12 @@ async def get_history(room: str) -> Response:
     """
     identity = await caller()
     query = read_query(HistoryQuery)
-    org = organisation(identity, query.org)
-    check_room(room)
-    require_permission(identity, room, Permission.HISTORY)
-    largest = services().settings.history.page
-    limit = largest if query.limit is None else min(query.limit, largest)
     if (query.epoch is None) != (query.seq is None):
         raise ProtocolError(ErrorCode.MISSING_FIELD, "epoch and seq go together")
     since = None if query.epoch is None or query.seq is None else Since(query.epoch, query.seq)
-    found = await services().hub.history(org, room, since=since, limit=limit, reader=identity.user)
+    found = await services().operations.rooms.history(
+        identity, room, since=since, limit=query.limit, org=query.org
+    )
     return reply(
         {
             "room": room,
@@ -102,8 +72,6 @@ async def get_history(room: str) -> Response:
 async def get_presence(room: str) -> Response:
     """Tell who is in a room."""
     identity = await caller()
-    org = organisation(identity, read_query(OrganisationQuery).org)
-    check_room(room)
-    require_permission(identity, room, Permission.PRESENCE)
-    members = await services().hub.presence.members(org, room)
-    return reply({"room": room, **describe_members(members)})
+    org = read_query(OrganisationQuery).org
+    found = await services().operations.rooms.presence(identity, room, org=org)
+    return reply({"room": room, **found})

@@ -11,12 +11,13 @@ from quart import current_app
 from gateway.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.auth.tokens import Authenticator
+    from gateway.admission import Admission
     from gateway.broker.base import Broker
     from gateway.cluster.base import Cluster
     from gateway.config.settings import Settings
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
+    from gateway.operations import Operations
 
 __all__ = ["EXTENSION", "Services", "services"]
 
@@ -30,8 +31,9 @@ class Services:
     settings: Settings
     hub: Hub
     broker: Broker
-    auth: Authenticator
     cluster: Cluster
+    operations: Operations
+    admission: Admission
     node: str
     is_draining: Callable[[], bool]
     started_at: float

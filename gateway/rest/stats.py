@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from gateway.auth.identity import Permission
-from gateway.rest.http import caller, organisation, read_query, reply
+from gateway.rest.http import caller, read_query, reply
 from gateway.rest.models import OrganisationQuery, Stats
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
@@ -25,15 +24,6 @@ async def get_stats() -> Response:
     under `cluster`. Members see the rooms whose presence they may see.
     """
     identity = await caller()
-    named = read_query(OrganisationQuery).org
-    org = None if identity.is_admin and named is None else organisation(identity, named)
-    counts = await services().cluster.stats(org)
-    if not identity.is_service:
-        allows = identity.grants.allows
-        for part in (counts, counts["cluster"]):
-            part["rooms"] = {
-                room: members
-                for room, members in part.get("rooms", {}).items()
-                if allows(room, Permission.PRESENCE)
-            }
-    return reply(counts)
+    org = read_query(OrganisationQuery).org
+    everything = identity.is_admin and org is None
+    return reply(await services().operations.connections.stats(identity, org=org, everything=everything))

@@ -8,18 +8,16 @@ socket to drain, sends what is next, and so on until every room is live again. S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from gateway.broker.base import Event, HistoryPage, Since
-from gateway.hub.lag import PAGE, Lag, Lost
+from gateway.hub.lag import PAGE, Lag, Lost, State, Step
 from gateway.hub.room import Membership
+from gateway.session.context import Context
 from protocol.envelope import Envelope
 from protocol.errors import ProtocolError
-
-if TYPE_CHECKING:
-    from gateway.session.session import Session
 
 __all__ = ["CatchUp"]
 
@@ -32,7 +30,7 @@ class CatchUp:
 
     __slots__ = ("_running", "_session", "_turn")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Context) -> None:
         self._session = session
         self._running = False
         self._turn = 0
@@ -41,7 +39,7 @@ class CatchUp:
         """Some room lags: see to it, if that is not being done already."""
         if not self._running:
             self._running = True
-            self._session.wire.spawn(self._run)
+            self._session.transport.spawn(self._run)
 
     def replay(self, place: Membership, missed: Sequence[Event], page: HistoryPage, since: Since) -> None:
         """Send what was missed before a join; what does not fit now follows as the socket drains."""
@@ -60,10 +58,9 @@ class CatchUp:
         lag = place.lag
         if position < page.seq:
             lag = lag or place.fall_behind(position, epoch=page.epoch, by_replay=True)
-            lag.aligned = False
-        elif lag is None or not lag.held:
+        elif lag is None or lag.state is not State.HELD:
             return
-        lag.position, lag.epoch, lag.held = position, page.epoch, False
+        lag.go_on_from(page.epoch, position)
         self.start()
 
     async def _run(self) -> None:
@@ -71,13 +68,13 @@ class CatchUp:
         connection = session.connection
         assert connection is not None
         try:
-            while not session.wire.closing:
-                await session.outbox.room()
+            while not session.transport.closing:
+                await session.transport.outbox.room()
                 lags = [place for place in connection.memberships.values() if place.lag and place.lag.due]
                 if not lags:
                     return
                 await self._advance(min(lags, key=_turn))
-                session.outbox.flush()
+                session.transport.outbox.flush()
                 await trio.lowlevel.checkpoint()
         finally:
             self._running = False
@@ -114,7 +111,7 @@ class CatchUp:
             # The broker is away or slow: the client stays, and its position waits.
             await trio.sleep(error.retry_after or _RETRY)
             return
-        if place.lag is not lag or lag.held:  # joined again, or left, meanwhile
+        if place.lag is not lag or lag.state is State.HELD:  # joined again, or left, meanwhile
             return
         self._announce(place, page.epoch, lag.read(page))
         for event in page.events:
@@ -127,7 +124,7 @@ class CatchUp:
         if lag.epoch == room.epoch and lag.position == room.seq:
             place.caught_up()
         elif not page.more and (lag.epoch != room.epoch or lag.position > room.seq):
-            lag.aligned = True
+            lag.step(Step.READ_UP)
 
     def _announce(self, place: Membership, epoch: str, lost: Lost | None) -> None:
         if lost is not None:

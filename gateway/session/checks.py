@@ -1,21 +1,17 @@
-"""What several commands check."""
+"""What several commands check of their data."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.auth.identity import Permission
-from gateway.hub.connection import Connection
+from gateway.broker.base import Since
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.names import check_pattern
+from protocol.patterns import check_patterns
 
-if TYPE_CHECKING:
-    from gateway.session.session import Session
-
-__all__ = ["TokenData", "check_filter", "permit", "read"]
+__all__ = ["SinceData", "TokenData", "check_filter", "read", "read_since"]
 
 T = TypeVar("T")
 
@@ -24,6 +20,13 @@ class TokenData(msgspec.Struct):
     """The data of ``auth`` and ``refresh``."""
 
     token: str
+
+
+class SinceData(msgspec.Struct):
+    """A position as clients write it."""
+
+    epoch: str
+    seq: int
 
 
 _is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch
@@ -42,15 +45,15 @@ def read(data: Any, shape: type[T]) -> T:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"{place}: {reason[0].lower()}{reason[1:]}") from None
 
 
-def permit(connection: Connection, room: str, permission: Permission, what: str) -> None:
-    """Raise FORBIDDEN unless the connection's token grants ``permission`` for ``room``."""
-    if not connection.identity.grants.allows(room, permission):
-        raise ProtocolError(ErrorCode.FORBIDDEN, f"the token does not permit to {what}")
+def read_since(given: SinceData | None, field: str = "data.since") -> Since | None:
+    """Check a position; raises BAD_FIELD."""
+    if given is None:
+        return None
+    if given.seq < 0:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}.seq: must not be negative")
+    return Since(given.epoch, given.seq)
 
 
-def check_filter(session: Session, patterns: list[str]) -> list[str]:
-    """Check the patterns of a filter and their number."""
-    limit = session.services.settings.limits.patterns_per_filter
-    if len(patterns) > limit:
-        raise ProtocolError(ErrorCode.TOO_MANY_PATTERNS, f"data.events: at most {limit} patterns")
-    return [check_pattern(pattern, field="data.events") for pattern in patterns]
+def check_filter(patterns: list[str], limit: int) -> list[str]:
+    """Check the patterns of a filter, and that they are at most ``limit``."""
+    return check_patterns(patterns, most=limit)

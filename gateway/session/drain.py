@@ -46,7 +46,7 @@ async def drain(sessions: Set[Session], settings: Settings) -> None:
 
 
 def _ask_to_leave(session: Session, settings: Settings) -> None:
-    if session.wire.closing:
+    if session.transport.closing:
         return
     session.services.hub.counters.drained += 1
     session.close(

@@ -1,25 +1,31 @@
-"""The reception: who may upgrade, and the whole life of a connection that may."""
+"""WebSockets: who may upgrade, and the whole life of a connection that may."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
 from gateway.auth.identity import Identity
+from gateway.config.origins import Origins
 from gateway.problems import STATUS
-from gateway.session.session import Client, Services, Session
+from gateway.session.services import Client, Services
+from gateway.session.session import Session
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
 from gateway.wire.upgrade import Refusal, UpgradeRequest, accept_response
+from protocol.encoding import websocket
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
 
 __all__ = ["WebSocketUpgrade"]
 
-_MAX_NOTE = 200
+_BEFORE_AUTH: Final = 32 * 1024
+"""Bytes of a message before the client has said who it is: room for ``auth`` with its token, and no more."""
+_MAX_NOTE: Final = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
 
 
@@ -31,7 +37,7 @@ class WebSocketUpgrade:
         self._services = services
         self._engine = engine
         self._is_draining = is_draining
-        self._origins = frozenset(settings.allowed_origins)
+        self._origins = Origins(settings.allowed_origins)
         self.sessions: set[Session] = set()
         self._limits = WireLimits(
             message_bytes=settings.limits.message_bytes,
@@ -45,22 +51,27 @@ class WebSocketUpgrade:
         """Let one connection in, and return what serves it; raises ``Refusal`` instead of upgrading it."""
         self._refuse_when_draining()
         origin = request.headers.get("origin")
-        if self._origins and origin is not None and origin not in self._origins:
+        if not self._origins.allows(origin, trio.current_time()):
             raise Refusal(403, "this origin is not allowed", code=ErrorCode.FORBIDDEN)
         try:
             codec = choose_subprotocol(request.subprotocols)
         except NegotiationError as error:
             raise Refusal(400, str(error)) from None
-        guard = self._services.guard
-        ip = guard.addresses.client(accepted.peer, request.headers.get("x-forwarded-for", ""))
+        admission = self._services.admission
+        headers = request.headers
+        ip = admission.address(accepted.peer, headers.get("x-forwarded-for", ""))
         with _refusing(self._services):
-            guard.knock(ip, trio.current_time())
-            identity = await self._authenticate(request, ip)
+            identity = await admission.connecting(
+                ip,
+                headers.get("authorization", ""),
+                ticket=request.parameter("ticket"),
+                token=request.parameter("token"),
+            )
         self._refuse_when_draining()  # that may have taken a while
         client = Client(ip, _note(request.headers.get("user-agent")), _note(request.parameter("client")))
         if identity is not None:
             with _refusing(self._services):
-                self._services.check_in(identity, client.ip)
+                admission.check_in(identity, ip)
         wire = WireConnection(
             engine=self._engine,
             limits=self._limits,
@@ -68,14 +79,16 @@ class WebSocketUpgrade:
             stream=accepted.stream,
             unread=unread,
         )
-        session = Session(self._services, wire, codec, client)
+        if identity is None:
+            wire.message_bytes = min(_BEFORE_AUTH, wire.message_bytes)
+        session = Session(self._services, wire, codec, websocket(codec), client)
         # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
         wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))
         wire.outbox.discount()
-        return self._serve(session, identity)
+        return self._serve(wire, session, identity)
 
-    async def _serve(self, session: Session, identity: Identity | None) -> None:
-        wire, guard, peer = session.wire, self._services.guard, session.client.ip
+    async def _serve(self, wire: WireConnection, session: Session, identity: Identity | None) -> None:
+        guard, peer = self._services.guard, session.client.ip
         self.sessions.add(session)
         guard.opened(peer)
         try:
@@ -98,31 +111,6 @@ class WebSocketUpgrade:
                 code=ErrorCode.SHUTTING_DOWN,
                 retry_after=self._services.settings.retry_after,
             )
-
-    async def _authenticate(self, request: UpgradeRequest, ip: str) -> Identity | None:
-        """Who is asking; None when that is to be said after the upgrade."""
-        try:
-            return await self._verify(request)
-        except ProtocolError as error:
-            self._services.guard.login_refused(error, ip, trio.current_time())
-            raise
-
-    async def _verify(self, request: UpgradeRequest) -> Identity | None:
-        auth = self._services.auth
-        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        ticket = request.parameter("ticket")
-        if scheme:
-            if scheme.lower() != "bearer":
-                raise ProtocolError(ErrorCode.UNAUTHENTICATED, "Authorization must be of the scheme Bearer")
-            return await auth.verify(credentials.strip())
-        if ticket is not None:
-            return await self._services.cluster.redeem_ticket(ticket)
-        token = request.parameter("token")
-        if token is not None:
-            return await auth.verify(token)
-        if self._services.settings.auth.in_band:
-            return None
-        raise ProtocolError(ErrorCode.UNAUTHENTICATED, "no token: use Authorization, ?token= or ?ticket=")
 
 
 @contextmanager

@@ -8,10 +8,12 @@
  *     await t.join("chat:42");
  *     await t.publish("chat:42", "message:new", { text: "hi" });
  *
- * It speaks `trireme.v1.json`, comes back by itself after a lost connection, has its rooms and its filter back with
- * one command (the gateway's resume token) where it left them, and drops what it has already seen. What the gateway could not keep is announced by the event `lost`;
+ * It speaks `trireme.v1.json`, comes back by itself after a lost connection for as long as the page is open, has its
+ * rooms and its filter back with one command (the gateway's resume token) where it left them, and drops what it has
+ * already seen. What the gateway could not keep is announced by the event `lost`;
  * `t.join(lost.room, { since: { epoch: lost.epoch, seq: lost.from - 1 } })` asks for it again.
- * Durations are milliseconds here (the gateway's own messages use seconds).
+ * Durations are milliseconds here (the gateway's own messages use seconds). Integers beyond ±(2^53 - 1) in `data` are
+ * BigInts, in both directions; `parse` and `stringify` do the same for other JSON.
  *
  * @typedef {{epoch: string, seq: number}} Position  a place in a room's order
  *
@@ -22,11 +24,13 @@
  *
  * @typedef {object} Options
  * @property {string | (() => string | Promise<string>)} [token]  a function is asked before every connection
- *   attempt, and again before an open connection's token expires
+ *   attempt, and again before an open connection's token expires; with one, a refused token is not the end
  * @property {"query" | "ticket" | "message"} [auth]  how the token travels: in the address; exchanged for a ticket
  *   of one use, so that it stays out of addresses and logs; or as first message (the gateway's `auth.in_band`)
- * @property {{base?: number, factor?: number, maximum?: number, tries?: number}} [backoff]  the n-th retry waits a
- *   random time up to `min(maximum, base * factor ** (n - 1))`; after `tries` failed ones comes `reconnect:failed`
+ * @property {{base?: number, factor?: number, maximum?: number, tries?: number, giveUp?: boolean}} [backoff]  the n-th
+ *   retry waits a random time up to `min(maximum, base * factor ** (n - 1))`, and at most a second while the waits
+ *   since the connection was lost are less than two; after `tries` failed ones comes `reconnect:failed`, and
+ *   the client goes on with random waits up to `maximum`, or ends, with `giveUp`
  * @property {number} [keepAlive]       a ping goes out this often
  * @property {number} [pongTimeout]     no sign of life this long after a ping: the connection is given up
  * @property {number} [slowPong]        no pong this long after a ping: degraded
@@ -43,8 +47,15 @@ const DEFAULTS = {
   connectTimeout: 10_000, commandTimeout: 15_000, queue: 100, pending: 1_000,
   WebSocket: globalThis.WebSocket, fetch: globalThis.fetch?.bind(globalThis),
 };
-const BACKOFF = { base: 500, factor: 2, maximum: 30_000, tries: 10 };
-const STABLE = 5_000; // a connection that ended sooner does not take the wait before the next one back to `base`
+const BACKOFF = { base: 500, factor: 2, maximum: 30_000, tries: 10, giveUp: false };
+const STABLE = 5_000; // a connection that ended sooner does not begin the count of retries and their waits anew
+const QUICK = 1_000; // no wait is longer while the waits together are shorter than QUICK_FOR: a gateway that
+const QUICK_FOR = 2_000; // restarts within 2 s is found again within 3 s
+const AT_ONCE = 32; // rooms being rejoined at the same time, far below the gateway's limit of pending commands
+const LOOK = 5_000; // a look at the clock this often tells of sleep
+const SLEPT = 10_000; // so much later than it was due
+const CHECK = 5_000; // a pong has this long when there is reason to doubt the connection
+const NUDGE = 1_000; // between two attempts, whatever wakes the client
 const DEGRADED_AFTER = 3; // failed retries after which delivery is called degraded
 const MAX_RETRY_AFTER = 300_000; // the longest wait that a gateway may ask for
 const REMEMBERED = 2_000; // message ids kept for dropping duplicates
@@ -60,9 +71,60 @@ export class TriremeError extends Error {
   }
 }
 
-/** Whether a connection closed with `code` is to be opened again. @param {number} code */
+/** Whether a connection that the other side closed with `code` is to be opened again. The gateway itself never closes
+ *  with 1000 or without a code (1005): that is a proxy, which has no say in it. @param {number} code */
 export function shouldReconnect(code) {
-  return [1001, 1006, 1011, 1012, 1013, 1014].includes(code) || (code >= 4000 && code <= 4499);
+  return [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014].includes(code) || (code >= 4000 && code <= 4499);
+}
+
+/** `JSON.parse`, but integers that a number cannot hold become BigInts. @param {string} text @returns {any} */
+export function parse(text) {
+  if (!/\d{16}/.test(text)) return JSON.parse(text);
+  // Each becomes a text that begins with a mark, and then a BigInt. JSON has one way only to write that character.
+  let mark = "\\u0001";
+  while (text.includes(mark)) mark += mark;
+  const token = /"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+  let [marked, done] = ["", 0];
+  for (let found = token.exec(text); found; found = token.exec(text)) {
+    if (found[0] === '"') token.lastIndex = stringEnd(text, found.index + 1);
+    else if (/^-?\d{16,}$/.test(found[0]) && !Number.isSafeInteger(Number(found[0]))) {
+      marked += `${text.slice(done, found.index)}"${mark}${found[0]}"`;
+      done = token.lastIndex;
+    }
+  }
+  const begin = JSON.parse(`"${mark}"`);
+  const revive = (_, value) => (typeof value === "string" && value.startsWith(begin) ? BigInt(value.slice(begin.length)) : value);
+  return done ? JSON.parse(marked + text.slice(done), revive) : JSON.parse(text);
+}
+
+/** Behind the quote that ends the string whose content begins at `index`. */
+function stringEnd(text, index) {
+  for (let end = text.indexOf('"', index); end >= 0; end = text.indexOf('"', end + 1)) {
+    let before = end;
+    while (text[before - 1] === "\\") before -= 1;
+    if ((end - before) % 2 === 0) return end + 1;
+  }
+  return text.length;
+}
+
+/** `JSON.stringify`, but BigInts are written as integers. @param {any} value @param {number} [space] */
+export function stringify(value, space) {
+  let big = false;
+  const plain = JSON.stringify(value, (_, item) => (typeof item === "bigint" ? ((big = true), 0) : item), space);
+  if (!big) return plain;
+  let mark = "int:";
+  while (plain.includes(mark)) mark += mark;
+  const marked = JSON.stringify(value, (_, item) => (typeof item === "bigint" ? mark + item : item), space);
+  return marked.replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
+}
+
+/** What goes out is hardly ever more than plain JSON, which this is quicker for. */
+function encode(message) {
+  try {
+    return JSON.stringify(message);
+  } catch {
+    return stringify(message);
+  }
 }
 
 /** The test for a pattern (`*` is any run of characters, `all` is `*`), or null for a plain name. */
@@ -70,6 +132,13 @@ function compile(pattern) {
   if (pattern === "all") return /^/;
   const parts = pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
   return parts.length > 1 ? new RegExp(`^${parts.join(".*")}$`, "s") : null;
+}
+
+/** Why a WebSocket did not open, of which a page is not told: what REST says to the same token. */
+function whyNot(refusal) {
+  if (!refusal) return "the gateway answers, but not to a WebSocket; a limit, this page's origin or a proxy may be why";
+  if (refusal instanceof TriremeError) return refusal.message;
+  return "nothing answers there, or nothing that lets in pages of this origin";
 }
 
 function joinMessage(room, options, since) {
@@ -95,8 +164,13 @@ export class Trireme {
   #ready = false; // filter and rooms are as they were: commands may go out
   #since = 0; // when the connection was established
   #heard = 0; // messages that came in
-  #attempt = 0; // retries since the last connection
-  #flaps = 0; // connections in a row that did not last
+  #attempt = 0; // retries since the last connection that lasted
+  #step = 0; // how often their wait has grown
+  #waited = 0; // how long all of them were
+  #tried = 0; // when the last attempt began
+  #notBefore = 0; // the gateway asked to wait until then
+  #offset = 0; // how far the gateway's clock is ahead of the page's
+  #watching = null; // ends the listening to what happens around the page
 
   #nextId = 1;
   #pending = new Map(); // id → command, waiting for its reply
@@ -119,14 +193,17 @@ export class Trireme {
   // ---- connection and events
 
   /** Connects, and keeps connected until `disconnect()`. While it waits for the next retry, tries at once.
+   *  When the first attempt fails, the event `error` says why, and the console where nobody listens; the promise
+   *  goes on waiting.
    *  @returns {Promise<object>} the gateway's welcome: connection, org, user, node, heartbeat, limits, expires
-   *  @throws {TriremeError} when the gateway refuses for good or all tries failed */
+   *  @throws {TriremeError} when the gateway refuses for good, or with `giveUp` all tries failed */
   connect() {
     if (this.isConnected()) return Promise.resolve(this.#welcome);
     const opening = (this.#opening ??= {});
     opening.promise ??= new Promise((resolve, reject) => Object.assign(opening, { resolve, reject }));
     if (this.#idle()) {
-      this.#attempt = 0;
+      this.#afresh();
+      this.#watch();
       this.#setState("connecting");
       this.#open();
     } else if (this.#timers.has("retry")) this.#open();
@@ -139,7 +216,7 @@ export class Trireme {
     this.#recent.clear();
     this.#filter = this.#welcome = this.#resume = this.#organisation.position = null;
     if (this.#idle()) this.#setState("disconnected");
-    else this.#ended(1000, "disconnect() was called");
+    else this.#ended(1000, "disconnect() was called", true);
   }
 
   isConnected() { return this.#state === "connected"; }
@@ -147,9 +224,11 @@ export class Trireme {
   /** Calls `handler` for every event named `name`, or matching it (`task:*`, `*`). Names of the client's own:
    *
    *  - `state` {state, previous}; `connected` the welcome and `reconnected`; `disconnected` {code, reason, reconnect}
-   *  - `reconnecting` {attempt, delay, code, reason}; `reconnect:failed` {attempts, code, reason}
+   *  - `reconnecting` {attempt, delay, code, reason}; `reconnect:failed` {attempts, code, reason}, after which it
+   *    goes on (but for `giveUp`)
    *  - `degraded` {degraded, reason}: live delivery is slow, or long interrupted
-   *  - `error` a TriremeError that no command's promise carries
+   *  - `error` a TriremeError that no command's promise carries: the first attempt or a renewal of the token failed,
+   *    or a room was lost
    *  - `presence` {room, event: "join" or "leave", user}: who comes and goes, where `join` asked for it; after an
    *    interruption one for everybody who did meanwhile
    *  - `lost` {room, epoch, from, to, reason}: events that this client did not get; `to` is absent when unknown
@@ -177,6 +256,11 @@ export class Trireme {
         queueMicrotask(() => { throw error; }); // reported like any uncaught error, without stopping the others
       }
     }
+  }
+
+  #report(error) {
+    if (this.#handlers.some(({ name }) => name === "error")) this.#emit("error", error);
+    else globalThis.console?.warn(`Trireme: ${error.message}; trying again`);
   }
 
   #setState(state) {
@@ -281,7 +365,7 @@ export class Trireme {
   #command(message, timeout = this.#options.commandTimeout, queued = false) {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
-      const command = { id, message, text: JSON.stringify({ v: 1, ...message, id }), resolve, reject };
+      const command = { id, message, text: encode({ v: 1, ...message, id }), resolve, reject };
       command.timer = setTimeout(() => {
         const why = this.#queue.has(command) ? "no connection" : "no reply";
         this.#finish(command, new TriremeError("timeout", `${message.t}: ${why} within ${timeout} ms`));
@@ -318,12 +402,13 @@ export class Trireme {
     this.#heard += 1;
     let message;
     try {
-      message = JSON.parse(text);
+      message = parse(text);
     } catch (cause) {
       return this.#emit("error", new TriremeError("invalid", "the gateway sent something that is not JSON", { cause }));
     }
     const { t, room, data } = message;
     const command = this.#pending.get(message.id);
+    if ((t === "connected" || t === "pong") && message.ts) this.#offset = message.ts - Date.now();
     if (t === "event") this.#event(message);
     else if (t === "connected") this.#connected(data ?? {});
     else if (t === "closing") [this.#closing, this.#ready] = [message, false]; // commands wait for the next connection
@@ -385,10 +470,11 @@ export class Trireme {
     if (this.#filter || events.join() !== "*" || except.length) {
       this.#filter = { narrowed: events.join() !== "*", ...this.#filter, events, except };
     }
+    const from = new Map(Object.entries(positions));
     for (const [room, { epoch, seq, code, ...data }] of Object.entries(rooms)) {
       const entry = this.#rooms.get(room);
       if (entry && code === undefined) {
-        this.#joined({ room, data: { ...entry, position: undefined, since: positions[room] } }, { epoch, seq, data });
+        this.#joined({ room, data: { ...entry, position: undefined, since: from.get(room) } }, { epoch, seq, data });
       }
     }
   }
@@ -427,7 +513,6 @@ export class Trireme {
     const reconnected = this.#welcome !== null;
     this.#welcome = welcome;
     this.#since = Date.now();
-    this.#attempt = 0;
     this.#restore(this.#generation); // its first command goes out before any of a handler
     this.#renewBefore(welcome.expires);
     this.#opening?.resolve(welcome);
@@ -449,16 +534,19 @@ export class Trireme {
       if (narrowed) await this.#insist({ t: "subscribe", data: { events } }, generation);
       if (held?.length) await this.#insist({ t: "unsubscribe", data: { events: held } }, generation);
     }
-    const entered = resumed?.rooms ?? {};
-    const missing = [...this.#rooms].filter(([room]) => !entered[room] || entered[room].code !== undefined);
-    if (missing.length) {
-      await Promise.all(missing.map(async ([room, entry]) => {
+    const outcomes = Object.entries(resumed?.rooms ?? {});
+    const entered = new Set(outcomes.filter(([, { code }]) => code === undefined).map(([room]) => room));
+    const missing = [...this.#rooms].filter(([room]) => !entered.has(room)).values();
+    const rejoinSome = async () => {
+      for (const [room, entry] of missing) {
         const joined = await this.#insist(joinMessage(room, entry, entry.position), generation);
         if (!joined && generation === this.#generation) this.#rooms.delete(room);
-      }));
-    }
-    for (const [room, { code }] of Object.entries(entered)) { // joined by a command that was cut off
-      if (code === undefined && !known.has(room)) await this.#insist({ t: "leave", room }, generation);
+      }
+    };
+    const atOnce = Math.min(AT_ONCE, this.#rooms.size, this.#options.pending);
+    if (atOnce) await Promise.all(Array.from({ length: atOnce }, rejoinSome));
+    for (const room of entered) { // joined by a command that was cut off
+      if (!known.has(room)) await this.#insist({ t: "leave", room }, generation);
     }
     if (generation !== this.#generation || this.#closing) return;
     this.#resume = this.#welcome.resume;
@@ -485,7 +573,8 @@ export class Trireme {
       try {
         return await this.#command(message);
       } catch (error) {
-        const later = error.code === "timeout" || (error.code >= 300 && error.code <= 399);
+        // 200 to 203 but 202: the token has just ended, so the connection ends too, and the room is not to blame.
+        const later = ["timeout", 200, 201, 203, 403].includes(error.code) || (error.code >= 300 && error.code <= 399);
         if (generation !== this.#generation) return undefined;
         if (!later) return void this.#emit("error", error);
         const wait = Math.max(error.retryAfter ?? 0, this.#delay(earlier));
@@ -498,30 +587,51 @@ export class Trireme {
   // ---- the life of one socket
 
   async #token() {
-    const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
+    const { token, connectTimeout } = this.#options;
+    if (typeof token !== "function") return token;
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer within ${connectTimeout} ms`)), connectTimeout);
+    });
+    try {
+      return await Promise.race([token(), late]);
+    } catch (cause) {
+      throw new TriremeError("failed", `no token: ${cause?.message ?? cause}`, { cause });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async #open() {
     const generation = ++this.#generation;
     const { auth, connectTimeout, WebSocket } = this.#options;
-    const end = (code, reason) => generation === this.#generation && this.#ended(code, reason);
+    const end = (code, reason, final) => generation === this.#generation && this.#ended(code, reason, final);
+    const address = new URL(this.#address);
+    const where = `${address.protocol}//${address.host}${address.pathname}`; // what follows may be a secret
+    let asked = "the token function";
+    const late = () => end(1006, `no answer from ${asked} within ${connectTimeout} ms`);
+    this.#tried = Date.now();
     this.#closing = null;
     this.#clearTimers();
-    this.#timers.set("connect", setTimeout(() => end(1006, `no answer within ${connectTimeout} ms`), connectTimeout));
-    const address = new URL(this.#address);
+    this.#timers.set("connect", setTimeout(late, connectTimeout));
     let token;
     try {
       token = await this.#token();
+      asked = where;
       if (token && auth === "query") address.searchParams.set("token", token);
       if (token && auth === "ticket") {
         address.searchParams.set("ticket", (await this.#rest("POST", "api/v1/auth/ticket", token)).ticket);
       }
     } catch (error) {
-      return end(error.code === "refused" ? 1008 : 1006, error.message);
+      return end(error.code === "refused" ? 1008 : 1006, `cannot connect to ${where}: ${error.message}`);
     }
     if (generation !== this.#generation) return;
-    const socket = (this.#socket = new WebSocket(address.href, ["trireme.v1.json"]));
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(address.href, ["trireme.v1.json"]);
+    } catch (error) {
+      return end(1006, `cannot connect to ${where}: ${error.name}`, true); // such as ws: from a page of https:
+    }
     let opened = false;
     socket.onopen = () => {
       opened = true;
@@ -530,10 +640,11 @@ export class Trireme {
     socket.onmessage = ({ data }) => generation === this.#generation && this.#receive(data);
     socket.onerror = () => {}; // the close that follows says as much
     socket.onclose = async ({ code, reason }) => {
-      if (opened || !token || generation !== this.#generation) return end(code, reason);
-      // A page cannot see why an upgrade was refused: ask REST whether it is the token.
+      if (opened || generation !== this.#generation) return end(code, reason);
+      if (!token) return end(code, `cannot connect to ${where}${reason && `: ${reason}`}`);
       const refusal = await this.#rest("GET", "api/v1/stats", token).then(() => null, (error) => error);
-      return refusal?.code === "refused" ? end(1008, refusal.message) : end(code, reason);
+      if (generation === this.#generation) this.#closing = { data: { retry_after: refusal?.retryAfter / 1000 || 0 } };
+      end(refusal?.code === "refused" ? 1008 : code, `cannot connect to ${where}: ${whyNot(refusal)}`);
     };
   }
 
@@ -543,14 +654,15 @@ export class Trireme {
     const signal = AbortSignal.timeout(this.#options.connectTimeout);
     const headers = { Authorization: `Bearer ${token}` };
     const response = await this.#options.fetch(address, { method, headers, signal });
-    const body = await response.json();
-    if (response.ok) return body;
-    throw new TriremeError(response.status === 401 ? "refused" : "failed", body.detail ?? `status ${response.status}`);
+    if (response.ok) return response.json();
+    const { detail = `status ${response.status}` } = await response.json().catch(() => ({}));
+    const retryAfter = Number(response.headers.get("Retry-After")) * 1000 || undefined;
+    throw new TriremeError(response.status === 401 ? "refused" : "failed", detail, { retryAfter });
   }
 
-  async #beat() {
+  async #beat(pongTimeout = this.#options.pongTimeout) {
     const generation = this.#generation;
-    const { pongTimeout, slowPong } = this.#options;
+    const { slowPong } = this.#options;
     const heard = this.#heard;
     const slow = setTimeout(() => this.#setDegraded("the connection is slow"), slowPong);
     try {
@@ -564,13 +676,47 @@ export class Trireme {
     }
   }
 
-  /** Renews the token a little before it expires, where there is a function to ask for another. */
+  /** Renews the token a little before it expires by the gateway's clock, where there is a function to ask for one. */
   #renewBefore(expires) {
     clearTimeout(this.#timers.get("renew"));
     if (!expires || typeof this.#options.token !== "function") return;
-    const left = expires - Date.now();
-    const wait = Math.min(Math.max(left - Math.min(60_000, left / 5), 1_000), 2 ** 31 - 1);
-    this.#timers.set("renew", setTimeout(() => this.refresh().catch((error) => this.#emit("error", error)), wait));
+    const left = expires - Date.now() - this.#offset;
+    this.#renewIn(left - Math.min(60_000, left / 5), 0);
+  }
+
+  #renewIn(wait, failures) {
+    const generation = this.#generation;
+    const renew = () => this.refresh().catch((error) => {
+      if (generation !== this.#generation) return; // the next connection has a new one anyway
+      this.#emit("error", error);
+      this.#renewIn(this.#delay(failures), failures + 1);
+    });
+    this.#timers.set("renew", setTimeout(renew, Math.min(Math.max(wait, 1_000), 2 ** 31 - 1)));
+  }
+
+  /** What happens around the page tells sooner than a timer that the network is back, or the connection gone. */
+  #watch() {
+    this.#watching?.abort();
+    const { signal } = (this.#watching = new AbortController());
+    const { document } = globalThis;
+    const nudge = () => document?.visibilityState !== "hidden" && this.#nudge();
+    for (const name of ["online", "pageshow"]) globalThis.addEventListener?.(name, () => this.#nudge(), { signal });
+    for (const name of ["visibilitychange", "resume"]) document?.addEventListener(name, nudge, { signal });
+    let looked = Date.now();
+    const look = setInterval(() => {
+      if (Date.now() - looked > LOOK + SLEPT) this.#nudge();
+      looked = Date.now();
+    }, LOOK);
+    signal.addEventListener("abort", () => clearInterval(look));
+  }
+
+  /** Tries at once, but when the gateway asked to wait; an open connection has to show that it lives. */
+  #nudge() {
+    if (this.isConnected()) return void this.#beat(Math.min(CHECK, this.#options.pongTimeout));
+    if (!this.#timers.has("retry")) return;
+    clearTimeout(this.#timers.get("retry"));
+    const wait = Math.max(this.#notBefore, this.#tried + NUDGE) - Date.now();
+    this.#timers.set("retry", setTimeout(() => this.#open(), Math.min(Math.max(wait, 0), MAX_RETRY_AFTER)));
   }
 
   #clearTimers() {
@@ -578,32 +724,59 @@ export class Trireme {
     this.#timers.clear();
   }
 
+  #afresh() {
+    this.#attempt = this.#step = this.#waited = 0;
+  }
+
   #delay(earlier) {
     const { base, factor, maximum } = this.#options.backoff;
     return Math.random() * Math.min(maximum, base * factor ** earlier);
   }
 
-  /** The one end of every connection and attempt: cleans up, then comes back or gives up. */
-  #ended(code, reason) {
+  /** How long the next retry waits. */
+  #wait() {
+    const { base, factor, maximum, tries } = this.#options.backoff;
+    const quick = Math.max(QUICK, base);
+    let limit = this.#attempt >= tries ? maximum : Math.min(maximum, base * factor ** this.#step);
+    if (limit > quick && this.#waited < QUICK_FOR) limit = quick;
+    else this.#step += 1;
+    const wait = Math.random() * limit;
+    this.#waited += wait;
+    return wait;
+  }
+
+  /** Whether the end with `code` is followed by another attempt. */
+  #comesBack(code) {
+    if (code === 1008) return typeof this.#options.token === "function"; // which may give a better one
+    return this.#closing?.data?.reconnect !== false && shouldReconnect(code);
+  }
+
+  /** The one end of every connection and attempt: cleans up, then comes back, unless it is `final`. */
+  #ended(code, reason, final = false) {
     const generation = ++this.#generation;
     const closing = this.#closing;
     const previous = this.#state;
     const connected = this.isConnected();
-    if (closing && (code === 1005 || code === 1006)) ({ code, message: reason } = closing); // cut after announcing it
+    const first = this.#welcome === null && this.#attempt === 0;
+    if (closing?.code && [1000, 1005, 1006].includes(code) && !final) ({ code, message: reason } = closing); // cut after announcing it
     reason ||= closing?.message ?? "";
-    const { tries } = this.#options.backoff;
-    const failed = shouldReconnect(code) && this.#attempt >= tries;
-    const retry = shouldReconnect(code) && !failed;
+    if (connected && Math.abs(Date.now() - this.#since) >= STABLE) this.#afresh();
+    const { tries, giveUp } = this.#options.backoff;
+    const again = !final && this.#comesBack(code);
+    const failed = again && giveUp && this.#attempt >= tries;
+    const exhausted = failed || (again && this.#attempt === tries);
+    const retry = again && !failed;
     const state = (this.#state = failed ? "failed" : retry ? "reconnecting" : "disconnected");
-    if (connected) this.#flaps = Date.now() - this.#since < STABLE ? this.#flaps + 1 : 0;
 
     this.#clearTimers();
     this.#socket?.close();
     this.#socket = null;
     this.#organisation.interrupted = true; // what is sent outside of rooms goes by unseen
     this.#ready = false;
+    if (!retry) this.#watching?.abort();
     const asked = Math.min((closing?.data?.retry_after ?? 0) * 1000, MAX_RETRY_AFTER);
-    const delay = Math.round(asked + this.#delay(this.#attempt + Math.max(0, this.#flaps - 1)));
+    this.#notBefore = Date.now() + asked;
+    const delay = Math.round(asked + this.#wait());
     if (retry) this.#timers.set("retry", setTimeout(() => this.#open(), delay));
     const attempt = retry ? ++this.#attempt : this.#attempt;
 
@@ -621,7 +794,8 @@ export class Trireme {
     if (connected || !(retry || failed)) this.#emit("disconnected", { code, reason, reconnect: retry });
     if (state !== previous) tell(() => this.#emit("state", { state, previous }));
     if (retry) tell(() => this.#emit("reconnecting", { attempt, delay, code, reason }));
-    if (failed) tell(() => this.#emit("reconnect:failed", { attempts: tries, code, reason }));
+    if (exhausted) tell(() => this.#emit("reconnect:failed", { attempts: tries, code, reason }));
+    if (first && retry) tell(() => this.#report(new TriremeError("failed", reason || `closed with code ${code}`)));
     tell(() => this.#setDegraded(failed || (retry && attempt > DEGRADED_AFTER) ? "there is no connection" : ""));
   }
 }

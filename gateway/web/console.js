@@ -1,6 +1,6 @@
 // The console: one live connection shown from all sides. Everything on the page comes over it.
 
-import { Trireme } from "/client.js";
+import { Trireme, parse, stringify } from "/client.js";
 
 const FEED_ROWS = 200; // the newest that are kept
 const STATS_EVERY = 2_000;
@@ -19,17 +19,23 @@ function make(tag, className, ...content) {
 
 // ---- the token: from the address, then kept for this tab only
 
-function takeToken() {
-  const fragment = new URLSearchParams(location.hash.slice(1));
-  const token = fragment.get("token");
-  if (token) {
-    sessionStorage.setItem("token", token);
-    history.replaceState(null, "", location.pathname + location.search); // out of sight and of bookmarks
-  }
-  return sessionStorage.getItem("token");
+function takeFromAddress() {
+  const brought = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (brought) history.replaceState(null, "", location.pathname + location.search); // out of sight and of bookmarks
+  return brought;
 }
 
-let token = takeToken();
+function keep(chosen) {
+  token = chosen;
+  sessionStorage.setItem("token", token);
+}
+
+let token = sessionStorage.getItem("token");
+let offered = takeFromAddress(); // until it is asked for
+if (offered && document.documentElement.dataset.opened === "directly") {
+  keep(offered); // the gateway has it from the browser that no other page led here
+  offered = null;
+}
 const client = new Trireme({ token: () => token });
 const joined = new Map(); // room → {seq, members}
 
@@ -59,7 +65,11 @@ client.on("degraded", (change) => {
   degraded = change.degraded;
   showState(change.reason && `: ${change.reason}`);
 });
-client.on("reconnecting", ({ attempt, delay }) => {
+client.on("reconnecting", ({ attempt, delay, code, reason }) => {
+  if (code === 1008) { // only the user can give another token
+    client.disconnect();
+    return signIn(`The gateway refused the token: ${reason}.`);
+  }
   const until = Date.now() + delay;
   const show = () => {
     const left = Math.ceil((until - Date.now()) / 1000);
@@ -138,7 +148,7 @@ at("publish").addEventListener("submit", async (event) => {
   let data;
   try {
     const text = at("publish-data").value.trim();
-    data = text ? JSON.parse(text) : undefined;
+    data = text ? parse(text) : undefined;
   } catch (error) {
     return say(`Not JSON: ${error.message}`, true);
   }
@@ -184,11 +194,11 @@ function clock(ms) {
 }
 
 function eventRow({ event, room, seq, data, sender, ts }) {
-  const text = data === undefined ? "" : JSON.stringify(data);
+  const text = data === undefined ? "" : stringify(data);
   const preview = make("span", "data", text);
   preview.addEventListener("click", () => {
     const open = preview.classList.toggle("open");
-    preview.textContent = open ? JSON.stringify(data, null, 2) : text;
+    preview.textContent = open ? stringify(data, 2) : text;
   });
   const place = make("span", "place", make("b", "", room ?? "direct"), seq === undefined ? "" : ` #${seq}`, sender ? ` · ${sender}` : "");
   const row = make("li", "new", make("time", "", clock(ts)), make("span", "name", event), preview, place);
@@ -301,9 +311,8 @@ client.on("disconnected", ({ code, reason, reconnect }) => {
   at("identity").replaceChildren();
   if (code !== 1000) note(`The connection ended: ${reason || `code ${code}`}`, "warning");
   if (!reconnect) joined.clear();
-  if (code === 1008) signIn(`The gateway refused the token: ${reason}.`);
 });
-client.on("reconnect:failed", ({ attempts }) => note(`No connection after ${attempts} tries`, "warning"));
+client.on("reconnect:failed", ({ attempts }) => note(`No connection after ${attempts} tries; trying on, less often`, "warning"));
 client.on("lost", ({ room, from, to, reason }) => {
   note(`${room}: events from #${from}${to === undefined ? "" : ` to #${to}`} are gone (${reason})`, "warning");
 });
@@ -331,18 +340,44 @@ function signIn(reason) {
 }
 
 at("sign-in").addEventListener("close", () => {
-  token = at("sign-in-token").value.trim() || token;
-  if (!token) return;
-  sessionStorage.setItem("token", token);
+  const entered = at("sign-in-token").value.trim() || token;
+  if (!entered) return;
+  keep(entered);
   connect();
 });
 
+/** Whose a token says it is; nothing of it is verified here. */
+function claimed(text) {
+  try {
+    const bytes = Uint8Array.from(atob(text.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+    const { sub, org } = JSON.parse(new TextDecoder().decode(bytes));
+    return `${sub ?? "a service"} of ${org}`;
+  } catch {
+    return "nobody whom it names";
+  }
+}
+
+function ask() {
+  at("ask-user").textContent = claimed(offered);
+  at("ask").returnValue = "";
+  if (!at("ask").open) at("ask").showModal();
+}
+
+at("ask").addEventListener("close", () => {
+  if (at("ask").returnValue === "yes") {
+    keep(offered);
+    client.disconnect();
+  }
+  offered = null;
+  if (token) connect();
+  else signIn();
+});
+
 addEventListener("hashchange", () => {
-  const other = takeToken();
-  if (other === token) return;
-  token = other;
-  client.disconnect();
-  connect();
+  const other = takeFromAddress(); // another page can do this to a window that it has opened
+  if (!other || other === token) return;
+  offered = other;
+  ask();
 });
 
 at("theme").addEventListener("click", () => {
@@ -367,6 +402,7 @@ at("curl-copy").addEventListener("click", async ({ target }) => {
   setTimeout(() => (target.textContent = "Copy with this token"), 2_000);
 });
 
-if (token) connect();
+if (offered && offered !== token) ask();
+else if (token) connect();
 else signIn();
 showState();

@@ -1,14 +1,16 @@
 """The same bytes to many outboxes: what is queued once for all of them, and sent in one pass.
 
-The obvious fan-out puts a frame into each of 500 outboxes and then empties each of them. For every
-``send`` the kernel works for 4 µs and leaves nothing of ours in the processor's caches, so whatever
-Python object the second pass touches is fetched from memory again, about 0.07 µs each time. A broadcast
-keeps the frame itself and goes over the members once, when the flusher gives it its turn. It touches
-as little as can be: the sockets and the slots of the counters stand side by side in two arrays,
-and the outboxes are not looked at. What may be written at once without looking is known from the other
-side: an outbox that holds something is in its share's ``dirty``, which is emptied before; one that is
-blocked, sealed or no plain socket is in ``slow``, and while there is such a one, members are looked at
-one by one. Frames that come before the turn are joined, once for all and not once for each member.
+The obvious fan-out puts a frame into each of 500 outboxes and then empties each of them. For every ``send``
+the kernel works for 4 µs and leaves nothing of ours in the processor's caches, so whatever Python object the
+second pass touches is fetched from memory again, about 0.07 µs each time. A broadcast keeps the frame itself
+and goes over the members once, when the flusher gives it its turn. It touches as little as can be: the
+sockets and the slots of the counters stand side by side in two arrays, and the outboxes are not looked at.
+What may be written at once without looking is known from the other side: an outbox that holds something is in
+its share's ``dirty``, which is emptied before; one that is blocked, sealed or no socket is in its share's
+``slow``. The members that are in it are found without going over all, and each splits the loop in two: one
+slow member costs its own room a little, and other rooms of its organisation nothing. Members that speak TLS
+stand behind those on plain sockets and are sent to by the same loop, with another function. Frames that come
+before the turn are joined, once for all and not once for each member.
 
 The innermost loop is ``map`` in C, a few sockets at a time. Between two system calls no bytecode runs, whose
 jumps the processor would have to predict anew after each. And to cut a few sockets out of the list counts a
@@ -34,11 +36,11 @@ import socket
 from array import array
 from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from gateway.wire.flusher import Share
-    from gateway.wire.outbox import Frame, Outbox
+from gateway.wire.outbox import Frame, Outbox
+from gateway.wire.shares import Share
+from gateway.wire.tls import TlsSocket
 
 __all__ = ["MANY", "Broadcast"]
 
@@ -48,8 +50,11 @@ _MAX_BYTES: Final = 128 * 1024
 _MAX_FRAMES: Final = 1024
 _TOGETHER: Final = 16
 """Sockets fetched at the same time: more would be gone from the cache before their turn."""
+_LARGE: Final = 16 * 1024
+"""Bytes of one send up to which members are counted by their number, and beyond by their bytes."""
 _BROKEN: Final = -1
-_SEND: Callable[[socket.socket, Frame], int] = socket.socket.send
+_SEND: Callable[[Any, Frame], int] = socket.socket.send
+_SEND_SECURELY: Callable[[Any, Frame], int] = TlsSocket.send
 _NOWHERE: Final = socket.socket.__new__(socket.socket)
 """Stands for what is no plain socket; as long as that is open, it is among the slow. To send to it fails."""
 
@@ -57,7 +62,7 @@ _NOWHERE: Final = socket.socket.__new__(socket.socket)
 class _Pass:
     """One batch of frames on its way: whom it goes to, in the order of the members, and how far it is."""
 
-    __slots__ = ("ahead", "data", "frames", "index", "members", "places", "without")
+    __slots__ = ("ahead", "data", "frames", "index", "members", "without")
 
     def __init__(self, frames: list[bytes], ahead: dict[Outbox, int], members: _Members) -> None:
         self.frames = frames
@@ -65,15 +70,12 @@ class _Pass:
         self.ahead = ahead
         self.members = members
         self.index = 0
-        self.places: dict[Outbox, int] | None = None
         self.without: set[Outbox] = set()
         """Outboxes that have had everything, or have left."""
 
     def take_out(self, outbox: Outbox) -> list[bytes]:
         """Leave ``outbox`` out of the pass; returns what it would have been sent."""
-        if self.places is None:
-            self.places = {each: place for place, each in enumerate(self.members.outboxes)}
-        if outbox in self.without or self.places.get(outbox, -1) < self.index:
+        if outbox in self.without or self.members.places.get(outbox, -1) < self.index:
             return []
         self.without.add(outbox)
         return self.frames[self.ahead.get(outbox, 0) :]
@@ -82,12 +84,25 @@ class _Pass:
 class _Members:
     """The members in the form in which a pass needs them; made anew when they have changed."""
 
-    __slots__ = ("outboxes", "slots", "socks")
+    __slots__ = ("_places", "outboxes", "secure", "slots", "socks")
 
     def __init__(self, outboxes: Mapping[Outbox, object]) -> None:
+        secure = [outbox for outbox in outboxes if isinstance(outbox.sock, TlsSocket)]
         self.outboxes = list(outboxes)
-        self.slots = array("l", [outbox.slot for outbox in outboxes])
-        self.socks = [outbox.sock or _NOWHERE for outbox in outboxes]
+        if secure:
+            self.outboxes = [outbox for outbox in outboxes if not isinstance(outbox.sock, TlsSocket)] + secure
+        self.secure = len(self.outboxes) - len(secure)
+        """From this place on they speak TLS."""
+        self.slots = array("l", [outbox.slot for outbox in self.outboxes])
+        self.socks = [outbox.sock or _NOWHERE for outbox in self.outboxes]
+        self._places: dict[Outbox, int] | None = None
+
+    @property
+    def places(self) -> dict[Outbox, int]:
+        """Where each of them stands."""
+        if self._places is None:
+            self._places = {outbox: place for place, outbox in enumerate(self.outboxes)}
+        return self._places
 
 
 class Broadcast:
@@ -159,24 +174,36 @@ class Broadcast:
                 self._members = _Members(self.outboxes)
             current = self._pass = _Pass(self._frames, self._ahead, self._members)
             self._frames, self._size, self._ahead = [], 0, {}
+        members = current.members
         first = start = current.index
-        stop = current.index = min(start + count, len(current.members.outboxes))
+        asked = count
+        if len(current.data) > _LARGE:
+            count = max(1, count * _LARGE // len(current.data))
+        stop = min(start + count, len(members.outboxes))
+        if start < members.secure < stop:
+            stop = members.secure
+        current.index = stop
         slow = self._share.slow
-        odd = slow or current.ahead or current.without
-        for place in range(start, stop) if odd else ():
-            outbox = current.members.outboxes[place]
-            if outbox in slow or outbox in current.ahead or outbox in current.without:
+        if slow or current.ahead or current.without:
+            for place in self._odd(current, slow, start, stop):
                 self._send(current, start, place)
-                self._send_carefully(current, outbox)
+                self._send_carefully(current, members.outboxes[place])
                 start = place + 1
         self._send(current, start, stop)
-        if stop == len(current.members.outboxes):
+        if stop == len(members.outboxes):
             self._pass = None
-        return max(1, stop - first)
+        return max(1, stop - first) if count == asked else asked
+
+    def _odd(self, current: _Pass, slow: set[Any], start: int, stop: int) -> list[int]:
+        """Places of the members to look at: a few, whoever else of the organisation is slow."""
+        places = current.members.places
+        odd = (self.outboxes.keys() & slow) | current.ahead.keys() | current.without
+        return sorted(place for outbox in odd if start <= (place := places.get(outbox, -1)) < stop)
 
     def _send(self, current: _Pass, start: int, stop: int) -> None:
         """The pass of the essay above: nothing here but what has to be."""
         members = current.members
+        send = _SEND if start < members.secure else _SEND_SECURELY
         data = repeat(current.data)
         size = len(current.data)
         messages = len(current.frames)
@@ -187,7 +214,7 @@ class Broadcast:
             taken: list[int] = []
             while len(taken) < len(socks):
                 try:  # ``extend`` keeps what came before an error
-                    taken.extend(map(_SEND, socks[len(taken) :] if taken else socks, data))
+                    taken.extend(map(send, socks[len(taken) :] if taken else socks, data))
                 except BlockingIOError:
                     taken.append(0)
                 except OSError:

@@ -2,60 +2,148 @@
 
 A connection begins after the upgrade was answered and ends with its nursery; then its
 socket is closed and nothing of it remains. What it carries is its handler's business
-(:class:`Handler`), so the same wire serves the envelope and a plain echo. What was read is
-handled in :mod:`gateway.wire.fast_lane`, most of it without waking a task of this one.
+(:class:`Handler`), so the same wire serves the envelope and a plain echo. What comes in is
+handled by its :class:`~gateway.wire.reader.Reader`, most of it without waking a task of this one.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
 from gateway.wire.engine import Engine
-from gateway.wire.fast_lane import CHUNK, FastLane, Handler, WireLimits
+from gateway.wire.outbox import Outbox
+from gateway.wire.reader import Handler, Reader, State
 from gateway.wire.slow_lane import run_slow_lane
+from gateway.wire.sockets import WireSocket
 from gateway.wire.timers import Timer
 from protocol.errors import CloseCode
-from protocol.frames import PING_FRAME, close_frame
+from protocol.frames import CLOSE, PING_FRAME, close_frame, server_frame
 
 __all__ = ["Handler", "WireConnection", "WireLimits"]
 
+log = logging.getLogger(__name__)
 
-class WireConnection(FastLane):
-    """Give it a plain non-blocking ``sock``, or a ``stream`` (TLS, memory); it closes what it was given."""
+
+class WireLimits:
+    """The bounds of one connection; one object serves all connections of a listener."""
+
+    __slots__ = ("close_timeout", "heartbeat", "message_bytes", "queue_bytes", "queue_messages")
+
+    def __init__(
+        self,
+        *,
+        message_bytes: int = 2**20,
+        queue_messages: int = 4096,
+        queue_bytes: int = 4 * 2**20,
+        heartbeat: float = 30.0,
+        close_timeout: float = 2.0,
+    ) -> None:
+        """Sizes are in bytes, times in seconds."""
+        self.message_bytes = message_bytes
+        self.queue_messages = queue_messages
+        self.queue_bytes = queue_bytes
+        self.heartbeat = heartbeat
+        self.close_timeout = close_timeout
+
+
+class _Nobody:
+    """Takes the place of handler and owner when a connection has ended, so that both can be freed."""
+
+    deadline = math.inf
+
+    def on_message(self, payload: bytes, text: bool) -> None:
+        """Nobody listens."""
+
+    def on_deadline(self) -> None:
+        """There is none."""
+
+    def handler_failed(self) -> None:
+        """There is nothing to close."""
+
+    refuse_size = handler_failed
+
+    def peer_closed(self, code: int) -> None:
+        """There is nobody to answer."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+class WireConnection:
+    """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it is given."""
 
     __slots__ = (
         "_busy",
         "_flush_deadline",
         "_flusher",
         "_nursery",
+        "_parted",
+        "_sock",
         "_stream",
         "_tick",
+        "close_code",
         "close_deadline",
+        "limits",
+        "outbox",
+        "reader",
     )
+
+    kind: Final = "websocket"
 
     def __init__(
         self,
         *,
         engine: Engine,
         limits: WireLimits,
-        sock: socket.socket | None = None,
+        sock: WireSocket | None = None,
         stream: trio.abc.Stream | None = None,
         unread: bytes = b"",
     ) -> None:
         """``unread`` is what came behind the upgrade request in the same chunk."""
-        super().__init__(engine, limits, sock, unread)
+        self.limits = limits
         self._flusher = engine.flusher
+        self._sock = sock
         self._stream = stream
+        self.outbox = Outbox(
+            engine.flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes
+        )
+        self.outbox.on_full = self._too_slow
+        self.reader = Reader(
+            self, self.outbox, sock, engine.pump, message_bytes=limits.message_bytes, unread=unread
+        )
+        self.close_code: int = 1006
         self._busy = False
+        self._parted = False
+        """The peer's Close has come."""
         self._tick = Timer(engine.timers)
         self._nursery: trio.Nursery | None = None
         self.close_deadline = math.inf
         self._flush_deadline = 0.0
+
+    @property
+    def handler(self) -> Handler:
+        """Who gets the messages."""
+        return self.reader.handler
+
+    @handler.setter
+    def handler(self, handler: Handler) -> None:
+        self.reader.handler = handler
+
+    @property
+    def received_messages(self) -> int:
+        """Whole messages that came, also after the end."""
+        return self.reader.received_messages
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came, also after the end."""
+        return self.reader.received_bytes
 
     # --- what others may ask of a connection -------------------------------------------------
 
@@ -77,10 +165,10 @@ class WireConnection(FastLane):
 
     def abort(self, code: int) -> None:
         """End at once, without a closing handshake."""
-        if not self._finished:
+        if self.reader.state is not State.ENDED:
             self.close_code = int(code)
             self.outbox.break_off()
-            self._finish()
+            self.reader.finish()
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
 
@@ -120,12 +208,12 @@ class WireConnection(FastLane):
                 await self._part()
                 nursery.cancel_scope.cancel()
         finally:
-            self._disarm()
+            # What refers to this connection and is referred to by it goes now: the collector runs seldom.
+            self.reader.end(_NOBODY, _NOBODY)
             self._tick.at(math.inf)
             self.outbox.break_off()
+            self.outbox.on_full = None
             self._nursery = None
-            if isinstance(self._work, Coroutine):
-                self._work.close()
             if self._sock is not None:
                 self._sock.close()
             try:
@@ -135,55 +223,41 @@ class WireConnection(FastLane):
                 self.outbox.end()
 
     async def _read(self) -> None:
-        if self._pending:
-            self._feed(b"")
+        """Do what the reader's state asks for, until it has ended."""
+        reader = self.reader
+        if reader.pending:
+            reader.feed(b"")
             self.flush()
-        while not self._finished:
-            if self._work is not None:
-                work, self._work = self._work, None
-                await self._await(work)
-                self._resume()
-                self.flush()
-            elif self._backlog is not None and not self.armed:
-                # The turn was over while the pump did not watch this socket, so it would not call.
-                await trio.lowlevel.checkpoint()
-                self._resume()
-                self.flush()
-            elif self._foreign and self._backlog is None:
-                unread, self._pending = self._pending, b""
-                await run_slow_lane(self, unread)
-                return
-            elif self._pump is not None and self._sock is not None:
-                if not self.armed:
-                    self._pump.arm(self._sock, self)
-                await self._attention.wait()
-            else:
-                chunk = await self.receive()
-                if chunk:
-                    self._feed(chunk)
+        while True:
+            match reader.state:
+                case State.ENDED:
+                    return
+                case State.WORKING:
+                    await self._await(reader.take_work())
+                    reader.resume()
                     self.flush()
-                else:
-                    self._finish()
+                case State.LEFT if not reader.armed:
+                    # The turn was over while the pump did not watch this socket, so it would not call.
+                    await trio.lowlevel.checkpoint()
+                    reader.resume()
+                    self.flush()
+                case State.FOREIGN:
+                    unread, reader.pending = reader.pending, b""
+                    await run_slow_lane(self, unread)
+                    return
+                case _ if reader.watch():
+                    await reader.attention.wait()
+                case _:
+                    chunk = await self.receive()
+                    if chunk:
+                        reader.feed(chunk)
+                        self.flush()
+                    else:
+                        reader.finish()
 
     async def receive(self) -> bytes:
         """Read the next chunk; empty at the end, however it came."""
-        try:
-            if self._sock is not None:
-                while True:
-                    await trio.lowlevel.wait_readable(self._sock)
-                    try:
-                        chunk = self._sock.recv(CHUNK)
-                        break
-                    except BlockingIOError:
-                        continue
-            else:
-                assert self._stream is not None
-                chunk = bytes(await self._stream.receive_some(CHUNK))
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
-        self._heard = True
-        self.received_bytes += len(chunk)
-        return chunk
+        return await self.reader.receive(self._stream)
 
     async def _await(self, work: Awaitable[None]) -> None:
         """Await what a handler returned; its errors close the connection with 1011."""
@@ -191,21 +265,52 @@ class WireConnection(FastLane):
         try:
             await work
         except Exception:
-            self._handler_failed()
+            self.handler_failed()
         finally:
             self._busy = False
-            self._heard = True  # its pongs may wait unread
+            self.reader.heard = True  # its pongs may wait unread
 
     async def take(self, payload: bytes, text: bool) -> None:
         """Deliver one message of the slow lane and wait until it is handled."""
         try:
-            work = self._deliver(payload, text)
+            work = self.reader.deliver(payload, text)
         except Exception:
-            self._handler_failed()
+            self.handler_failed()
         else:
             if work is not None:
                 await self._await(work)
         self.flush()
+
+    # --- how it ends ---------------------------------------------------------------------------
+
+    @property
+    def message_bytes(self) -> int:
+        """A message that comes may have so many bytes."""
+        return self.reader.message_bytes
+
+    @message_bytes.setter
+    def message_bytes(self, size: int) -> None:
+        self.reader.message_bytes = size
+
+    def handler_failed(self) -> None:
+        """Log the exception that is being handled, and close with 1011."""
+        log.exception("a handler failed; its connection is closed")
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def refuse_size(self) -> None:
+        """A message is, or is becoming, too large."""
+        self.close(CloseCode.TOO_LARGE, f"messages are limited to {self.message_bytes} bytes")
+
+    def peer_closed(self, code: int) -> None:
+        """The peer's Close has come: answer it if ours has not gone out, then end."""
+        self._parted = True
+        if not self.outbox.sealed:
+            self.close_code = code
+            self.outbox.seal(close_frame(code) if code != 1005 else server_frame(CLOSE, b""))
+        self.reader.finish()
+
+    def _too_slow(self) -> None:
+        self.close(CloseCode.SLOW_CONSUMER, "too slow: the queue is full", discard=True)
 
     async def _part(self) -> None:
         """Let the last frames out, half-close, and let the peer close (RFC 6455, section 7.1.1).
@@ -222,9 +327,7 @@ class WireConnection(FastLane):
                     self._sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     return
-            if isinstance(self._stream, trio.SSLStream):
-                await _part_tls(self._stream)
-            elif self._sock is not None or not self._parted:
+            if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
                     pass
@@ -250,27 +353,14 @@ class WireConnection(FastLane):
                 try:
                     self.handler.on_deadline()
                 except Exception:
-                    self._handler_failed()
+                    self.handler_failed()
             if now >= next_ping:
                 # While a command is awaited nothing is read, so silence proves nothing.
-                if awaiting and not (self._heard or self._busy):
+                if awaiting and not (self.reader.heard or self._busy):
                     self.abort(CloseCode.HEARTBEAT_MISSED)
                     return
-                self._heard = False
+                self.reader.heard = False
                 awaiting = True
                 self.outbox.put_urgent(PING_FRAME)
                 next_ping = now + interval
             self.flush()
-
-
-async def _part_tls(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    """As for a plain socket: say that nothing more comes, and let the peer close."""
-    transport = stream.transport_stream
-    with contextlib.suppress(trio.BrokenResourceError):
-        try:
-            await stream.unwrap()  # sends close_notify and awaits the peer's, but not if messages come before
-        except trio.BrokenResourceError:
-            await transport.send_eof()
-            while await transport.receive_some(CHUNK):
-                pass
-    await transport.aclose()  # unwrapped, the TLS stream counts as closed

@@ -16,6 +16,9 @@ What this adds to them, each with a test:
   at random neither happens and the connection stays for ever.
 * A reader that waits for its turn is ended when the connection is closed or its peer takes nothing, and the
   keep-alive clock with the reader; hypercorn lets both hold on to a connection that is gone.
+* A request with both ``Content-Length`` and ``Transfer-Encoding`` is refused (RFC 9112, section 6.1), and
+  what surrounds the data of a chunked body has the bound of the head.
+* At most one piece of a body waits for an application that does not ask for it.
 * Closing while the request is still coming in is announced and lingers, so that a 413 or 408 arrives.
 * Requests that are no HTTP get a problem document too, and exceptions stay in here.
 """
@@ -41,6 +44,7 @@ from hypercorn.typing import ConnectionState
 from gateway.config.settings import Settings
 from gateway.problems import CONTENT_TYPE, code_for_status, problem_bytes, problem_document
 from gateway.wire.http_stream import ReplayStream, replay
+from gateway.wire.upgrade import split_target
 
 __all__ = ["HttpServer"]
 
@@ -48,6 +52,9 @@ log = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 5.0
 """Seconds that the end of one request may take: telling the application, closing the stream."""
+
+_CHUNK_HEAD: Final = 16
+"""Bytes of a chunk's size and line ends that count as nothing."""
 
 _DETAILS: Final[dict[int, str]] = {
     400: "This is not a valid HTTP/1.1 request.",
@@ -216,6 +223,7 @@ class _Connection(TCPServer):
         )
         self._http1.replay = self._replay
         self._http1.websocket_path = self._websocket_path
+        self._http1.connection = _Parser(wrapper.config.h11_max_incomplete_size)
         with self._reader:
             while True:
                 try:
@@ -255,6 +263,35 @@ class _Connection(TCPServer):
             self._reader.cancel()
 
 
+class _Parser(h11.Connection):
+    """h11's parser, in which chunk extensions and trailers have the bound of the head."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=max_bytes)
+        self._max_bytes = max_bytes
+        self._around = 0
+        """Bytes received since the head that are no data, those that wait for more included."""
+
+    def receive_data(self, data: bytes) -> None:
+        self._around += len(data)
+        super().receive_data(data)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._around = len(self.trailing_data[0])
+        elif isinstance(event, h11.Data):
+            self._around -= len(event.data) + (_CHUNK_HEAD if event.chunk_start else 0)
+        elif (
+            self._around > self._max_bytes
+            and event is not h11.PAUSED
+            and self.their_state in {h11.SEND_BODY, h11.DONE}
+            and self._around - len(self.trailing_data[0]) > self._max_bytes
+        ):
+            raise h11.RemoteProtocolError("the chunks' extensions or trailers are too large", 431)
+        return event
+
+
 class _Http1(H11Protocol):
     """hypercorn's HTTP/1.1, mended as the module's text says."""
 
@@ -272,6 +309,10 @@ class _Http1(H11Protocol):
         if request.http_version not in {b"1.0", b"1.1"}:
             await self._refuse(505)
             return
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+            # The two are read differently by proxies: what one takes for the body is a request to another.
+            await self._refuse(400)
+            return
         headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
         if len(headers) < len(request.headers):
             if self.keep_alive_requests and self._is_websocket(request):
@@ -287,7 +328,7 @@ class _Http1(H11Protocol):
         await super()._create_stream(request)
 
     def _is_websocket(self, request: h11.Request) -> bool:
-        path = request.target.partition(b"?")[0]
+        path = split_target(request.target)[0].encode("latin-1")
         offered = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
         return request.method == b"GET" and path == self.websocket_path and b"websocket" in offered
 
@@ -338,6 +379,7 @@ def _config(*, keep_alive: float, head_bytes: int) -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = keep_alive  # also the time that the head of a later request may take
     config.h11_max_incomplete_size = head_bytes
+    config.max_app_queue_size = 1
     return config
 
 

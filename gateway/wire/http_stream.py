@@ -146,5 +146,5 @@ class TlsReplayStream(ReplayStream):
 
 def replay(stream: trio.abc.Stream, unread: bytes, *, send_timeout: float) -> ReplayStream:
     """Return the wrapper that fits ``stream``: a ``SocketStream`` or an ``SSLStream`` over one."""
-    kind = TlsReplayStream if isinstance(stream, trio.SSLStream) else ReplayStream
+    kind = TlsReplayStream if hasattr(stream, "transport_stream") else ReplayStream
     return kind(stream, unread, send_timeout=send_timeout)

@@ -15,11 +15,12 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from gateway.wire.sockets import bind
+from gateway.wire.tls import Handshakes, TlsSocket, TlsStream
 from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
 
 __all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
@@ -27,18 +28,20 @@ __all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = 65536
+_FAREWELL: Final = 0.5
+"""Seconds for the answer to a connection that is one too many."""
 _BACKLOG: Final = 4096
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(slots=True)
 class Accepted:
-    """One accepted connection: ``sock`` when it is plain, ``stream`` when it speaks TLS."""
+    """One accepted connection: ``sock``, plain or TLS, or a ``stream`` in memory."""
 
     peer: str
     """The peer's IP address."""
-    sock: socket.socket | None = None
-    stream: trio.SSLStream[trio.SocketStream] | None = None
+    sock: socket.socket | TlsSocket | None = None
+    stream: trio.abc.Stream | None = None
 
     async def receive(self) -> bytes:
         """The next chunk; empty at the end."""
@@ -65,10 +68,12 @@ class Accepted:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.sock)
 
-    def as_stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    def as_stream(self) -> trio.abc.Stream:
         """The connection as a Trio stream, which owns the socket from now on."""
         if self.stream is not None:
             return self.stream
+        if isinstance(self.sock, TlsSocket):
+            return TlsStream(self.sock)
         assert self.sock is not None
         return trio.SocketStream(trio.socket.from_stdlib_socket(self.sock))
 
@@ -96,6 +101,16 @@ HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
 """Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
 
+class Door(Protocol):
+    """Counts the connections of each peer."""
+
+    def enter(self, peer: str) -> bool:
+        """One more; False when it is to be refused."""
+
+    def leave(self, peer: str) -> None:
+        """One less."""
+
+
 class Listener:
     """The listening sockets of one node and the tasks of every connection that came through them."""
 
@@ -108,20 +123,26 @@ class Listener:
         head_bytes: int = 16384,
         head_timeout: float = 10.0,
         max_connections: int = 100_000,
+        door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side."""
         self._websocket = websocket
         self._http = http
+        absolute = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/ ?]*)?"
         self._ours = re.compile(
-            rb"[A-Z]{1,16} " + (b"" if path is None else re.escape(path.encode()) + rb"[ ?]")
+            rb"[A-Z]{1,16} " + (b"" if path is None else absolute + re.escape(path.encode()) + rb"[ ?]")
         )
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
         self._max_connections = max_connections
-        self._ssl_context = ssl_context
+        self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
+        self._door = door
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
+        self._asking: set[trio.CancelScope] = set()
+        """One for each connection on which no request is in hand."""
+        self._ending = False
         self.open = 0
         self.refused = 0
         self.port = 0
@@ -139,6 +160,13 @@ class Listener:
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections go on."""
         self._accepting.cancel()
+
+    def end(self) -> None:
+        """Stop accepting, and close the connections on which nothing was asked (yet)."""
+        self.stop_accepting()
+        self._ending = True
+        for scope in self._asking:
+            scope.cancel()
 
     async def run(self) -> None:
         """Serve until :meth:`stop_accepting` was called and every connection has ended."""
@@ -172,17 +200,33 @@ class Listener:
 
     async def serve(self, connection: Accepted) -> None:
         """Serve one connection, which is counted in ``open``, until it has ended, and close it."""
+        admitted = self._door is None or self._door.enter(connection.peer)
         try:
+            if not admitted or self.open > self._max_connections:
+                await self._turn_away(connection, admitted)
+                return
             life = await self._receive(connection)
             if life is not None:
                 await life
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer went away
         except* Exception:
             log.exception("a connection failed")
         finally:
             self.open -= 1
+            if self._door is not None:
+                self._door.leave(connection.peer)
             await connection.close()
+
+    async def _turn_away(self, connection: Accepted, admitted: bool) -> None:
+        """Refuse a connection that is one too many before anything is read of it."""
+        self.refused += 1
+        if self._handshakes is not None:
+            return  # an answer would cost a handshake
+        detail = "this node is full" if admitted else "this address has too many connections"
+        with trio.move_on_after(_FAREWELL):
+            await connection.send(refusal_response(Refusal(503, detail, code=402, retry_after=1.0)))
+            await connection.finish()
 
     async def _receive(self, connection: Accepted) -> Life | None:
         """Answer requests until one is upgraded; returns the rest of that one's life.
@@ -190,10 +234,8 @@ class Listener:
         What is only of use until then (the request, its deadline) goes before that begins.
         """
         with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
-            if self._ssl_context is not None:
-                await self._start_tls(connection, self._ssl_context)
             try:
-                head, unread = await self._read_head(connection, b"")
+                head, unread = await self._ask(connection, b"")
                 while not self._ours.match(head):
                     assert self._http is not None
                     scope.deadline = math.inf
@@ -201,9 +243,7 @@ class Listener:
                     if upgrade is None:
                         return None
                     scope.deadline = trio.current_time() + self._head_timeout
-                    head, unread = await self._read_head(connection, upgrade)
-                if self.open > self._max_connections:
-                    raise Refusal(503, "this node is full", code=402, retry_after=1.0)
+                    head, unread = await self._ask(connection, upgrade)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
                 scope.deadline = math.inf
                 return await self._websocket(connection, request, unread)
@@ -218,16 +258,19 @@ class Listener:
                 await connection.send(refusal_response(Refusal(408, "the request head took too long")))
         return None
 
-    async def _start_tls(self, connection: Accepted, context: ssl.SSLContext) -> None:
-        assert connection.sock is not None
-        stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock)),
-            context,
-            server_side=True,
-            https_compatible=True,
-        )
-        connection.sock, connection.stream = None, stream
-        await stream.do_handshake()
+    async def _ask(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
+        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`."""
+        with trio.CancelScope() as scope:
+            self._asking.add(scope)
+            if self._ending:
+                scope.cancel()
+            try:
+                if self._handshakes is not None and isinstance(connection.sock, socket.socket):
+                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
+                return await self._read_head(connection, data)
+            finally:
+                self._asking.discard(scope)
+        raise trio.ClosedResourceError
 
     async def _read_head(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
         """One request head and what came behind it; ``data`` was read before."""

@@ -1,13 +1,13 @@
 """The bounded queue in front of one socket, and the flusher that empties many of them.
 
-How a frame gets out. Whoever has something to say appends a finished frame to an outbox
-and never waits. An outbox that was empty is thereby *dirty* and stands in the flusher's
-list; at the end of a read chunk, a broker batch or a REST call the flusher joins what each
-dirty outbox holds and makes one non-blocking ``send`` of it. Only when the kernel takes
-less than all is the connection's writer task woken, which waits until the socket is
-writable and goes on. So an idle or healthy connection costs no task switch to write, a
-slow one delays nobody, and events that come faster than the sockets are flushed travel
-several per ``send`` (with 10 per ``send`` seven times as many a second as with one).
+How a frame gets out. Whoever has something to say appends a finished frame to an outbox and never waits. An
+outbox that was empty is thereby *dirty* and stands in the flusher's list; at the end of a read chunk, a
+broker batch or a REST call the flusher joins what each dirty outbox holds and makes one non-blocking ``send``
+of it. Only when the kernel takes less than all is the connection's writer task woken, which waits until the
+socket is writable and makes the outbox dirty again, so that slow sockets are written in turns as well. So an
+idle or healthy connection costs no task switch to write, a slow one delays nobody, and events that come
+faster than the sockets are flushed travel several per ``send`` (with 10 per ``send`` seven times as many a
+second as with one).
 
 A frame that finds the outbox empty is kept in ``alone``, not in ``queue``: nearly always it is
 flushed before the next one comes, and to fill and empty a list means to allocate and free its
@@ -22,16 +22,17 @@ Invariants:
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import trio
 
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import Share
 from gateway.wire.signal import Signal
+from gateway.wire.sockets import WireSocket
 
-__all__ = ["Outbox"]
+__all__ = ["Frame", "Outbox"]
 
 Frame: TypeAlias = bytes | memoryview
 
@@ -52,7 +53,9 @@ class Outbox:
 
     __slots__ = (
         "_final",
+        "_flusher",
         "_joined",
+        "_resumed",
         "_slot",
         "_tally",
         "_urgent",
@@ -74,13 +77,14 @@ class Outbox:
     )
 
     def __init__(
-        self, flusher: Flusher, sock: socket.socket | None, *, max_messages: int, max_bytes: int
+        self, flusher: Flusher, sock: WireSocket | None, *, max_messages: int, max_bytes: int
     ) -> None:
-        """``sock`` is non-blocking; with None (TLS, memory) the writer task sends everything."""
+        """``sock`` is non-blocking; with None (memory) the writer task sends everything."""
         self.share: Share = flusher.share
         self.sock = sock
         if sock is None:
             self.share.slow.add(self)
+        self._flusher = flusher
         self._tally = flusher.tally
         self._slot = self._tally.open()
         self._final = 0
@@ -93,6 +97,8 @@ class Outbox:
         self.size = 0
         self.torn = False
         self.blocked = False
+        self._resumed = False
+        """The socket has room again, and what waited for it is not out yet."""
         self.sealed = False
         self.broken = False
         self.writer = Signal()
@@ -103,7 +109,7 @@ class Outbox:
 
     @property
     def slot(self) -> int:
-        """Where this outbox's messages are counted; see :class:`~gateway.wire.flusher.Tally`."""
+        """Where this outbox's messages are counted; see :class:`~gateway.wire.shares.Tally`."""
         return self._slot
 
     @property
@@ -308,6 +314,8 @@ class Outbox:
             queue.clear()
             self.size = self._urgent = 0
             self.torn = False
+            if self._resumed:
+                self._recovered()
 
     def keep(self, frames: list[bytes], taken: int) -> None:
         """Queue ``frames`` in an empty outbox, of which the kernel took ``taken`` bytes and no more."""
@@ -356,11 +364,17 @@ class Outbox:
             self.queue[0] = memoryview(head)[taken:] if len(head) > _MAX_SEND else head[taken:]
             self.torn = True
 
-    async def write_socket(self, sock: socket.socket) -> None:
-        """The writer task of a plain socket: waits for room, for as long as something is queued."""
+    async def write_socket(self, sock: WireSocket) -> None:
+        """The writer task of a socket: when there is room again, the outbox stands in its share once more."""
         while True:
             await self.writer.wait()
-            await self._drain_socket(sock)
+            if self.blocked:
+                await trio.lowlevel.wait_writable(sock)
+            if self.blocked:  # it may have broken off meanwhile
+                self.blocked = False
+                self._resumed = True
+                self.share.mark(self)
+                self._flusher.wake()
 
     async def write_stream(self, stream: trio.abc.SendStream) -> None:
         """The writer task of any other stream."""
@@ -381,11 +395,9 @@ class Outbox:
             if waiting is not None:
                 waiting.set()
 
-    async def _drain_socket(self, sock: socket.socket) -> None:
-        while self.blocked:
-            await trio.lowlevel.wait_writable(sock)
-            self.blocked = False
-            self.flush()
+    def _recovered(self) -> None:
+        """Everything is out that waited for the socket."""
+        self._resumed = False
         if not self.sealed:
             self.share.slow.discard(self)
         self._tell()

@@ -29,20 +29,17 @@ from __future__ import annotations
 
 import math
 import select
-import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
-from gateway.wire.flusher import FairQueue, Flusher, Share
+from gateway.wire.flusher import Flusher
+from gateway.wire.shares import FairQueue, Readable, Share
 
-if TYPE_CHECKING:
-    from gateway.wire.outbox import Outbox
-
-__all__ = ["Pump", "Reader"]
+__all__ = ["Pump", "Socket", "Watched"]
 
 _BATCH: Final = 256
 _TURN: Final = 0.0005
@@ -51,20 +48,27 @@ _HOLD: Final = 0.002
 """Seconds after which the other tasks of the loop get their turn."""
 
 
-class Reader(Protocol):
-    """A connection, as the pump sees it."""
+class Socket(Protocol):
+    """What can be watched."""
 
-    armed: bool
-    """The pump watches its socket."""
-    queued: bool
-    """It stands in its share, to be read."""
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+class Shared(Protocol):
+    """What stands in a share: the outbox of a connection."""
 
     @property
-    def outbox(self) -> Outbox:
-        """Its share is the connection's as well."""
+    def share(self) -> Share:
+        """Its place."""
 
-    def on_readable(self) -> None:
-        """Read once and handle what came. Must not raise."""
+
+class Watched(Readable, Protocol):
+    """A connection's reader, as the pump sees it."""
+
+    @property
+    def outbox(self) -> Shared:
+        """Its share is the connection's as well."""
 
 
 class Pump:
@@ -75,7 +79,7 @@ class Pump:
             raise RuntimeError("the pump needs epoll")
         self._flusher = flusher
         self._epoll = select.epoll()
-        self._readers: dict[int, Reader] = {}
+        self._readers: dict[int, Watched] = {}
         self._shares = FairQueue(flusher)
 
     @classmethod
@@ -86,14 +90,14 @@ class Pump:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def arm(self, sock: socket.socket, reader: Reader) -> None:
+    def arm(self, sock: Socket, reader: Watched) -> None:
         """Call ``reader.on_readable`` whenever ``sock`` can be read or has ended. Raises OSError."""
         fd = sock.fileno()
         self._epoll.register(fd, select.EPOLLIN)  # first, because it may fail
         self._readers[fd] = reader
         reader.armed = True
 
-    def disarm(self, sock: socket.socket, reader: Reader) -> None:
+    def disarm(self, sock: Socket, reader: Watched) -> None:
         """Stop watching ``sock``; nothing happens if it is not watched."""
         if reader.armed:
             reader.armed = False
@@ -102,7 +106,7 @@ class Pump:
             if not self._epoll.closed:
                 self._epoll.unregister(fd)
 
-    def queue(self, reader: Reader) -> None:
+    def queue(self, reader: Watched) -> None:
         """Let ``reader`` have another turn although its socket may bring nothing new."""
         if not reader.queued:
             reader.queued = True
@@ -143,13 +147,13 @@ class Pump:
             if not shares and not active:
                 return
             if shares:
-                self._read_lane(shares.next(), clock)
+                self._read_share(shares.next(), clock)
             flusher.serve(shares.least() if shares else math.inf)
             if clock() - started > _HOLD:
                 await trio.lowlevel.checkpoint()
                 started = clock()
 
-    def _read_lane(self, share: Share, clock: Callable[[], float]) -> None:
+    def _read_share(self, share: Share, clock: Callable[[], float]) -> None:
         ready = share.ready
         begun = now = clock()
         while ready and now - begun < _TURN:

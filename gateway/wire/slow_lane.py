@@ -21,18 +21,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from gateway.wire.closewatch import CloseWatch
+from gateway.wire.outbox import Outbox
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PONG
-
-if TYPE_CHECKING:
-    from gateway.wire.connection import WireConnection
 
 __all__ = ["run_slow_lane"]
 
@@ -49,10 +47,41 @@ _MAX_SLICE: Final = 65536
 _MAX_PARTS: Final = 1024
 
 
+class Wire(Protocol):
+    """The connection, as this lane sees it."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where answers go."""
+
+    @property
+    def message_bytes(self) -> int:
+        """A message may have so many bytes."""
+
+    @property
+    def closing(self) -> bool:
+        """A Close frame was queued, or the connection is gone."""
+
+    async def receive(self) -> bytes:
+        """Read the next chunk; empty at the end."""
+
+    async def take(self, payload: bytes, text: bool) -> None:
+        """Deliver one message and wait until it is handled."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send Close and end."""
+
+    def refuse_size(self) -> None:
+        """A message is becoming too large: close."""
+
+    def peer_closed(self, code: int) -> None:
+        """The peer's Close has come: answer it and end."""
+
+
 class _LaneStream(trio.abc.Stream):
     """What trio-websocket takes for its socket."""
 
-    def __init__(self, wire: WireConnection, unread: bytes) -> None:
+    def __init__(self, wire: Wire, unread: bytes) -> None:
         self._wire = wire
         self._unread = unread
         self._requested = False
@@ -138,17 +167,19 @@ class _LaneStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-async def run_slow_lane(wire: WireConnection, unread: bytes) -> None:
+async def run_slow_lane(wire: Wire, unread: bytes) -> None:
     """Read and deliver messages until the connection ends; ``unread`` comes before the socket's bytes."""
     stream = _LaneStream(wire, unread)
     code: int = CloseCode.PROTOCOL_ERROR
     try:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(
-                nursery, stream, message_queue_size=0, max_message_size=wire.limits.message_bytes
+                nursery, stream, message_queue_size=0, max_message_size=wire.message_bytes
             )
             websocket = stream.websocket = await request.accept()
             while True:
+                # It grows when the client has said who it is.
+                websocket._max_message_size = wire.message_bytes
                 try:
                     message = await websocket.get_message()
                 except ConnectionClosed as closed:

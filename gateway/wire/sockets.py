@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-__all__ = ["bind"]
+__all__ = ["WireSocket", "bind", "reachable_host"]
+
+
+class WireSocket(Protocol):
+    """One end of a connection that never blocks: a plain socket, or TLS over one (``gateway/wire/tls.py``).
+
+    All methods raise OSError; BlockingIOError where there is nothing to read, or no room to write.
+    """
+
+    def recv(self, size: int, /) -> bytes:
+        """Read at most so many bytes; none at the end."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Take what there is room for; returns how much."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Say that nothing more will be sent (``socket.SHUT_WR``)."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+    def fileno(self) -> int:
+        """What to wait for; -1 when it is closed."""
+
 
 _FAMILY_IS_MISSING: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
+def reachable_host(host: str) -> str:
+    """Where a gateway that listens on ``host`` is found from the same machine, as it is written in a URL."""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
 async def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Bind a socket for every address of ``host`` (all of the machine's when it is empty); not listening yet.
+    """Bind a socket for every address of ``host`` (empty or ``::``: of the machine); not listening yet.
 
     With ``shared`` other processes of the same user may do so too, and the kernel spreads connections over
     those that listen (SO_REUSEPORT). Port 0 takes a free one, the same for all addresses. Raises OSError.
     """
+    # IPv4 as well, each with a socket of its own, so that peers of either have their plain address.
     addresses = await trio.socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        None if host == "::" else host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     sockets: list[socket.socket] = []
     missing: OSError | None = None

@@ -26,18 +26,18 @@ _WASTE: Final = 64
 class Timer(Signal):
     """A signal that is also set at a time. Whoever is woken looks at the clock, and sets the next time."""
 
-    __slots__ = ("_alarms", "time")
+    __slots__ = ("_timers", "time")
 
     def __init__(self, timers: Timers) -> None:
         super().__init__()
-        self._alarms = timers
+        self._timers = timers
         self.time = math.inf
         """Trio time at which it rings, ``math.inf`` for never."""
 
     def at(self, time: float) -> None:
         """Ring at ``time``; what was asked for before is forgotten."""
         if time != self.time:
-            self._alarms.move(self, time)
+            self._timers.move(self, time)
 
 
 class Timers:

@@ -22,9 +22,18 @@ from gateway.problems import (
 )
 from protocol.errors import ErrorCode
 
-__all__ = ["Refusal", "UpgradeRequest", "accept_response", "parse_upgrade", "refusal_response"]
+__all__ = [
+    "Refusal",
+    "UpgradeRequest",
+    "accept_response",
+    "parse_upgrade",
+    "refusal_response",
+    "split_target",
+]
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_MAX_PARAMETERS: Final = 256
+"""Query parameters of one upgrade; links collect some dozens."""
 
 
 class Refusal(Exception):
@@ -81,9 +90,11 @@ def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
     for raw_name, raw_value in request.headers:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    target, _, query = request.target.decode("latin-1").partition("?")
+    path, query = split_target(request.target)
     if request.method != b"GET":
         raise Refusal(405, "a WebSocket begins with GET", headers={"Allow": "GET"})
+    if request.http_version != b"1.1":
+        raise Refusal(505, "a WebSocket begins with HTTP/1.1 (RFC 6455, section 4.1)")
     if "upgrade" not in _tokens(headers.get("connection", "")) or "websocket" not in _tokens(
         headers.get("upgrade", "")
     ):
@@ -102,14 +113,31 @@ def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
     if len(decoded) != 16:
         raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     return UpgradeRequest(
-        path=target,
-        query=parse_qs(query, keep_blank_values=True, max_num_fields=32) if query else {},
+        path=path,
+        query=_parameters(query),
         headers=headers,
         key=key.encode(),
         subprotocols=[
             name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()
         ],
     )
+
+
+def split_target(target: bytes) -> tuple[str, str]:
+    """Path and query of a request target, also of one that is a whole URL (RFC 9112, section 3.2.2)."""
+    text = target.decode("latin-1")
+    if text[:7].lower() == "http://" or text[:8].lower() == "https://":
+        path, _, query = text.partition("?")
+        return "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/", query
+    path, _, query = text.partition("?")
+    return path, query
+
+
+def _parameters(query: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise Refusal(400, f"the query is limited to {_MAX_PARAMETERS} parameters") from None
 
 
 def _tokens(header: str) -> list[str]:

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import trio
 
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
+from gateway.wire.shares import Share
 from tests.attacks.support import bystander, forgotten
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.support import connected, running_gateway, until

@@ -15,7 +15,6 @@ from gateway.auth.identity import PERMISSIONS, Grants, Permission
     ("pattern", "room", "matches"),
     [
         ("*", "anything", True),
-        ("all", "anything", True),
         ("all", "all", True),
         ("chat:*", "chat:42", True),
         ("chat:*", "chat", False),
@@ -39,11 +38,45 @@ def test_every_combination_of_permissions_is_decided_by_its_bits() -> None:
 
 
 def test_matching_patterns_add_up() -> None:
-    grants = Grants.of({"a*": ["join"], "*b": ["publish"], "**": ["history"], "all": ["presence"]})
+    grants = Grants.of({"a*": ["join"], "*b": ["publish"], "**": ["history", "presence"]})
     assert grants.allows(
         "ab", Permission.JOIN | Permission.PUBLISH | Permission.HISTORY | Permission.PRESENCE
     )
     assert not grants.allows("ax", Permission.PUBLISH)
+
+
+def test_all_is_the_name_of_a_room() -> None:
+    grants = Grants.of({"all": ["join"]})
+    assert grants.allows("all", Permission.JOIN)
+    assert not grants.allows("salaries", Permission.JOIN)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target", "granted"),
+    [
+        ("*", "user:bob", False),
+        ("**", "connection:n1-1", False),
+        ("u*", "user:bob", False),
+        ("user:*", "user:bob", True),
+        ("user:*", "connection:n1-1", False),
+        ("user:bob", "user:bob", True),
+        ("user:bob", "user:bobby", False),
+        ("connection:*", "connection:n1-1", True),
+    ],
+)
+def test_only_services_publish_what_became_of_executions() -> None:
+    grants = Grants.of({"*": PERMISSIONS, "execution:7": ["publish"]})
+    for room in ("executions", "execution:7"):
+        assert grants.allows(room, Permission.JOIN)
+        assert not grants.allows(room, Permission.PUBLISH)
+        assert Grants.ALL.allows(room, Permission.PUBLISH)
+    assert grants.allows("executioner", Permission.PUBLISH)
+    assert Grants.ALL.allows_target("user:bob")
+
+
+def test_a_star_covers_rooms_only(pattern: str, target: str, granted: bool) -> None:
+    assert Grants.of({pattern: ["publish"]}).allows_target(target) is granted
+    assert not Grants.of({pattern: ["join", "history"]}).allows_target(target)
 
 
 def test_an_answer_stays_right_when_it_is_remembered() -> None:

@@ -246,8 +246,31 @@ async def test_clients_that_go_away_cannot_cause_more_fetches(
         await server.waiting.wait()
         nursery.cancel_scope.cancel()
     server.gate.set()
-    assert (await refusal(auth, ec_pair.sign("unknown"))).code is ErrorCode.UNAUTHENTICATED
+    assert (await refusal(auth, ec_pair.sign("unknown"))).code is ErrorCode.TIMEOUT
     assert server.requests == 2
+
+
+async def test_a_key_that_nobody_could_look_up_yet_is_not_called_bad(
+    server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, new_pair: Pair, clock: Clock
+) -> None:
+    auth = make_auth(jwks_min_refresh=10)
+    await auth.verify(ec_pair.sign("k1"))
+    clock.now += 10
+    await refusal(auth, ec_pair.sign("made up"))
+    server.offer(ec_pair.jwk("k1"), new_pair.jwk("k2"))
+    clock.now += 1
+    error = await refusal(auth, new_pair.sign("k2"))
+    assert error.code is ErrorCode.TIMEOUT and error.retry_after == 9
+    clock.now += error.retry_after
+    await auth.verify(new_pair.sign("k2"))
+
+
+@pytest.mark.parametrize("changes", [{"use": None}, {"alg": None}, {"kid": None}, {"key_ops": ["verify"]}])
+async def test_sets_that_say_little_can_be_used(
+    server: KeyServer, make_auth: MakeAuth, ec_pair: Pair, changes: dict[str, Any]
+) -> None:
+    server.offer({**ec_pair.jwk("k1"), **changes})
+    await make_auth().verify(ec_pair.sign("k1"))
 
 
 async def test_the_next_one_goes_on_when_the_first_fetch_is_abandoned(
@@ -286,7 +309,7 @@ async def test_old_keys_work_while_the_server_is_down(
     for _ in range(10):
         clock.now += 61
         await auth.verify(ec_pair.sign("k1"))
-    assert (await refusal(auth, ec_pair.sign("k2"))).code is ErrorCode.UNAUTHENTICATED
+    assert (await refusal(auth, ec_pair.sign("k2"))).code is ErrorCode.TIMEOUT
 
 
 async def test_old_keys_do_at_once_while_someone_else_fetches(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gateway.auth.identity import Grants, Identity
@@ -106,6 +108,44 @@ def test_a_full_table_refuses_rather_than_forgets(revocations: Revocations, cloc
     revocations.revoke(jti="t2")  # held already: no room needed
     assert all(revocations.is_revoked(identity(jti=jti)) for jti in ("t1", "t2", "t3"))
     assert not revocations.is_revoked(identity(jti="t4"))
+
+
+def test_an_organisation_uses_up_its_own_share_only(revocations: Revocations) -> None:
+    for jti in ("t1", "t2", "t3"):
+        revocations.revoke(org="evil", jti=jti)
+    with pytest.raises(ProtocolError):
+        revocations.revoke(org="evil", jti="t4")
+    revocations.revoke(org="acme", user="alice")
+    assert revocations.is_revoked(identity())
+
+
+@pytest.mark.parametrize("name", [{"jti": "x" * 201}, {"org": "acme", "user": "x" * 201}, {"org": "x" * 65}])
+def test_names_that_no_token_has_are_not_kept(revocations: Revocations, name: dict[str, str]) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        revocations.revoke(**name)
+    assert caught.value.code is ErrorCode.BAD_FIELD
+    assert len(revocations) == 0
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.4, 2.0, -2.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])
+def test_a_token_signed_after_a_revocation_is_good_by_any_clock(
+    revocations: Revocations, clock: Clock, behind: float, fraction: float
+) -> None:
+    clock.now += fraction
+
+    def signed() -> Identity:
+        return identity(issued=math.floor(clock() - behind))
+
+    assert not revocations.is_revoked(signed())
+    old = signed()
+    at = revocations.revoke(org="acme", user="alice")
+    assert revocations.is_revoked(old)
+    wait = revocations.settled("acme", at)
+    assert wait <= 2.0
+    clock.now += wait
+    assert not revocations.is_revoked(signed())
+    assert revocations.is_revoked(old)
 
 
 def test_entries_go_when_every_token_they_hit_has_expired(revocations: Revocations, clock: Clock) -> None:

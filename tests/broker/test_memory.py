@@ -298,7 +298,7 @@ def test_the_first_pattern_that_fits_counts_and_the_rest_is_the_default() -> Non
 
 
 def test_the_remembered_bounds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.broker.bounds._CACHED", 10)
+    monkeypatch.setattr("gateway.broker.bounds._FOUND.max_entries", 10)
     bounds = HistoryBounds(HistorySettings(patterns={"a*": RoomHistory(messages=1)}))
     for number in range(100):
         assert bounds.of(room_channel("acme", f"a{number}")).messages == 1

@@ -12,9 +12,9 @@ import trio
 import trustme
 
 from gateway.broker.base import room_channel
-from gateway.broker.redis.address import Address, parse_address
 from gateway.broker.redis.connection import LinkLost
 from gateway.broker.redis.servers import probe
+from gateway.config.redis_address import Address, parse_address
 from gateway.config.settings import RedisSettings, SettingsError
 from tests.broker.nodes import cluster_of, make
 from tests.redis_server import RedisServer, redis_server

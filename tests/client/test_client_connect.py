@@ -110,7 +110,7 @@ async def test_busy_gateways_are_tried_again_when_they_say(
     )
     async with scripted.connect(reconnect=EXACT) as client:
         assert client.state == "connected"
-    assert scripted.dials == [0, 7.5, 8.5, 10.5, 14.5]
+    assert scripted.dials == [0, 7.5, 8.5, 9.5, 11.5]
 
 
 @pytest.mark.parametrize("step", ["eof", "silent", "unwelcome", OSError("no route")])
@@ -126,7 +126,7 @@ async def test_no_connection_comes_about(scripted: ScriptedGateway, clock: MockC
 async def test_the_first_connection_has_its_tries_too(scripted: ScriptedGateway, clock: MockClock) -> None:
     scripted.plan.extend([OSError("first"), OSError("second"), OSError("third")])
     with pytest.raises(ReconnectFailed) as caught:
-        async with scripted.connect(reconnect=Backoff(tries=2, jitter=lambda: 1.0)):
+        async with scripted.connect(reconnect=Backoff(tries=2, give_up=True, jitter=lambda: 1.0)):
             pytest.fail("not connected")
     assert caught.value.tries == 2
     assert isinstance(caught.value.__cause__, ConnectionFailed)
@@ -210,7 +210,7 @@ async def test_a_token_that_cannot_be_had_is_a_failed_try(
         raise KeyError("no tokens today")
 
     with pytest.raises(ReconnectFailed) as caught:
-        async with scripted.connect(token=token, reconnect=Backoff(tries=1)):
+        async with scripted.connect(token=token, reconnect=Backoff(tries=1, give_up=True)):
             pytest.fail("not connected")
     assert isinstance(caught.value.__cause__, ConnectionFailed)
     assert isinstance(caught.value.__cause__.__cause__, KeyError)

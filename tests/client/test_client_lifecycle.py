@@ -45,7 +45,7 @@ async def test_no_task_and_no_socket_remains(
     scripted.plan.extend([None, *[OSError("away")] * 5])
     with trio.CancelScope() as scope:
         try:
-            async with scripted.connect(reconnect=Backoff(tries=3)) as client:
+            async with scripted.connect(reconnect=Backoff(tries=3, give_up=True)) as client:
                 peer = await scripted.peer()
                 await client.join("r")
                 await take(client, 1)

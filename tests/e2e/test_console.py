@@ -49,6 +49,50 @@ async def test_welcome(gateway: Gateway) -> None:
     await in_browser(work)
 
 
+async def test_asks_before_it_takes_a_token_that_another_page_brings(gateway: Gateway) -> None:
+    tokens = {user: gateway.auth.issue(org="acme", user=user).token for user in ("mallory", "alice")}
+    follow = """(address) => {
+        const link = document.createElement("a");
+        Object.assign(link, { href: address, rel: "noreferrer" });
+        document.body.append(link);
+        link.click();
+    }"""
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.goto(f"http://localhost:{gateway.port}/docs")
+        page.evaluate(follow, f"{origin(gateway)}/#token={tokens['mallory']}")
+        expect(page.locator("#ask")).to_contain_text("mallory of acme")
+        assert page.url == f"{origin(gateway)}/"
+        page.get_by_role("button", name="Do not use it").click()
+        expect(page.locator("#sign-in")).to_be_visible()
+        assert page.evaluate("sessionStorage.getItem('token')") is None
+        page.goto("about:blank")
+        page.goto(f"{origin(gateway)}/#token={tokens['alice']}")
+        expect(page.locator("#who")).to_have_text("alice of acme")
+        page.evaluate("(token) => { location.hash = 'token=' + token; }", tokens["mallory"])
+        expect(page.locator("#ask")).to_contain_text("mallory of acme")
+        page.get_by_role("button", name="Do not use it").click()
+        expect(page.locator("#who")).to_have_text("alice of acme")
+        page.evaluate("(token) => { location.hash = 'token=' + token; }", tokens["mallory"])
+        page.get_by_role("button", name="Use it", exact=True).click()
+        expect(page.locator("#who")).to_have_text("mallory of acme")
+
+    await in_browser(work)
+
+
+async def test_large_integers_are_shown_as_they_are(gateway: Gateway) -> None:
+    def work(context: BrowserContext) -> None:
+        page, wrong = console(context, gateway)
+        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        page.fill("#publish-data", '{"id": 9223372036854775807}')
+        page.get_by_role("button", name="Publish").click()
+        expect(page.locator(LATEST)).to_contain_text('{"id":9223372036854775807}')
+        assert wrong == []
+
+    await in_browser(work)
+
+
 async def test_live_event_is_seen_within_a_second(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> int:
         page, wrong = console(context, gateway)

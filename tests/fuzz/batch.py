@@ -196,7 +196,7 @@ class _Batch:
         return {
             "connections": len(gateway.hub.connections),
             "organisations": len(gateway.hub.organisations),
-            "channels": len(gateway.hub._channels),
+            "channels": len(gateway.hub.channels),
             "sessions": len(gateway.sessions),
             "accepted": gateway.listener.open,
             "HTTP connections": gateway.http.connections,

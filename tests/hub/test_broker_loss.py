@@ -34,7 +34,7 @@ def told(messages: list[Envelope]) -> list[object]:
 async def lag(gateway: MemoryGateway, client: Raw, epoch: str) -> int:
     """Let the client read nothing until it lags; returns the last number."""
     client.link.down.stall()
-    (membership,) = gateway.hub._channels[ROOM].members()
+    (membership,) = gateway.hub.channels[ROOM].members()
     seq = 0
     while membership.lag is None:
         seq += 1

@@ -42,7 +42,7 @@ async def test_a_broadcast_reaches_the_whole_organisation_without_a_join(
 
 async def test_members_may_not_broadcast(gateway: Gateway) -> None:
     async with connected(gateway) as alice, connected(gateway, user="bob") as bob:
-        assert (await alice.ask("publish", event="e")).code == E.MISSING_FIELD
+        assert (await alice.ask("publish", event="e")).code == E.FORBIDDEN
         assert await heard(bob) == []
 
 
@@ -153,7 +153,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
                 await trio.aclose_forcefully(stream)
         await until(lambda: len(hub.connections) == 1 and gateway.listener.open == 1)
         assert set(hub.organisations) == {"acme"}
-        assert set(hub._channels) == {room.channel for room in rooms_of(gateway, "acme")}
+        assert set(hub.channels) == {room.channel for room in rooms_of(gateway, "acme")}
         assert len(gateway.sessions) == 1
         assert hub.statistics.of("other") | {"uptime": 0} == {
             **hub.statistics.of("nobody"),
@@ -165,7 +165,7 @@ async def test_nothing_remains_of_a_connection(gateway: Gateway, ending: str) ->
         }
         assert hub.statistics.totals("other")["messages_in"] >= 3
     await until(lambda: not hub.connections)
-    assert not hub.organisations and not hub._channels and not gateway.broker._subscribed
+    assert not hub.organisations and not hub.channels and not gateway.broker._subscribed
 
 
 def rooms_of(gateway: Gateway, org: str) -> list:  # type: ignore[type-arg]
@@ -203,3 +203,13 @@ async def test_little_that_becomes_much_counts_with_what_it_becomes() -> None:
             await one.ask("publish", room="r", event="e", data=[{}] * 5000)
         page = await gateway.hub.history("acme", "r", limit=100)
         assert len(page.events) == 2
+
+
+async def test_wide_text_and_excluded_users_count_with_their_memory(gateway: Gateway) -> None:
+    wide = "\U0001f600" + "x" * 10_000
+    async with connected(gateway) as one:
+        await one.ask("publish", room="r", event="e", data=wide)
+    await gateway.hub.publish("acme", "r", "e", exclude=frozenset(f"user{n:05}" for n in range(1000)))
+    sizes = [event.size for event in (await gateway.hub.history("acme", "r", limit=2)).events]
+    assert sizes[0] > 4 * 10_000
+    assert sizes[1] > 1000 * (49 + 9)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gateway.broker.base import Event, HistoryPage
-from gateway.hub.lag import Backlog, Lag, Lost, Overflow
+from gateway.hub.lag import Backlog, Lag, Lost, Overflow, State, Step
 
 
 def event(seq: int, size: int = 10, **data: Any) -> Event:
@@ -108,3 +110,49 @@ def test_a_critical_event_that_came_is_no_end_of_what_is_lost() -> None:
     assert lag.read(page(11, now=12)) is None
     assert (lag.position, lag.overtaken) == (10, {12})
     assert lag.read(page(now=11)) == Lost(11, 11, "history")
+
+
+@pytest.mark.parametrize(
+    "steps, state",
+    [
+        ([], State.BEHIND),
+        ([Step.READ_UP], State.AHEAD),
+        ([Step.READ_UP, Step.LOOK_AGAIN], State.BEHIND),
+        ([Step.HOLD, Step.HOLD], State.HELD),
+        ([Step.READ_UP, Step.HOLD], State.HELD),
+        ([Step.HOLD, Step.RELEASE], State.BEHIND),
+        ([Step.READ_UP, Step.GO_ON], State.BEHIND),
+    ],
+)
+def test_only_what_is_behind_is_due(steps: list[Step], state: State) -> None:
+    lag = lagging("replay", Backlog(max_messages=10, max_bytes=1000))
+    for step in steps:
+        lag.step(step)
+    assert lag.state is state
+    assert lag.due is (state is State.BEHIND)
+
+
+def test_a_held_place_goes_on_from_where_its_join_says() -> None:
+    lag = lagging("replay", Backlog(max_messages=10, max_bytes=1000), position=5)
+    lag.step(Step.HOLD)
+    lag.go_on_from("new", 2)
+    assert (lag.state, lag.epoch, lag.position) == (State.BEHIND, "new", 2)
+
+
+@pytest.mark.parametrize(
+    "before, step",
+    [
+        ([], Step.RELEASE),
+        ([], Step.LOOK_AGAIN),
+        ([Step.READ_UP], Step.READ_UP),
+        ([Step.READ_UP], Step.RELEASE),
+        ([Step.HOLD], Step.READ_UP),
+        ([Step.HOLD], Step.LOOK_AGAIN),
+    ],
+)
+def test_what_cannot_happen_in_a_state_is_not_taken_silently(before: list[Step], step: Step) -> None:
+    lag = lagging("replay", Backlog(max_messages=10, max_bytes=1000))
+    for each in before:
+        lag.step(each)
+    with pytest.raises(KeyError):
+        lag.step(step)

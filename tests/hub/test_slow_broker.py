@@ -210,7 +210,7 @@ async def test_a_broker_that_gets_stuck_at_the_greeting(clock: MockClock) -> Non
             (closing,) = alice.events
             assert (closing.t, closing.code) == ("closing", 1013)
             assert closing.data == {"reconnect": True, "retry_after": 1.0}
-        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub._channels
+        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub.channels
 
 
 async def test_who_goes_away_half_way_in_leaves_nothing(clock: MockClock) -> None:
@@ -221,9 +221,11 @@ async def test_who_goes_away_half_way_in_leaves_nothing(clock: MockClock) -> Non
             (session,) = gateway.sessions
             broker.stuck = True
             with trio.move_on_after(1):
-                await gateway.hub.connect(identity=identity, codec=session.codec, peer=session, ip="memory")
+                await gateway.hub.connect(
+                    identity=identity, encoding=session.encoding, peer=session, ip="memory"
+                )
             assert set(gateway.hub.organisations) == {"other"}
             assert len(gateway.hub.connections) == 1
             await other.send("join", room="r")
         await trio.sleep(DEADLINE)
-        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub._channels
+        assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.hub.channels

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 KEYS = [
     *("v", "t", "id", "room", "event", "data", "seq", "epoch", "ts", "mid", "sender", "code", "message"),
-    "critical",
+    *("critical", "to"),
 ]
 KINDS = [
     *("", "auth", "refresh", "join", "leave", "subscribe", "unsubscribe", "publish", "send"),

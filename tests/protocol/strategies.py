@@ -65,6 +65,8 @@ envelopes = st.builds(
     sender=st.none() | texts,
     code=st.none() | numbers,
     message=st.none() | texts | st.text("x", min_size=200, max_size=300),
+    critical=st.none() | st.booleans(),
+    to=st.none() | st.sampled_from(["user", "connection"]) | texts,
 ).filter(lambda envelope: envelope.t != "publish" or depth(envelope.data) <= 12)
 
 anything = nested(scalars | st.integers(-(2**64), 2**64 - 1))

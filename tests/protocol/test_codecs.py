@@ -228,7 +228,7 @@ def test_keys_with_equal_hashes_are_refused_before_they_are_hashed() -> None:
     started = time.process_time()
     for start, count in (("", 30_000), ("a3 00 01 01 0f 05", 30_000)):
         with pytest.raises(ProtocolError, match="key is not text"):
-            CBOR.decode(bytes.fromhex(start) + make_vectors.head(5, count) + pairs)
+            CBOR.decode(bytes.fromhex(start) + make_vectors.head(5, count) + pairs, max_items=10**9)
     assert time.process_time() - started < 5, "in a dict they would take half a minute"
 
 
@@ -238,7 +238,7 @@ def test_a_hundred_thousand_containers_take_no_time_to_speak_of(codec: Codec) ->
     numbered: dict[Any, Any] = {KEYS.get(name, name): value for name, value in fields.items()} | {1: 15}
     payload = make_vectors.cbor(numbered) if codec.binary else json.dumps(fields).encode()
     started = time.process_time()
-    assert codec.decode(payload).data == fields["data"]
+    assert codec.decode(payload, max_items=10**9).data == fields["data"]
     assert time.process_time() - started < 5
 
 

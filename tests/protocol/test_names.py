@@ -69,7 +69,7 @@ def test_the_message_names_the_problem_and_not_the_name(
 
 @pytest.mark.parametrize("check", [check_room, check_event])
 def test_a_star_is_for_patterns(check: Check) -> None:
-    with pytest.raises(ProtocolError, match=r"must not hold \*"):
+    with pytest.raises(ProtocolError, match=r"must not contain \*"):
         check("task:*")
 
 

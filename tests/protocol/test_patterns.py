@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
+from typing import SupportsIndex
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.patterns import EventFilter, compile_pattern, covers, normalize_pattern, overlap
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.patterns import EventFilter, PatternSet, check_patterns, compile_pattern, normalize_pattern
 
 # Few letters, so that things meet.
 names = st.text("ab:", max_size=8)
@@ -45,6 +48,24 @@ def test_a_pattern_matches_as_defined(pattern: str, name: str) -> None:
 def test_normalizing_changes_nothing(pattern: str, name: str) -> None:
     assert naive(normalize_pattern(pattern), name) is naive(pattern, name)
     assert "**" not in normalize_pattern(pattern)
+
+
+def covers(broad: str, narrow: str) -> bool:
+    return PatternSet([broad]).cover(narrow)
+
+
+def overlap(one: str, other: str) -> bool:
+    return PatternSet([one]).overlap(other)
+
+
+@given(st.lists(patterns.map(normalize_pattern), max_size=5), patterns.map(normalize_pattern), names)
+def test_a_set_answers_as_its_patterns_do(several: list[str], other: str, name: str) -> None:
+    asked = PatternSet(several)
+    assert asked.match(name) is any(naive(pattern, name) for pattern in several)
+    assert asked.overlap(other) is any(overlap(pattern, other) for pattern in several)
+    assert asked.cover(other) is any(covers(pattern, other) for pattern in several)
+    apart = [pattern for pattern in several if pattern != other]
+    assert asked.cover(other, apart_from_itself=True) is PatternSet(apart).cover(other)
 
 
 @given(patterns, patterns, names)
@@ -164,7 +185,77 @@ def test_remembered_decisions_are_bounded() -> None:
     for number in range(5000):
         assert filter.allows(f"even:{number}")
         assert not filter.allows(f"odd:{number}")
-    assert len(filter._decisions) <= 1024
+    assert 0 < len(filter._decisions) <= 1024
+
+
+# --- What filters may hold, before anything is made of it ------------------------------------------
+
+
+def test_good_patterns_come_back_as_they_are() -> None:
+    wanted = [f"*{number}*" for number in range(64)]
+    assert check_patterns(wanted, most=64) == wanted
+    assert check_patterns(["*" * 16], most=1) == ["*" * 16]
+
+
+@pytest.mark.parametrize(
+    "wanted, code, problem",
+    [
+        (["a"] * 65, ErrorCode.TOO_MANY_PATTERNS, "data.events: must not contain more than 64 patterns"),
+        (
+            ["*a*"] * 63 + ["***"],
+            ErrorCode.TOO_MANY_PATTERNS,
+            "data.events: must not contain more than 128 *",
+        ),
+        (["a", "x" * 101], ErrorCode.BAD_FIELD, "data.events: must not be longer than 100 bytes"),
+        (["a", 7], ErrorCode.BAD_FIELD, "data.events: must be text"),
+    ],
+)
+def test_patterns_are_counted_first(wanted: list[object], code: ErrorCode, problem: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        check_patterns(wanted, most=64)
+    assert (caught.value.code, caught.value.message) == (code, problem)
+
+
+def test_a_filter_does_not_grow_beyond_its_bounds_bit_by_bit() -> None:
+    filter = EventFilter.ALL.subscribe(f"*{number}*" for number in range(32))
+    filter.check_size(64)
+    with pytest.raises(ProtocolError, match="more than 64 patterns") as caught:
+        filter.unsubscribe(f"{number}" for number in range(64)).check_size(64)
+    assert caught.value.code is ErrorCode.TOO_MANY_PATTERNS
+    with pytest.raises(ProtocolError, match=r"more than 128 \*"):
+        filter.subscribe(["*a" * 40, "*b" * 40]).check_size(64)
+
+
+class Counted(str):
+    """Text that counts how often something is looked for in it."""
+
+    __slots__ = ("looks",)
+    looks: int
+
+    def __contains__(self, piece: object) -> bool:
+        self.looks += 1
+        return str.__contains__(self, str(piece))
+
+    def find(
+        self, piece: str, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /
+    ) -> int:
+        self.looks += 1
+        return super().find(piece, start, end)
+
+
+def test_an_event_costs_a_filter_one_look_for_each_pattern_that_cannot_match() -> None:
+    filter = EventFilter.of([f"*{number:04}" + "*a" * 40 for number in range(60)])
+    name = Counted("a" * 90)
+    name.looks = 0
+    assert not filter.allows(name)
+    assert name.looks <= 60
+
+
+def test_a_filter_is_changed_as_before_when_it_holds_much() -> None:
+    unwanted = [f"*{number:04}{'a' * 80}*" for number in range(63)]
+    filter = EventFilter.ALL.unsubscribe(unwanted)
+    assert filter.excepted == tuple(unwanted)
+    assert filter.subscribe(unwanted).excepted == ()
 
 
 def test_a_filter_shows_what_it_holds() -> None:

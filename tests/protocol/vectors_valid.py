@@ -81,6 +81,11 @@ VALID: list[tuple[Any, ...]] = [
         "events 123 to 140 will not come",
         {"v": 1, "t": "lost", "room": "chat:42", "data": {"from": 123, "to": 140, "reason": "slow"}, "epoch": "k3"},
     ),
+    (
+        "event-to-user",
+        "to says for whom an event without a room is",
+        {"v": 1, "t": "event", "event": "note", "data": 1, "seq": 2, "epoch": "b9", "ts": NOW, "mid": "m", "to": "user"},
+    ),
     ("pong", "with the data of its ping", {"v": 1, "t": "pong", "id": 12, "data": 7, "ts": NOW}),
     (
         "closing",
@@ -200,6 +205,7 @@ BOUNDARY_VALID: list[tuple[Any, ...]] = [
         {
             "v": 1, "t": "event", "id": 1, "room": "r", "event": "e", "data": [None], "seq": 2, "epoch": "k",
             "ts": 3, "mid": "m", "sender": "s", "code": 4, "message": "x", "critical": True,
+            "to": "user",
         },
     ),
     (

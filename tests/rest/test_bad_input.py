@@ -164,9 +164,18 @@ async def test_an_empty_body_is_refused_where_one_is_needed(api: Api) -> None:
 
 
 async def test_nesting_without_end_is_refused(api: Api) -> None:
-    content = b'{"event":"e","data":' + b"[" * 500_000
+    content = b'{"event":"e","data":' + b"[" * 20_000
     detail = problem(await api.request("POST", "/broadcast", content=content, headers=JSON), 400, 100)
     assert "nested" in detail or "JSON" in detail
+
+
+@pytest.mark.parametrize("container", [b"[]", b"{}", b'""', b"0", b"[[[]]]"])
+@pytest.mark.parametrize("path", ["/broadcast", "/batch"])
+async def test_a_body_of_too_many_values_is_refused(api: Api, path: str, container: bytes) -> None:
+    values = b",".join([container] * 40_000)
+    content = b'{"event":"e","operations":[],"data":[' + values + b"]}"
+    detail = problem(await api.request("POST", path, content=content, headers=JSON), 413, 404)
+    assert detail == "the message contains more than 32768 values and keys"
 
 
 async def test_a_body_that_is_too_large_is_refused(api: Api, gateway: Gateway) -> None:

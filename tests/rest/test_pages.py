@@ -44,6 +44,27 @@ async def test_files_come_with_their_type_and_security_headers(api: Api, path: s
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize(
+    ("site", "direct"),
+    [("none", True), ("same-origin", True), ("same-site", False), ("cross-site", False), (None, False)],
+)
+async def test_the_console_learns_whether_another_page_opened_it(
+    api: Api, site: str | None, direct: bool
+) -> None:
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+    response = await api.client.get("/", headers=headers)
+    assert ('data-opened="directly"' in response.text) == direct
+    assert "Sec-Fetch-Site" in response.headers["Vary"]
+    other = await api.client.get("/", headers={"Sec-Fetch-Site": "cross-site" if direct else "none"})
+    assert other.headers["ETag"] != response.headers["ETag"]
+
+
+async def test_nobody_can_link_to_the_console_that_does_not_ask(api: Api) -> None:
+    for name in load_pages():
+        response = await api.client.get(f"/assets/{name}", headers={"Sec-Fetch-Site": "cross-site"})
+        assert 'data-opened="directly"' not in response.text
+
+
 async def test_an_unchanged_file_costs_neither_a_body_nor_the_connection(api: Api) -> None:
     tag = (await api.client.get("/client.js")).headers["ETag"]
     request = f"GET /client.js HTTP/1.1\r\nHost: test\r\nIf-None-Match: {tag}\r\n\r\n".encode()

@@ -252,3 +252,27 @@ async def test_off_is_off() -> None:
 @pytest.mark.parametrize("mid", ["x" * 101, "a%0Ab", ""])
 async def test_what_is_no_message_id_is_refused(api: Api, mid: str) -> None:
     problem(await api.get(f"/messages/{mid}/trace"), 400, 104)
+
+
+async def test_a_trace_keeps_names_and_no_data(gateway: Gateway) -> None:
+    async with connected(gateway, user="bob") as bob:
+        await bob.ask("join", room="r")
+        for n in range(5):
+            await gateway.hub.publish("acme", "r", "e", "\U0001f600" + "x" * 100_000, mid=f"m{n}")
+            await bob.event()
+    assert 0 < gateway.hub.census()["trace_bytes"] < 10_000
+
+
+async def test_no_organisation_drives_out_the_traces_of_another(api: Api, gateway: Gateway) -> None:
+    tracer = gateway.hub.tracer
+    assert tracer is not None
+    await gateway.hub.publish("acme", "r", "e", mid="kept")
+    for n in range(50):
+        await gateway.hub.publish("loud", "r", "e", mid=f"m{n}")
+    assert success(await api.get("/messages/kept/trace"))["event"] == "e"
+    assert len(tracer) == 5
+    assert gateway.hub.trace("loud", "m49") and not gateway.hub.trace("loud", "m45")
+    # Whoever comes later finds room, at the price of the one that has most.
+    for n in range(3):
+        await gateway.hub.publish("late", "r", "e", mid=f"m{n}")
+    assert len(tracer) == 5 and gateway.hub.trace("late", "m2") and gateway.hub.trace("acme", "kept")

@@ -13,6 +13,7 @@ from gateway.app import Gateway
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.envelope import Envelope
+from protocol.errors import ErrorCode
 from protocol.json import JSON
 from tests.framing import BINARY, TEXT, client_frame
 from tests.support import Raw, connected, running_gateway
@@ -122,6 +123,19 @@ async def test_a_message_that_is_too_large_closes_with_1009(gateway: Gateway, co
         await alice.send("ping", data="x" * limit)
         assert (await alice.closed()).code == 1009
         assert (await bob.ask("ping")).t == "pong"
+
+
+async def test_a_message_of_too_many_values_is_refused_and_the_connection_goes_on(
+    gateway: Gateway, codec: Codec
+) -> None:
+    async with connected(gateway, codec=codec) as alice, connected(gateway, user="bob") as bob:
+        await bob.ask("join", room="r")
+        for data in ([{}] * 100_000, [[[]]] * 20_000, {str(number): 0 for number in range(20_000)}):
+            error = await alice.ask("publish", room="r", event="e", data=data)
+            assert (error.t, error.code) == ("error", ErrorCode.TOO_LARGE)
+            assert error.message == "the message contains more than 32768 values and keys"
+        await alice.ask("publish", room="r", event="good", data=[{}] * 20_000)
+        assert [event.event for event in await bob.settled()] == ["good"]
 
 
 async def test_a_small_limit_is_kept_exactly(codec: Codec) -> None:

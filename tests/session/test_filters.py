@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.app import Gateway
 from protocol.codec import Codec
+from protocol.errors import ErrorCode
 from tests.support import Raw, connected
 
 EVENTS = ("task:created", "task:approved", "agent_created", "alert", "all")
@@ -160,3 +161,21 @@ async def test_filters_of_connections_do_not_touch_each_other(gateway: Gateway) 
         await publish_all(bob)
         assert await heard(alice) == ["alert"]
         assert await heard(alice2) == list(EVENTS)
+
+
+async def test_a_filter_that_would_cost_too_much_is_refused_and_the_old_one_stays(gateway: Gateway) -> None:
+    async with connected(gateway) as alice:
+        await alice.ask("subscribe", data={"events": ["task:*"]})
+        many_stars = ["*a" * 40] * 4
+        for kind, fields in (("subscribe", {}), ("unsubscribe", {}), ("join", {"room": "r"})):
+            error = await alice.ask(kind, data={"events": many_stars}, **fields)
+            assert (error.t, error.code) == ("error", ErrorCode.TOO_MANY_PATTERNS)
+            assert error.message == "data.events: must not contain more than 128 *"
+        for part in range(2):  # each is small enough, both together are not
+            answer = await alice.ask("subscribe", data={"events": [f"*{part}" * 49]})
+            assert answer.t == "reply"
+        error = await alice.ask("subscribe", data={"events": ["*2" * 49]})
+        assert (error.code, error.message) == (401, "a filter: must not contain more than 128 *")
+        await alice.ask("join", room="r")
+        await publish_all(alice)
+        assert await heard(alice) == ["task:created", "task:approved"]

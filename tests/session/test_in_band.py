@@ -170,3 +170,17 @@ async def test_who_is_refused_only_for_now_may_come_again(clock: MockClock) -> N
         assert (error.code, error.data) == (E.TOO_MANY_CONNECTIONS, {"retry_after": 1.0})
         assert (await client.closed()).code == 1013
         assert client.events[-1].data == {"reconnect": True, "retry_after": 1.0}
+
+
+async def test_nothing_large_is_read_before_auth(clock: MockClock) -> None:
+    async with stranger() as (gateway, client):
+        await client.send("publish", room="r", event="e", data="x" * 100_000)
+        assert (await client.closed()).code == 1009
+        assert gateway.hub.counters.connects == 0
+
+
+async def test_after_auth_messages_have_their_full_size(clock: MockClock) -> None:
+    async with stranger() as (gateway, client):
+        await client.ask("auth", data={"token": gateway.auth.issue(org="acme").token})
+        await client.ask("join", room="r")
+        assert (await client.ask("publish", room="r", event="e", data="x" * 100_000)).t == "reply"

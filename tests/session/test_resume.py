@@ -165,7 +165,8 @@ async def test_a_peer_that_says_nothing_any_more_is_taken_over(clock: MockClock)
             await gateway.hub.publish("acme", "r", "e")
         await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"ack","room":"r","seq":2}'))
         (session,) = gateway.sessions
-        await until(lambda: session.connection.memberships["r"].acked == 2)
+        place = session.connection.memberships["r"]
+        await until(lambda: place.acked is not None and place.acked.seq == 2)
         async with gateway.connect() as new:
             reply = await new.ask("join", data={"resume": session.resume_token})
             assert reply.data["rooms"]["r"]["replayed"] == 1

@@ -126,10 +126,10 @@ async def test_commands_without_id_succeed_in_silence(gateway: Gateway, codec: C
 async def test_ack_notes_the_furthest_position(gateway: Gateway, codec: Codec) -> None:
     async with connected(gateway, codec=codec) as alice:
         await alice.ask("join", room="chat:42")
-        await fill(alice, "chat:42", 5)
+        epoch, _ = await fill(alice, "chat:42", 5)
         for seq, noted in ((3, 3), (5, 5), (4, 5)):
             reply = await alice.ask("ack", room="chat:42", seq=seq)
-            assert without_times(reply) == {"t": "reply", "room": "chat:42", "seq": noted}
+            assert without_times(reply) == {"t": "reply", "room": "chat:42", "epoch": epoch, "seq": noted}
         (room,) = (await alice.ask("info")).data["rooms"]
         assert room == {"room": "chat:42", "seq": 5, "events": ["*"], "acked": 5}
 

@@ -252,3 +252,37 @@ def test_any_course_of_events_gives_everyone_what_is_theirs_in_order(seed: int) 
         assert member.sock.got == member.expected
         assert member.outbox.sent_messages == member.expected.count(b"<") + member.expected.count(b"[")
     assert not scene.flusher.share.broadcasts and scene.broadcast.done
+
+
+def test_only_members_that_are_slow_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who is blocked costs its own room one look, and other rooms of its organisation none."""
+    looked_at: list[Outbox] = []
+    carefully = Broadcast._send_carefully
+
+    def spy(self: Broadcast, current: Any, outbox: Outbox) -> None:
+        looked_at.append(outbox)
+        carefully(self, current, outbox)
+
+    monkeypatch.setattr(Broadcast, "_send_carefully", spy)
+    scene = Scene(500)
+    stranger = Member(scene.flusher)
+    stranger.sock.room = 0
+    stranger.outbox.put(b"stuck")
+    stranger.outbox.flush()
+    assert stranger.outbox.blocked
+
+    def send(frame: bytes) -> None:
+        scene.broadcast.put(frame)
+        while scene.flusher.active:
+            scene.flusher.flush()
+
+    send(b"first")
+    assert looked_at == []
+    slow = scene.all[250]
+    slow.sock.room = 0
+    send(b"second")
+    assert looked_at == []
+    send(b"third")
+    assert looked_at == [slow.outbox]
+    slow.drain()
+    assert {member.sock.got for member in scene.all} == {b"firstsecondthird"}

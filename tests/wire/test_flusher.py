@@ -6,8 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.wire.flusher import FairQueue, Flusher, Share
+from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
+from gateway.wire.shares import FairQueue, Share
 
 TURN = 16
 """Outboxes that a share empties in one turn."""

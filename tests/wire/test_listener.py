@@ -103,17 +103,23 @@ async def test_a_silent_peer_and_one_that_dribbles_are_given_up_in_time() -> Non
 
 
 async def test_a_full_node_refuses_the_next_one() -> None:
+    head = UPGRADE + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     async with running_gateway(limits={"connections": 1}) as gateway, connected(gateway):
-        with pytest.raises(websockets.InvalidStatus) as refused:
-            await trio.to_thread.run_sync(lambda: asyncio.run(_connect(gateway)))
-        assert refused.value.response.status_code == 503
-        assert refused.value.response.headers["Retry-After"] == "1"
+        answer = await exchange(gateway, head)
+        assert status(answer) == 503
+        assert b"retry-after: 1\r\n" in answer.lower()
 
 
-async def _connect(gateway: Gateway) -> None:
-    token = gateway.auth.issue(org="acme").token
-    async with websockets.connect(url(gateway, token)):
-        pass
+@pytest.mark.parametrize("sent", [b"", UPGRADE], ids=["silent", "half a head"])
+async def test_connections_on_which_nothing_was_asked_do_not_hold_up_the_end(sent: bytes) -> None:
+    """Their deadlines are an hour away, and so is that of the shutdown."""
+    async with running_gateway(limits={"head_timeout": 3600}, shutdown_timeout=3600) as gateway:
+        async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as stream:
+            await stream.send_all(sent)
+            await until(lambda: gateway.listener.open == 1, "the connection")
+            gateway.stop()
+            with trio.fail_after(DEADLINE):
+                await gateway.finished.wait()
 
 
 async def test_a_foreign_client_over_tls(tmp_path: Path) -> None:

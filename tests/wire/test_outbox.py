@@ -206,7 +206,9 @@ class Trial:
     async def write(self) -> None:
         if isinstance(self.end, FakeSocket):
             with mock.patch.object(trio.lowlevel, "wait_writable", self.end.wait_writable):
-                await self.box.write_socket(self.end)  # type: ignore[arg-type]
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.flusher.run)
+                    await self.box.write_socket(self.end)  # type: ignore[arg-type]
         else:
             await self.box.write_stream(self.end)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.wire.flusher import Flusher, Share
+from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
+from gateway.wire.shares import Share
 
 
 @dataclass

@@ -1,22 +1,41 @@
-"""Over TLS the reader and the writer are tasks on one stream: order and ends are as on plain sockets."""
+"""Over TLS order, bounds and ends are as on plain sockets."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import random
+import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
-from gateway.wire.connection import WireLimits
+from gateway.wire.connection import WireConnection, WireLimits
+from gateway.wire.flusher import Flusher
+from gateway.wire.outbox import Outbox
+from gateway.wire.tls import Handshakes, TlsSocket
 from protocol.errors import CloseCode
-from tests.framing import CLOSE, PING, TEXT, client_frame, close_payload
-from tests.support import running_gateway, until
+from protocol.frames import BINARY, server_frame
+from tests.framing import CLOSE, PING, TEXT, client_frame, close_payload, take_frame
+from tests.support import DEADLINE, running_gateway, until
 from tests.upgrade import request_head
-from tests.wire.support import Peer, WireServer, dial, fragments, read_head, serving, upgraded
+from tests.wire.support import (
+    Peer,
+    Recorder,
+    WireServer,
+    dial,
+    fragments,
+    peer_of,
+    read_head,
+    serving,
+    upgraded,
+)
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -125,3 +144,160 @@ async def test_the_answer_to_the_upgrade_and_the_greeting_come_first(
                     assert b'"t":"connected"' in (await peer.frame()).payload
             nursery.cancel_scope.cancel()
         await until(lambda: gateway.listener.open == 0, "the end of the connections")
+
+
+class Pair:
+    """A TLS connection in one thread: our end with an outbox, and a client that reads when it is told to."""
+
+    def __init__(self, contexts: Contexts, **bounds: int) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.sock = TlsSocket(ours, contexts[0])
+        self.client = contexts[1].wrap_socket(
+            theirs, server_hostname="localhost", do_handshake_on_connect=False
+        )
+        waiting = [self.client.do_handshake, self.sock.do_handshake]
+        while waiting:
+            try:
+                waiting[0]()
+                del waiting[0]
+            except ssl.SSLWantReadError:
+                waiting.reverse()
+        self.flusher = Flusher()
+        self.outbox = Outbox(self.flusher, self.sock, **bounds)
+        self.got = b""
+
+    def read(self, limit: int = 2**30) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while limit > 0:
+                chunk = self.client.recv(min(limit, 65536))
+                self.got += chunk
+                limit -= len(chunk)
+
+    def flush(self) -> None:
+        """What the writer task and the flusher do when there is room."""
+        self.outbox.blocked = False
+        self.outbox.flush()
+
+    def close(self) -> None:
+        self.sock.close()
+        self.client.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_stay_whole_and_in_order_whatever_comes_between(seed: int, contexts: Contexts) -> None:
+    """A record that OpenSSL has begun must come first, though an urgent frame was put before it meanwhile."""
+    chance = random.Random(seed)
+    pair = Pair(contexts, max_messages=10_000, max_bytes=2**24)
+    sent: dict[bool, list[bytes]] = {False: [], True: []}
+    for number in range(300):
+        urgent = chance.random() < 0.3
+        size = chance.choice([30, *[16_379] * 6, 16_380, 16_381, 20_000, 300_000])
+        payload = (b"%d %d " % (urgent, number)).ljust(0 if urgent else size, b"\0")
+        sent[urgent].append(payload)
+        put = pair.outbox.put_urgent if urgent else pair.outbox.put
+        assert put(server_frame(BINARY, payload))
+        if chance.random() < 0.6:
+            pair.flush()
+        if chance.random() < 0.3:
+            pair.read(chance.choice([1, 5000, 100_000]))
+    while pair.outbox.size:
+        pair.flush()
+        pair.read()
+    pair.read()
+    got: dict[bool, list[bytes]] = {False: [], True: []}
+    data = pair.got
+    while (taken := take_frame(data)) is not None:
+        frame, data = taken
+        got[frame.payload.startswith(b"1")].append(frame.payload)
+    assert data == b"" and got == sent
+    assert pair.outbox.sent_messages == 300
+    pair.close()
+
+
+def test_an_outbox_is_full_only_when_the_peer_does_not_read(contexts: Contexts) -> None:
+    pair = Pair(contexts, max_messages=100, max_bytes=500_000)
+    for _ in range(2000):
+        assert not pair.outbox.refuses(1000)
+        assert pair.outbox.put(server_frame(BINARY, bytes(1000)))
+        if pair.outbox.blocked:
+            pair.read()
+            pair.flush()
+    assert not pair.outbox.refuses(1000)
+    most = 0
+    while not pair.outbox.refuses(1000):
+        pair.outbox.put(server_frame(BINARY, bytes(1000)))
+        most = max(most, pair.outbox.size)
+    assert pair.outbox.blocked and most <= 500_000
+    pair.close()
+
+
+async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts) -> None:
+    """Who begins many and finishes none holds up nobody else, and who says nothing takes no place."""
+    handshakes = Handshakes(contexts[0], per_address=2)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    hello = outgoing.read()
+    with contextlib.ExitStack() as sockets:
+
+        def dialled() -> tuple[socket.socket, socket.socket]:
+            ours, theirs = (sockets.enter_context(end) for end in socket.socketpair())
+            ours.setblocking(False)
+            return ours, theirs
+
+        async with trio.open_nursery() as nursery:
+            for address, said in [("a", b"")] * 5 + [("a", hello)] * 4:
+                ours, theirs = dialled()
+                theirs.sendall(said)
+                nursery.start_soon(handshakes.secure, ours, address)
+            await trio.testing.wait_all_tasks_blocked()
+            assert handshakes.under_way == 2
+            ours, theirs = dialled()
+            stream = trio.SSLStream(
+                trio.SocketStream(trio.socket.from_stdlib_socket(theirs)),
+                contexts[1],
+                server_hostname="localhost",
+            )
+            with trio.fail_after(DEADLINE):
+                async with trio.open_nursery() as both:
+                    both.start_soon(stream.do_handshake)
+                    (await handshakes.secure(ours, "b")).close()
+            assert handshakes.under_way == 2
+            nursery.cancel_scope.cancel()
+        assert handshakes.under_way == 0 and not handshakes._addresses
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("politely", [False, True], ids=["cut", "closed"])
+async def test_what_has_ended_is_freed_at_once(politely: bool, secure: bool, contexts: Contexts) -> None:
+    """Without the cycle collector, which runs seldom."""
+    handlers: list[weakref.ref[Recorder]] = []
+
+    def handler(wire: WireConnection) -> Recorder:
+        recorder = Recorder(wire)
+        handlers.append(weakref.ref(recorder))
+        return recorder
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(handler, ssl_context=contexts[0] if secure else None) as server:
+            for _ in range(3):
+                async with contextlib.AsyncExitStack() as stack:
+                    peer = await stack.enter_async_context(
+                        tls_peer(server, contexts[1]) if secure else peer_of(server.port)
+                    )
+                    await peer.send(client_frame(TEXT, b"hi"))
+                    if politely:
+                        await peer.send(client_frame(CLOSE, close_payload(1000)))
+                        assert (await peer.hear()).code == 1000
+                await server.all_ended()
+            server.ended.clear()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [found() for found in handlers] == [None] * 3
+            assert not [found for found in gc.get_objects() if isinstance(found, (WireConnection, TlsSocket))]
+    finally:
+        gc.enable()

@@ -10,7 +10,6 @@ import trio
 
 from gateway.broker.base import Channel, Done, Event, HistoryPage, Since, Sink
 from gateway.broker.bounds import HistoryBounds
-from gateway.broker.redis.address import parse_address
 from gateway.broker.redis.budgets import Budgets
 from gateway.broker.redis.client import Client
 from gateway.broker.redis.connection import is_over
@@ -22,6 +21,7 @@ from gateway.broker.redis.repair import UNREACHABLE
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Inbox
 from gateway.broker.redis.writer import Writer
+from gateway.config.redis_address import parse_address
 from gateway.config.settings import HistorySettings, RedisSettings
 
 __all__ = ["RedisBroker"]

@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar
 import structlog
 import trio
 
-from gateway.broker.redis.address import Address, parse_address
 from gateway.broker.redis.connection import (
     AskError,
     ConnectionOptions,
@@ -30,6 +29,7 @@ from gateway.broker.redis.connection import (
 )
 from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.link import Link
+from gateway.config.redis_address import Address, parse_address
 from gateway.config.settings import RedisSettings, SettingsError
 
 __all__ = ["Servers", "Shard", "probe", "slot_of"]

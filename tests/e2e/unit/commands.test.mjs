@@ -188,7 +188,9 @@ test("what the gateway would close the connection over stays here", async () => 
 
 test("data that is not JSON rejects and leaves nothing behind", async () => {
   const play = await connected();
-  await assert.rejects(play.client.publish("r", "e", 1n), TypeError);
+  const circle = [];
+  circle.push(circle);
+  await assert.rejects(play.client.publish("r", "e", circle), TypeError);
   assert.deepEqual(play.socket.sent, []);
 });
 
@@ -600,7 +602,7 @@ test("disconnect() forgets rooms and filter; failing keeps them", async () => {
   assert.equal(seen.length, 2, "message ids too");
   assert.equal(forgetful.named("connected").at(-1).reconnected, false);
 
-  const faithful = await connected({ backoff: { tries: 0 } });
+  const faithful = await connected({ backoff: { tries: 0, giveUp: true } });
   await join(faithful, "r", 4);
   faithful.socket.drop();
   assert.equal(faithful.client.getState(), "failed");

@@ -1,7 +1,7 @@
 // How the client connects, keeps alive, comes back and gives up.
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, test } from "node:test";
+import { afterEach, beforeEach, mock, test } from "node:test";
 import { shouldReconnect, Trireme } from "../../../gateway/web/client.js";
 import { advance, connected, fixDice, join, reset, settle, start, stopClock } from "./fake.mjs";
 
@@ -74,7 +74,7 @@ test("a token function that fails or hangs is a failed attempt", async () => {
   await advance(500); // the second attempt, which hangs
   assert.equal(play.named("reconnecting").length, 1);
   await advance(10_000);
-  assert.match(play.named("reconnecting")[1].reason, /no answer within 10000 ms/);
+  assert.match(play.named("reconnecting")[1].reason, /no answer from the token function within 10000 ms/);
   await advance(1000);
   assert.equal(play.sockets.length, 1);
   assert.equal(play.socket.url.searchParams.get("token"), "t3");
@@ -124,37 +124,73 @@ test("another failure of the same kind is tried again", async () => {
   assert.equal(play.client.getState(), "reconnecting");
 });
 
-test("waits with exponential backoff and full jitter, ten times, then fails", async () => {
-  const play = start();
-  const connecting = play.client.connect();
-  const outcome = assert.rejects(connecting, { code: "failed" });
+test("waits with exponential backoff and full jitter, says after ten tries that it failed, and goes on", async () => {
+  const play = start({ fetch: undefined });
+  let welcomed = false;
+  play.client.connect().then(() => (welcomed = true));
   await settle();
   const delays = [];
-  for (let attempt = 1; attempt <= 10; attempt++) {
+  for (let attempt = 1; attempt <= 12; attempt++) {
     play.socket.drop();
     await settle();
     const { delay, attempt: told } = play.named("reconnecting").at(-1);
     assert.equal(told, attempt);
+    assert.equal(play.named("reconnect:failed").length, attempt > 10 ? 1 : 0);
     delays.push(delay);
-    await advance(delay - 1);
+    if (delay < 10_000) await advance(delay - 1);
     assert.equal(play.sockets.length, attempt, "not before its time");
-    await advance(1);
+    await advance(delay < 10_000 ? 1 : delay);
     assert.equal(play.sockets.length, attempt + 1);
   }
-  assert.deepEqual(delays, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000]);
-  assert.deepEqual(play.named("reconnect:failed"), []);
-  play.socket.drop();
+  assert.deepEqual(delays, [500, 1000, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000, 30000]);
+  assert.equal(play.named("reconnect:failed")[0].attempts, 10);
+  assert.equal(play.client.getState(), "reconnecting");
+  play.socket.welcome();
+  await settle();
+  assert.ok(welcomed && play.client.isConnected());
+});
+
+test("with giveUp it ends after its tries", async () => {
+  const play = start({ backoff: { giveUp: true, tries: 3 } });
+  const outcome = assert.rejects(play.client.connect(), { code: "failed" });
+  for (let attempt = 0; attempt <= 3; attempt++) {
+    await settle();
+    play.socket.drop();
+    await settle();
+    if (attempt < 3) await advance(play.named("reconnecting").at(-1).delay);
+  }
   await outcome;
   assert.equal(play.client.getState(), "failed");
-  assert.equal(play.named("reconnect:failed")[0].attempts, 10);
+  assert.equal(play.named("reconnect:failed")[0].attempts, 3);
   await advance(600_000);
-  assert.equal(play.sockets.length, 11);
-  play.client.connect();
+  assert.equal(play.sockets.length, 4);
+  play.client.connect().catch(() => {});
   await settle();
-  assert.equal(play.sockets.length, 12, "a new connect() begins anew");
+  assert.equal(play.sockets.length, 5, "a new connect() begins anew");
   play.socket.drop();
   await settle();
   assert.equal(play.named("reconnecting").at(-1).attempt, 1);
+  play.client.disconnect();
+});
+
+test("no dice make a restart of 2 s cost more than 3 s", async () => {
+  let state = 1;
+  mock.method(Math, "random", () => (state = (state * 48271) % 0x7fffffff) / 0x7fffffff);
+  for (let round = 0; round < 200; round++) {
+    const play = await connected();
+    play.socket.drop();
+    let at = 0;
+    for (;;) {
+      const { delay } = play.named("reconnecting").at(-1);
+      await advance(delay);
+      at += delay;
+      if (at >= 2_000) break;
+      play.socket.drop();
+      await settle();
+    }
+    assert.ok(at <= 3_000, `${at}`);
+    play.client.disconnect();
+  }
 });
 
 test("jitter reaches down to no wait at all", async () => {
@@ -165,7 +201,7 @@ test("jitter reaches down to no wait at all", async () => {
 });
 
 test("base, factor, maximum and tries are configurable", async () => {
-  const play = start({ backoff: { base: 100, factor: 3, maximum: 800, tries: 4 } });
+  const play = start({ backoff: { base: 100, factor: 3, maximum: 800, tries: 4, giveUp: true } });
   play.client.connect().catch(() => {});
   for (let attempt = 0; attempt < 5; attempt++) {
     await settle();
@@ -178,11 +214,11 @@ test("base, factor, maximum and tries are configurable", async () => {
   assert.deepEqual(play.named("state").map(({ state }) => state), ["connecting", "reconnecting", "failed"]);
 });
 
-test("connections that do not last do not shorten the waits", async () => {
+test("connections that do not last do not shorten the waits, and count as retries", async () => {
   await advance(100_000);
   const play = await connected();
   const delays = [];
-  for (let round = 0; round < 4; round++) {
+  for (let round = 0; round < 5; round++) {
     play.socket.drop(1013);
     delays.push(play.named("reconnecting").at(-1).delay);
     await advance(delays.at(-1));
@@ -191,19 +227,19 @@ test("connections that do not last do not shorten the waits", async () => {
   await advance(5_000);
   play.socket.drop(1013);
   delays.push(play.named("reconnecting").at(-1).delay);
-  assert.deepEqual(delays, [500, 1000, 2000, 4000, 500]);
-  assert.ok(play.named("reconnecting").every(({ attempt }) => attempt === 1));
+  assert.deepEqual(delays, [500, 1000, 1000, 2000, 4000, 500]);
+  assert.deepEqual(play.named("reconnecting").map(({ attempt }) => attempt), [1, 2, 3, 4, 5, 1]);
 });
 
 test("the close code says whether to come back", async () => {
-  for (const code of [1001, 1006, 1011, 1012, 1013, 1014, 4000, 4001, 4499]) {
+  for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4000, 4001, 4499]) {
     const play = await connected();
     play.socket.drop(code);
     assert.equal(play.client.getState(), "reconnecting", `${code}`);
     assert.ok(shouldReconnect(code));
     play.client.disconnect();
   }
-  for (const code of [1000, 1002, 1003, 1005, 1007, 1008, 1009, 4500, 4501, 4999]) {
+  for (const code of [1002, 1003, 1007, 1008, 1009, 4500, 4501, 4999]) {
     const play = await connected();
     play.socket.drop(code, "because");
     assert.equal(play.client.getState(), "disconnected", `${code}`);
@@ -214,7 +250,7 @@ test("the close code says whether to come back", async () => {
 });
 
 test("an announced end counts, also when the connection is then cut", async () => {
-  for (const code of [1005, 1006, 4500]) {
+  for (const code of [1000, 1005, 1006, 4500]) {
     const play = await connected();
     play.socket.say({ t: "closing", code: 4500, message: "by an administrator", data: { reconnect: false } });
     play.socket.drop(code);
@@ -398,17 +434,17 @@ test("many failed retries are degraded until the connection is back", async () =
     assert.deepEqual(play.named("degraded"), []);
     play.socket.drop();
     await settle();
-    if (round < 3) await advance(30_000);
+    if (round < 3) await advance(play.named("reconnecting").at(-1).delay);
   }
   assert.deepEqual(play.named("degraded"), [{ degraded: true, reason: "there is no connection" }]);
-  await advance(30_000);
+  await advance(play.named("reconnecting").at(-1).delay);
   play.socket.welcome();
   assert.equal(play.named("degraded").at(-1).degraded, false);
 });
 
 test("renews the token before it expires", async () => {
   let asked = 0;
-  const play = await connected({ token: () => `t${++asked}`, welcome: { expires: Date.now() + 600_000 } });
+  const play = await connected({ token: () => `t${++asked}`, keepAlive: 1e9, welcome: { expires: Date.now() + 600_000 } });
   await advance(539_999);
   assert.ok(!play.socket.sent.some(({ t }) => t === "refresh"));
   await advance(1);
@@ -420,7 +456,7 @@ test("renews the token before it expires", async () => {
 });
 
 test("a token that was renewed by hand is not renewed again at the old time", async () => {
-  const play = await connected({ token: () => "t1", welcome: { expires: Date.now() + 100_000 } });
+  const play = await connected({ token: () => "t1", keepAlive: 1e9, welcome: { expires: Date.now() + 100_000 } });
   const refreshed = play.client.refresh("t2");
   await settle();
   assert.deepEqual(play.socket.last("refresh").data, { token: "t2" });

@@ -3,6 +3,8 @@
 import { mock } from "node:test";
 import { Trireme } from "../../../gateway/web/client.js";
 
+const STEP = 5_000; // milliseconds
+
 export class FakeSocket {
   constructor(url, protocols) {
     this.url = new URL(url);
@@ -100,12 +102,20 @@ export async function join(play, room, seq, options) {
   return joined;
 }
 
-/** Stops the clock; `advance(ms)` moves it, timer by timer, and lets what they start happen. */
+/** Stops the clock; `advance(ms)` moves it, in steps too short to look like sleep, and lets what they start happen. */
 export function stopClock() {
   mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
 }
 
 export async function advance(ms) {
+  for (let left = ms; left > 0 || left === ms; left -= STEP) {
+    mock.timers.tick(Math.min(left, STEP));
+    await settle();
+  }
+}
+
+/** The machine sleeps: all that was due meanwhile comes at once, late. */
+export async function sleep(ms) {
   mock.timers.tick(ms);
   await settle();
 }

@@ -26,6 +26,7 @@ from gateway.cli.diagnosis import examine
 from gateway.config.settings import Settings, SettingsError
 from gateway.config.sources import load_settings
 from gateway.extensions import load_extensions
+from gateway.wire.sockets import reachable_host
 from protocol.errors import ProtocolError
 
 __all__ = ["main"]
@@ -285,10 +286,5 @@ def _reach(
 
 def _own_address(settings: Settings) -> str:
     """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
-    host = settings.host
-    if host in ("", "0.0.0.0", "::"):
-        host = "127.0.0.1"
-    elif ":" in host:
-        host = f"[{host}]"
     scheme = "wss" if settings.tls.certificate else "ws"
-    return f"{scheme}://{host}:{settings.port}/ws"
+    return f"{scheme}://{reachable_host(settings.host)}:{settings.port}/ws"

@@ -1,0 +1,1 @@
+"""Commands from clients to the backend: Python handlers, and backends over HTTP."""

@@ -1,0 +1,320 @@
+"""Who gets what: the way of every event to those who are connected to this node.
+
+An event goes in through :meth:`Delivery.submit`, gets its place from the broker, and comes out
+of :meth:`Delivery.deliver`, which finds the channel's members on this node and queues it for
+each. None of this waits; with the memory broker all of it happens inside ``submit``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import trio
+
+from gateway.broker.base import (
+    Broker,
+    Done,
+    Event,
+    HistoryPage,
+    Position,
+    Since,
+    Sink,
+    organisation_channel,
+    room_channel,
+    user_channel,
+)
+from gateway.broker.channels import Channel, connection_channel
+from gateway.hub.connection import Connection
+from gateway.hub.counters import Counters
+from gateway.hub.deadline import deadline
+from gateway.hub.registry import Registry
+from gateway.hub.room import Room
+from gateway.hub.trace import Tracer
+from gateway.wire.flusher import Flusher
+from protocol.errors import ProtocolError
+from protocol.names import check_event, check_mid, check_room
+from protocol.values import footprint
+
+__all__ = ["Delivery", "Sent"]
+
+_SMALL: Final = 256
+"""Bytes of a message beyond which its memory is looked at; what is smaller takes 16 kB at most."""
+
+
+class Sent(NamedTuple):
+    """A direct send: its message id, and how many connections of this node it was queued for."""
+
+    mid: str
+    connections: int
+
+
+class Delivery:
+    """Events into the broker, and out of it to the members of this node."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        flusher: Flusher,
+        registry: Registry,
+        channels: dict[Channel, Room],
+        counters: Counters,
+        tracer: Tracer | None,
+        *,
+        timeout: float,
+    ) -> None:
+        """``timeout`` bounds every wait for the broker, in seconds."""
+        self.listeners: dict[str, Callable[[Event], None]] = {}
+        """Channels without members, whose events are for somebody else in here."""
+        self._broker = broker
+        self._flusher = flusher
+        self._registry = registry
+        self._channels = channels
+        self._counters = counters
+        self._tracer = tracer
+        self._timeout = timeout
+        self._mids = _random_mids()
+        broker.attach(Sink(self.deliver, self.lost, self.reset, flusher.flush))
+
+    def new_mid(self) -> str:
+        """A message id that no other message has."""
+        return next(self._mids)
+
+    def submit(
+        self,
+        org: str,
+        room: str | None,
+        event: str,
+        data: Any,
+        done: Done,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+        exclude: frozenset[str] | None = None,
+        critical: bool = False,
+        size: int,
+    ) -> None:
+        """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error.
+
+        ``size`` is what ``data`` took on the wire, in bytes, or 0. The bounds of history and of what waits
+        for slow clients count with what it takes in memory, which is looked at when it may be much.
+        ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
+        """
+        if size > _SMALL or not size:
+            size = max(size, footprint(data))
+        if exclude:
+            size += footprint(list(exclude))
+        self._counters.publishes += 1
+        self._broker.submit(
+            Event(
+                channel=organisation_channel(org) if room is None else room_channel(org, room),
+                event=event,
+                mid=mid or self.new_mid(),
+                ts=time.time_ns() // 1_000_000,
+                room=room,
+                data=data,
+                sender=sender,
+                exclude=exclude,
+                critical=critical,
+                size=size,
+            ),
+            done,
+        )
+
+    async def publish(
+        self,
+        org: str,
+        room: str | None,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+        exclude: frozenset[str] | None = None,
+        critical: bool = False,
+        size: int = 0,
+    ) -> Position:
+        """As :meth:`submit`, for those who can wait; checks the names, raises 1xx and 3xx errors.
+
+        ``data`` must be of the value model.
+        """
+        if room is not None:
+            check_room(room)
+        check_event(event)
+        if mid is not None:
+            check_mid(mid)
+        outcome: list[Position | ProtocolError] = []
+        placed = trio.Event()
+
+        def done(result: Position | ProtocolError) -> None:
+            outcome.append(result)
+            placed.set()
+
+        self.submit(
+            org,
+            room,
+            event,
+            data,
+            done,
+            sender=sender,
+            mid=mid,
+            exclude=exclude or None,
+            critical=critical,
+            size=size,
+        )
+        self._flusher.wake()
+        with deadline(self._timeout):
+            await placed.wait()
+        if isinstance(outcome[0], ProtocolError):
+            raise outcome[0]
+        return outcome[0]
+
+    def send_to_user(
+        self,
+        org: str,
+        user: str,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """Send to all connections of one user to this node; raises BAD_EVENT."""
+        check_event(event)
+        organisation = self._registry.organisations.get(org)
+        local = None if organisation is None else organisation.users.get(user)
+        mid = mid or self.new_mid()
+        self.deliver(
+            Event(
+                channel=user_channel(org, user),
+                event=event,
+                mid=mid,
+                ts=time.time_ns() // 1_000_000,
+                data=data,
+                sender=sender,
+                ordered=False,
+            )
+        )
+        self._flusher.wake()
+        wanting = (
+            0 if local is None else sum(place.connection.filter.allows(event) for place in local.members())
+        )
+        return Sent(mid, wanting)
+
+    def send_to_connection(
+        self,
+        org: str,
+        connection_id: str,
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """Send to one connection; raises NOT_FOUND."""
+        check_event(event)
+        connection = self._registry.find(org, connection_id)
+        mid = mid or self.new_mid()
+        direct = Event(
+            channel=connection_channel(org, connection_id),
+            event=event,
+            mid=mid,
+            ts=time.time_ns() // 1_000_000,
+            data=data,
+            sender=sender,
+            ordered=False,
+        )
+        queued = connection.filter.allows(event) and connection.outbox.put(
+            connection.encoding.encode(direct.envelope())
+        )
+        if self._tracer is not None:
+            self._tracer.sent_to(connection, direct)
+        self._flusher.wake()
+        return Sent(mid, int(queued))
+
+    def announce(self, connection: Connection, room: str, event: str, data: Any) -> None:
+        """Tell the others of a room something that has no place in its order (typing)."""
+        self._broker.submit(
+            Event(
+                channel=room_channel(connection.org, room),
+                event=event,
+                mid=self.new_mid(),
+                ts=time.time_ns() // 1_000_000,
+                room=room,
+                data=data,
+                sender=connection.user,
+                exclude=None if connection.user is None else frozenset((connection.user,)),
+                exclude_connection=connection.id,
+                ordered=False,
+            ),
+            _ignore,
+        )
+
+    def deliver(self, event: Event) -> None:
+        """See ``Broker.deliver``."""
+        room = self._channels.get(event.channel)
+        if room is not None:
+            for tap in room.taps:
+                tap.append(event)
+            self._counters.deliveries += room.fan_out(event)
+        elif event.channel in self.listeners:
+            self.listeners[event.channel](event)
+            return
+        # Nobody asks about typing: its message id is not told.
+        if self._tracer is not None and event.exclude_connection is None:
+            members = () if room is None else room.members()
+            self._tracer.delivered(event.channel.org, event, members)
+
+    def lost(self, channel: Channel, first: int, last: int) -> None:
+        """See ``Broker.lost``."""
+        room = self._channels.get(channel)
+        if room is not None:
+            room.lost(first, last)
+
+    def reset(self, channel: Channel, epoch: str, seq: int) -> None:
+        """See ``Broker.reset``."""
+        room = self._channels.get(channel)
+        if room is not None:
+            room.reset(epoch, seq)
+
+    async def history(
+        self, org: str, room: str, *, since: Since | None = None, limit: int, reader: str | None = None
+    ) -> HistoryPage:
+        """A page of a room's kept events, without those that leave out the user ``reader``.
+
+        Raises 3xx when the broker cannot be reached.
+        """
+        channel = room_channel(org, check_room(room))
+        complete = True
+        with deadline(self._timeout):
+            while True:
+                page = await self._broker.history(channel, since=since, limit=limit)
+                complete = complete and page.complete
+                seen = [event for event in page.events if reader not in (event.exclude or ())]
+                if seen or not page.more:
+                    return page._replace(events=seen, complete=complete)
+                # An empty page would have no last event from which to go on.
+                since = Since(page.epoch, page.events[-1].seq or 0)
+
+    def trace(self, org: str, mid: str, *, user: str | None = None) -> dict[str, Any] | None:
+        """What became of a message on this node, for one user or for all; None when it was not traced."""
+        if self._tracer is None:
+            return None
+        organisation = self._registry.organisations.get(org)
+        present = () if organisation is None else organisation.connections.values()
+        return self._tracer.find(org, mid, user, present)
+
+
+def _ignore(_result: Position | ProtocolError) -> None:
+    """For events whose place nobody asked for."""
+
+
+def _random_mids() -> Iterator[str]:
+    # Nobody may guess the next one: published first, it would make the other event a duplicate.
+    # Asking the kernel for each takes 0.7 µs.
+    while True:
+        digits = os.urandom(12 * 128).hex()
+        for start in range(0, len(digits), 24):
+            yield digits[start : start + 24]

@@ -1,0 +1,43 @@
+"""What can be done with a gateway: every operation, with its rules, once.
+
+Session commands, REST, extensions and embedding programs are thin callers. Each operation takes the
+:class:`~gateway.auth.identity.Identity` of whoever asks, checks names, permissions, sizes and limits, and
+raises ``ProtocolError`` with a numbered reason to refuse. ``org`` is the organisation that it is about: the
+caller's own when it is None; only an admin may name another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.operations.connections import Connections
+from gateway.operations.events import Events
+from gateway.operations.rooms import Rooms
+from gateway.operations.tokens import Tokens
+
+if TYPE_CHECKING:
+    from gateway.auth.tokens import Authenticator
+    from gateway.cluster.base import Cluster
+    from gateway.config.settings import Settings
+    from gateway.hub.hub import Hub
+    from gateway.limits.overload import Overload
+
+__all__ = ["Operations"]
+
+
+class Operations:
+    """All operations of one node. They reach the whole cluster."""
+
+    __slots__ = ("connections", "events", "rooms", "tokens")
+
+    def __init__(
+        self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
+    ) -> None:
+        self.events = Events(hub, cluster, overload)
+        """Publish, send, trace."""
+        self.rooms = Rooms(hub, cluster, largest_page=settings.history.page)
+        """History, presence, the list of rooms."""
+        self.connections = Connections(cluster)
+        """List, look at and close connections; statistics."""
+        self.tokens = Tokens(auth, cluster, settings.auth)
+        """Issue, refresh and revoke tokens; tickets."""

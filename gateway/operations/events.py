@@ -1,0 +1,177 @@
+"""Publishing to rooms and organisations, sending to users and connections, and what became of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from gateway.auth.identity import Identity, Permission
+from gateway.broker.base import Done, Position
+from gateway.cluster.base import Cluster
+from gateway.hub.hub import Hub, Sent
+from gateway.limits.overload import Overload
+from gateway.operations.rules import organisation, permit, permit_target, require_service
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_event, check_mid, check_room
+from protocol.values import check_event_data, check_value
+
+__all__ = ["Events"]
+
+
+class Events:
+    """Events on their way in."""
+
+    __slots__ = ("_cluster", "_hub", "_overload")
+
+    def __init__(self, hub: Hub, cluster: Cluster, overload: Overload) -> None:
+        self._hub = hub
+        self._cluster = cluster
+        self._overload = overload
+
+    def submit(
+        self,
+        identity: Identity,
+        room: str | None,
+        event: str | None,
+        data: Any,
+        done: Done,
+        *,
+        mid: str | None = None,
+        critical: bool = False,
+        size: int,
+    ) -> None:
+        """:meth:`publish` to the caller's organisation, without waiting: ``done`` gets the place or a 3xx
+        error.
+
+        ``data`` must have come through a codec, which has checked it, and ``size`` is what it took on the
+        wire, in bytes. Raises what :meth:`publish` raises before it waits.
+        """
+        self._check(identity, room, event, mid, critical)
+        self._hub.submit(
+            identity.org,
+            room,
+            event,  # type: ignore[arg-type]  # checked above
+            data,
+            done,
+            sender=identity.user,
+            mid=mid,
+            critical=critical,
+            size=size,
+        )
+
+    async def publish(
+        self,
+        identity: Identity,
+        room: str | None,
+        event: str,
+        data: Any = None,
+        *,
+        org: str | None = None,
+        mid: str | None = None,
+        exclude: Collection[str] = (),
+        critical: bool = False,
+    ) -> Position:
+        """Publish to a room, or with None to the whole organisation; returns the event's place.
+
+        ``data`` nests at most ``MAX_EVENT_DEPTH`` containers. An event whose ``mid`` the channel remembers
+        gets the
+        place of the first. ``exclude`` are users who do not get it. ``critical`` events overtake others
+        and are taken while the node sheds load.
+
+        Raises FORBIDDEN without the permission ``publish`` in the room, and without the role service
+        for a whole organisation and for ``critical``; WRONG_ORGANISATION; 10x for bad names and data;
+        OVERLOADED, BROKER_UNAVAILABLE, TIMEOUT.
+        """
+        org = organisation(identity, org)
+        self._check(identity, room, event, mid, critical)
+        data = check_event_data(data)
+        return await self._hub.publish(
+            org,
+            room,
+            event,
+            data,
+            sender=identity.user,
+            mid=mid,
+            exclude=frozenset(exclude) or None,
+            critical=critical,
+        )
+
+    def _check(
+        self, identity: Identity, room: str | None, event: str | None, mid: str | None, critical: bool
+    ) -> None:
+        if room is not None:
+            check_room(room)
+            if not identity.grants.allows(room, Permission.PUBLISH):  # a call less for every publish
+                permit(identity, room, Permission.PUBLISH)
+        elif not identity.is_service:
+            require_service(identity, "publishing to the whole organisation (without a room)")
+        check_event(event)
+        if mid is not None:
+            check_mid(mid)
+        if not critical:
+            self._overload.refuse_publish()
+        elif not identity.is_service:
+            require_service(identity, "marking an event as critical")
+
+    async def send(
+        self,
+        identity: Identity,
+        event: str | None,
+        data: Any = None,
+        *,
+        user: str | None = None,
+        connection: str | None = None,
+        org: str | None = None,
+        mid: str | None = None,
+    ) -> Sent:
+        """Send to all connections of ``user``, or to one ``connection``, on whichever nodes they are.
+
+        Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
+        ``connection:ID``.
+        Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
+        WRONG_ORGANISATION; 10x for bad names and data; NOT_FOUND for a connection that is not open;
+        BROKER_UNAVAILABLE, TIMEOUT.
+        """
+        org = organisation(identity, org)
+        check_event(event)
+        assert event is not None
+        if mid is not None:
+            check_mid(mid)
+        if user is None and connection is None:
+            raise ProtocolError(ErrorCode.MISSING_FIELD, "user or connection: one of them must be given")
+        if user is not None and connection is not None:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "user and connection: only one of them may be given")
+        if user is not None:
+            if not user:
+                raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+            permit_target(identity, "user", user)
+        else:
+            permit_target(identity, "connection", str(connection))
+        return await self._cluster.send(
+            org,
+            event,
+            check_value(data),
+            user=user,
+            connection=connection,
+            sender=identity.user,
+            mid=mid,
+        )
+
+    async def trace(
+        self, identity: Identity, mid: str, *, user: str | None = None, org: str | None = None
+    ) -> dict[str, Any]:
+        """What became of a message, recipient by recipient; with ``user`` for the connections of one user.
+
+        Raises FORBIDDEN without the role service, and NOT_FOUND when the message was not traced.
+        """
+        require_service(identity)
+        org = organisation(identity, org)
+        check_mid(mid)
+        if self._hub.tracer is None:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "messages are not traced here: trace.messages is 0")
+        trace = await self._cluster.trace(org, mid, user=user)
+        if trace is None:
+            raise ProtocolError(
+                ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered"
+            )
+        return {"node": self._hub.node, **trace}

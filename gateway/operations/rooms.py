@@ -1,0 +1,90 @@
+"""What was said in a room, who is there, and which rooms there are."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from gateway.auth.identity import Identity, Permission
+from gateway.broker.base import HistoryPage, Since
+from gateway.cluster.base import Cluster, Listing
+from gateway.hub.hub import Hub
+from gateway.hub.presence import describe_members
+from gateway.operations.rules import organisation, permit
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_room
+
+__all__ = ["Rooms"]
+
+_RUN: Final = 1000
+"""Rooms that are looked at in one go, where the caller may see only some."""
+
+
+class Rooms:
+    """Questions about rooms."""
+
+    __slots__ = ("_cluster", "_hub", "_largest_page")
+
+    def __init__(self, hub: Hub, cluster: Cluster, *, largest_page: int) -> None:
+        self._hub = hub
+        self._cluster = cluster
+        self._largest_page = largest_page
+
+    async def history(
+        self,
+        identity: Identity,
+        room: str | None,
+        *,
+        since: Since | None = None,
+        limit: int | None = None,
+        org: str | None = None,
+    ) -> HistoryPage:
+        """At most ``limit`` kept events of a room, the oldest first: those after ``since``, or the newest.
+
+        Events that exclude the caller are left out. A page has at most ``history.page`` events, also when
+        ``limit`` is larger or None; ``more`` says whether to ask on. Raises FORBIDDEN without the permission
+        ``history``; BAD_FIELD for a ``limit`` below 1 or a negative position; BROKER_UNAVAILABLE, TIMEOUT.
+        """
+        org = organisation(identity, org)
+        room = check_room(room)
+        permit(identity, room, Permission.HISTORY)
+        if limit is not None and limit < 1:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "limit: must be at least 1")
+        limit = self._largest_page if limit is None else min(limit, self._largest_page)
+        return await self._hub.history(org, room, since=since, limit=limit, reader=identity.user)
+
+    async def presence(
+        self, identity: Identity, room: str | None, *, org: str | None = None
+    ) -> dict[str, Any]:
+        """The users in a room, on all nodes: ``members`` (user, connections) and the sum of ``connections``.
+
+        Raises FORBIDDEN without the permission ``presence``, and 3xx when other nodes' users are not known.
+        """
+        org = organisation(identity, org)
+        room = check_room(room)
+        permit(identity, room, Permission.PRESENCE)
+        return describe_members(await self._hub.presence.members(org, room))
+
+    async def list(
+        self, identity: Identity, *, after: str | None = None, limit: int, org: str | None = None
+    ) -> Listing:
+        """At most ``limit`` rooms that somebody is in, by name, ``after`` a name.
+
+        Members see those whose presence they may see. ``limit`` is from 1 to 1001.
+        """
+        org = organisation(identity, org)
+        if identity.is_service:
+            return await self._cluster.rooms(org, after=after, limit=limit)
+        allows = identity.grants.allows
+        found: list[dict[str, Any]] = []
+        missing: set[str] = set()
+        while len(found) < limit:
+            rooms, silent = await self._cluster.rooms(org, after=after, limit=_RUN)
+            found += [room for room in rooms if allows(room["room"], Permission.PRESENCE)]
+            missing.update(silent)
+            if len(rooms) < _RUN:
+                break
+            after = rooms[-1]["room"]
+            await trio.lowlevel.checkpoint()
+        return Listing(found[:limit], sorted(missing))

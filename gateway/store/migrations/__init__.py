@@ -1,0 +1,1 @@
+"""Alembic's scripts; ``gateway.store.schema`` runs them."""

@@ -1,0 +1,182 @@
+"""What is committed and must still be delivered, so that a node's death between the two loses nothing.
+
+An entry is written in the commit of what it tells. The node that wrote it has ``store.lease`` seconds to
+deliver it and to call :meth:`Outbox.done`; afterwards :meth:`Outbox.claim` gives it to whoever asks first.
+Delivery is at least once: an entry that comes twice has the same ``mid``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+
+from gateway.config.settings import StoreSettings
+from gateway.store.ids import Ids
+from gateway.store.rows import among, ids_json, insert_new, json_text, parse_json
+from gateway.store.tables import notifications, outbox
+from gateway.store.values import Notification, notification_of
+from gateway.store.writer import Job, Writer
+
+__all__ = ["Entry", "Outbox"]
+
+_CLAIM: Final = 200
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One event for one user."""
+
+    id: int
+    event: str
+    """``notification:new``, ``notification:read`` or ``notification:deleted``."""
+    org: str
+    user: str
+    mid: str
+    """The same each time that this entry is delivered."""
+    ts: int
+    """Milliseconds since 1970 UTC."""
+    data: dict[str, Any]
+
+
+class Outbox:
+    """The entries of one database, for one node that is called ``owner``."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        settings: StoreSettings,
+        ids: Ids,
+        clock: Callable[[], int],
+        *,
+        owner: str,
+        postgres: bool,
+    ) -> None:
+        self._writer = writer
+        self._lease_ms = int(settings.lease * 1000)
+        self._ids = ids
+        self._clock = clock
+        self.owner = owner
+        mine = (among(outbox.c.id, "ids", postgres=postgres), outbox.c.owner == owner)
+        self._delete = delete(outbox).where(*mine)
+        due = select(outbox.c.id).where(outbox.c.lease_ms < bindparam("now")).order_by(outbox.c.id)
+        due = due.limit(bindparam("number"))
+        if postgres:
+            due = due.with_for_update(skip_locked=True)
+        # Looked at again outside: another node may have taken a row while this one waited for its lock.
+        self._claim_due = (
+            update(outbox)
+            .where(outbox.c.id.in_(due), outbox.c.lease_ms < bindparam("now"))
+            .values(owner=owner, lease_ms=bindparam("until"))
+            .returning(
+                outbox.c.id, outbox.c.event, outbox.c.org, outbox.c.user_id, outbox.c.ref, outbox.c.body
+            )
+        )
+        self._referred = select(notifications).where(
+            among(notifications.c.id, "ids", postgres=postgres), notifications.c.deleted_ms.is_(None)
+        )
+
+    async def claim(self, limit: int = _CLAIM) -> list[Entry]:
+        """Take up to ``limit`` entries (at most 1,000) whose lease is over, the oldest first.
+
+        They are this node's for ``store.lease`` seconds; an empty list says that there are none. Raises what
+        ``Writer.write`` raises.
+        """
+        found: list[Entry] = await self._writer.write(self._claim, max(1, min(limit, 1000)))
+        return found
+
+    def done(self, ids: Iterable[int]) -> bool:
+        """Forget what has been delivered, with one of the next commits.
+
+        Waits for nothing. Entries that this node has lost to another one stay. False when too much waits for
+        the database: then they are delivered once more.
+        """
+        return self._writer.post(self._forget, list(ids))
+
+    def add_notifications(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """In a writer's transaction: the entries of new notifications, which have the notifications' ids."""
+        until = self._clock() + self._lease_ms
+        insert_new(
+            connection,
+            outbox,
+            [
+                {
+                    "id": row["id"], "event": "notification:new", "org": row["org"],
+                    "user_id": row["user_id"], "ref": row["id"], "owner": self.owner, "lease_ms": until,
+                }
+                for row in rows
+            ],
+            (),
+        )  # fmt: skip
+
+    def add(
+        self, connection: Connection, found: Sequence[tuple[str, str, str, dict[str, Any]]]
+    ) -> list[Entry]:
+        """In a writer's transaction: entries of (event, org, user, data)."""
+        now = self._clock()
+        entries = [_entry(self._ids.next(), event, org, user, now, data) for event, org, user, data in found]
+        insert_new(
+            connection,
+            outbox,
+            [
+                {
+                    "id": entry.id, "event": entry.event, "org": entry.org, "user_id": entry.user,
+                    "body": json_text([entry.ts, entry.data]), "owner": self.owner,
+                    "lease_ms": now + self._lease_ms,
+                }
+                for entry in entries
+            ],
+            (),
+        )  # fmt: skip
+        return entries
+
+    def _claim(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            now = self._clock()
+            parameters = {"now": now, "until": now + self._lease_ms, "number": job.payload}
+            rows = sorted(connection.execute(self._claim_due, parameters), key=lambda row: row.id)
+            referred = self._notifications(connection, [row.ref for row in rows if row.ref is not None])
+            gone = []
+            job.result = []
+            for row in rows:
+                if row.ref is None:
+                    ts, data = parse_json(row.body)
+                    job.result.append(_entry(row.id, row.event, row.org, row.user_id, ts, data))
+                elif row.ref in referred:
+                    job.result.append(entry_of(referred[row.ref], row.org, row.user_id))
+                else:
+                    gone.append(row.id)  # deleted meanwhile, which its own entry tells
+            if gone:
+                connection.execute(self._delete, {"ids": ids_json(gone)})
+
+    def _notifications(self, connection: Connection, ids: list[int]) -> dict[int, Notification]:
+        if not ids:
+            return {}
+        rows = connection.execute(self._referred, {"ids": ids_json(ids)})
+        return {row.id: notification_of(row) for row in rows}
+
+    def _forget(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        ids = ids_json(id for job in jobs for id in job.payload)
+        connection.execute(self._delete, {"ids": ids})
+
+    def count(self, connection: Connection) -> int:
+        """How many entries there are, of all nodes."""
+        return connection.execute(select(func.count()).select_from(outbox)).scalar_one()
+
+
+def _entry(id: int, event: str, org: str, user: str, ts: int, data: dict[str, Any]) -> Entry:
+    return Entry(id=id, event=event, org=org, user=user, mid=f"{event}-{id}", ts=ts, data=data)
+
+
+def entry_of(notification: Notification, org: str, user: str) -> Entry:
+    """The entry that tells of a new notification."""
+    return Entry(
+        id=notification.id,
+        event="notification:new",
+        org=org,
+        user=user,
+        mid=notification.mid,
+        ts=notification.created_ms,
+        data=notification.as_data(),
+    )

@@ -1,0 +1,70 @@
+"""What removes old rows: a job that one node does at a time, in small transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, delete, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.config.settings import StoreSettings
+from gateway.store.ids import first_of
+from gateway.store.tables import leases, notifications
+from gateway.store.writer import Job, Writer
+
+__all__ = ["Retention"]
+
+_AT_ONCE: Final = 500
+_DAY_MS: Final = 86_400_000
+_NAME: Final = "retention"
+
+
+class Retention:
+    """Removes notifications that are older than ``store.notifications_keep`` or expired."""
+
+    def __init__(
+        self, writer: Writer, settings: StoreSettings, clock: Callable[[], int], *, owner: str, postgres: bool
+    ) -> None:
+        self._writer = writer
+        self._keep_ms = int(settings.notifications_keep * _DAY_MS)
+        self._lease_ms = int(max(settings.sweep, 4 * settings.timeout) * 1000)
+        self._clock = clock
+        self._owner = owner
+        upsert = (postgresql if postgres else sqlite).insert(leases)
+        self._claim_lease = upsert.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"owner": upsert.excluded.owner, "until_ms": upsert.excluded.until_ms},
+            where=or_(leases.c.until_ms < bindparam("now"), leases.c.owner == owner),
+        ).returning(leases.c.owner)
+        c = notifications.c
+        old = select(c.id).where(c.id < bindparam("first")).order_by(c.id).limit(_AT_ONCE)
+        # Its condition is that of the partial index.
+        expired = (
+            select(c.id).where(c.expires_ms.is_not(None), c.expires_ms <= bindparam("now")).limit(_AT_ONCE)
+        )
+        self._removals = [delete(notifications).where(c.id.in_(ids)) for ids in (old, expired)]
+
+    async def retain(self) -> int | None:
+        """Remove all that is due; how many rows that were, or None when another node is at it.
+
+        The node that did it keeps the job for ``store.sweep`` seconds. Raises what ``Writer.write`` raises.
+        """
+        total = 0
+        while True:
+            number: int | None = await self._writer.write(self._remove, None, rows=100)
+            if number is None:
+                return None
+            if not number:
+                return total
+            total += number
+
+    def _remove(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            now = self._clock()
+            claim = {"name": _NAME, "owner": self._owner, "until_ms": now + self._lease_ms, "now": now}
+            if connection.execute(self._claim_lease, claim).first() is None:
+                job.result = None
+                continue
+            bounds = {"now": now, "first": first_of(max(0, now - self._keep_ms))}
+            job.result = sum(connection.execute(removal, bounds).rowcount for removal in self._removals)

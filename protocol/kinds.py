@@ -1,0 +1,122 @@
+"""The one table of what a message may be: its fields and its kinds.
+
+Everything that lists them follows from here (the codecs' keys, ``Envelope``, ``CLIENT_KINDS``) or is held to
+it by ``tests/protocol/test_kinds.py``: the grammar, the vectors, the tables of ``docs/protocol.md``, and the
+gateway's dispatch. A new command begins with a line in ``TABLE``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+__all__ = [
+    "EVENT_FIELDS",
+    "FIELDS",
+    "KEPT_FIELDS",
+    "RESERVED_FIELDS",
+    "RESERVED_KINDS",
+    "TABLE",
+    "Field",
+    "Kind",
+]
+
+
+class Field(NamedTuple):
+    """One key of the envelope."""
+
+    name: str
+    """Its key in JSON."""
+    key: int
+    """Its key in CBOR."""
+    type: Literal["version", "kind", "unsigned", "text", "value", "boolean"]
+
+
+FIELDS: Final = (
+    Field("v", 0, "version"),
+    Field("t", 1, "kind"),
+    Field("id", 2, "unsigned"),
+    Field("room", 3, "text"),
+    Field("event", 4, "text"),
+    Field("data", 5, "value"),
+    Field("seq", 6, "unsigned"),
+    Field("epoch", 7, "text"),
+    Field("ts", 8, "unsigned"),
+    Field("mid", 9, "text"),
+    Field("sender", 10, "text"),
+    Field("code", 11, "unsigned"),
+    Field("message", 12, "text"),
+    Field("critical", 13, "boolean"),
+    Field("to", 14, "text"),
+)
+RESERVED_FIELDS: Final = {"stream": 15}
+"""Name → CBOR key of what later versions of the gateway will use; unknown keys today."""
+
+EVENT_FIELDS: Final = ("room", "event", "data", "seq", "epoch", "ts", "mid", "sender", "critical", "to")
+"""What an event may say, live."""
+KEPT_FIELDS: Final = ("seq", "event", "data", "ts", "mid", "sender", "critical")
+"""What an event says in a page of history, which names the room and the epoch once."""
+
+
+class Kind(NamedTuple):
+    """One kind of message."""
+
+    name: str
+    """``t`` in JSON."""
+    number: int
+    """``t`` in CBOR: 1 to 23 take one byte."""
+    sender: Literal["client", "server", "both"]
+    fields: tuple[str, ...] = ()
+    """What a client may send with it, beside ``v``, ``t`` and ``id``. Other fields are ignored."""
+    told: tuple[str, ...] = ()
+    """What the server may send with it, beside ``v`` and ``t``."""
+    permission: str | None = None
+    """What the token must grant, for the room or target that it names; ``data`` may ask for more."""
+    publishes: bool = False
+    """Its ``data`` becomes that of an event that is kept: see ``values.check_event_data``."""
+    over_http: bool = False
+    """It belongs to no connection, so that HTTP can bring it as well as a socket."""
+
+
+TABLE: Final = (
+    Kind("auth", 1, "client", ("data",)),
+    Kind("refresh", 2, "client", ("data",)),
+    Kind("join", 3, "client", ("room", "data"), permission="join"),
+    Kind("leave", 4, "client", ("room",)),
+    Kind("subscribe", 5, "client", ("data",)),
+    Kind("unsubscribe", 6, "client", ("data",)),
+    Kind(
+        "publish",
+        7,
+        "client",
+        ("room", "event", "data", "mid", "critical"),
+        permission="publish",
+        publishes=True,
+        over_http=True,
+    ),
+    Kind("send", 8, "client", ("event", "data", "mid"), permission="publish", over_http=True),
+    Kind("call", 9, "client", ("event", "data"), over_http=True),
+    Kind("ack", 10, "client", ("room", "seq", "epoch")),
+    Kind("history", 11, "client", ("room", "data"), permission="history", over_http=True),
+    Kind(
+        "presence",
+        12,
+        "both",
+        ("room",),
+        ("room", "event", "ts", "data"),
+        permission="presence",
+        over_http=True,
+    ),
+    Kind("info", 13, "client"),
+    Kind("stats", 14, "client", over_http=True),
+    Kind("ping", 15, "client", ("data",), over_http=True),
+    Kind("typing", 16, "client", ("room", "data"), permission="publish", over_http=True),
+    Kind("connected", 17, "server", told=("id", "ts", "data")),
+    Kind("reply", 18, "server", told=("id", "room", "data", "seq", "epoch", "mid")),
+    Kind("error", 19, "server", told=("id", "room", "code", "message", "data")),
+    Kind("event", 20, "server", told=EVENT_FIELDS),
+    Kind("lost", 21, "server", told=("room", "epoch", "data")),
+    Kind("pong", 22, "server", told=("id", "ts", "data")),
+    Kind("closing", 23, "server", told=("code", "message", "data")),
+)
+RESERVED_KINDS: Final = {"stream": 24, "append": 25, "finish": 26}
+"""Name → number of what later versions of the gateway will use (messages that grow); unknown kinds today."""

@@ -1,0 +1,90 @@
+"""Nodes that are killed: each creates, says what was acknowledged, delivers, says what was delivered.
+
+``python -m tests.store.mortal ADDRESS LIVES SEED`` lives and dies so often. One line each on the output:
+``committed MID`` and ``delivered MID``. Lives are forks, because a start of Python takes longer than a life;
+the process that forks has no connection and no loop of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import sys
+import uuid
+
+import msgspec
+import trio
+
+from gateway.config.settings import StoreSettings
+from gateway.store import Store
+from protocol.errors import ProtocolError
+
+PRODUCERS = 5
+LINES = 60
+"""A life ends after fewer than so many."""
+
+
+async def produce(store: Store, output: int) -> None:
+    """Create and deliver without end; what was refused is repeated under the same ``mid``."""
+    for number in itertools.count():
+        mid = f"{uuid.uuid4()}-{number}"
+        created = None
+        while created is None:
+            with contextlib.suppress(ProtocolError):
+                created = await store.notifications.create(
+                    "acme", ["alice"], type="info", title="t", message="m", mid=mid
+                )
+        os.write(output, f"committed {mid}\n".encode())
+        await trio.lowlevel.checkpoint()
+        for entry in created.entries:
+            os.write(output, f"delivered {entry.mid}\n".encode())
+        await trio.lowlevel.checkpoint()
+        store.outbox.done([entry.id for entry in created.entries])
+
+
+async def live(address: str, output: int) -> None:
+    """Run until the end."""
+    settings = msgspec.structs.replace(StoreSettings(), lease=0.5)
+    async with Store.open(address, settings) as store, trio.open_nursery() as nursery:
+        for _ in range(PRODUCERS):
+            nursery.start_soon(produce, store, output)
+
+
+def life(address: str, moment: int) -> bytes:
+    """What one node says until it is killed, after so many lines."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        trio.run(live, address, writing)
+        os._exit(1)
+    os.close(writing)
+    said = b""
+    while said.count(b"\n") < moment:
+        chunk = os.read(reading, 65536)
+        if not chunk:
+            break
+        said += chunk
+    os.kill(child, signal.SIGKILL)
+    while chunk := os.read(reading, 65536):
+        said += chunk
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        sys.exit("it died by itself")
+    return said
+
+
+def main(address: str, lives: int, seed: int) -> None:
+    """Live and die."""
+    dice = random.Random(seed)
+    for _ in range(lives):
+        sys.stdout.buffer.write(life(address, dice.randrange(1, LINES)))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

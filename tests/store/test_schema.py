@@ -1,0 +1,139 @@
+"""Migrations: up and down with data in place, by several processes at once; older and newer schemas."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect
+
+from gateway.config.settings import SettingsError
+from gateway.store import EMPTY, migrate, newest_version, schema_version
+from gateway.store.tables import metadata
+from tests.store.support import create, opened, rows
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_up_and_down_with_data_in_place(address: str) -> None:
+    async with opened(address) as store:
+        ids = (await create(store, "alice", "bob", mid="m", data={"x": 1})).ids
+        await store.notifications.read("acme", "alice", [ids["alice"]])
+        before = await store.notifications.list("acme", "alice")
+    newest = newest_version()
+    for version in range(int(newest) - 1, 0, -1):
+        assert migrate(address, f"{version:04}")[1] == schema_version(address) == f"{version:04}"
+    assert migrate(address) == ("0001", newest)
+    async with opened(address) as store:
+        assert await store.notifications.list("acme", "alice") == before
+        assert (await create(store, "alice", "bob", mid="m")).ids == ids
+
+
+def test_down_to_nothing_and_up_again(address: str) -> None:
+    newest = newest_version()
+    assert migrate(address, EMPTY) == (newest, EMPTY)
+    assert rows(address, "SELECT * FROM alembic_version") == []
+    assert migrate(address) == (EMPTY, newest)
+    assert migrate(address) == (newest, newest)
+
+
+def test_the_migrations_make_the_tables_of_this_release(address: str) -> None:
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        for table in metadata.tables.values():
+            found = {index["name"]: index for index in inspect(connection).get_indexes(table.name)}
+            assert set(found) == {index.name for index in table.indexes}
+            for index in table.indexes:
+                shown = found[str(index.name)]
+                assert shown["column_names"] == [column.name for column in index.columns]
+                dialect = engine.dialect.name
+                wanted = index.dialect_options[dialect].get("where")
+                where = shown.get("dialect_options", {}).get(f"{dialect}_where")
+                assert bare(where) == bare(wanted)
+    engine.dispose()
+
+
+def bare(condition: object) -> str:
+    """A condition without what PostgreSQL adds."""
+    return "" if condition is None else re.sub(r"[()\s]", "", str(condition))
+
+
+def test_several_processes_at_once(empty: str) -> None:
+    command = [sys.executable, "-c", f"from gateway.store import migrate; print(migrate({empty!r}))"]
+    started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
+    said = [process.communicate(timeout=60)[0].decode().strip() for process in started]
+    newest = newest_version()
+    assert sorted(said) == sorted([f"{(EMPTY, newest)}", *[f"{(newest, newest)}"] * 3])
+
+
+def test_a_failed_migration_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.store import schema
+
+    upgraded = schema.command.upgrade
+
+    def interrupted(*arguments: object) -> None:
+        upgraded(*arguments)  # type: ignore[arg-type]
+        raise RuntimeError("the power fails")
+
+    monkeypatch.setattr(schema.command, "upgrade", interrupted)
+    with pytest.raises(RuntimeError):
+        migrate(empty)
+    monkeypatch.undo()
+    assert schema_version(empty) == EMPTY
+    engine = create_engine(empty)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    migrate(empty)
+
+
+async def test_an_empty_database(empty: str) -> None:
+    if empty.startswith("sqlite"):
+        async with opened(empty) as store:
+            await create(store)
+        assert schema_version(empty) == newest_version()
+        return
+    with pytest.raises(SettingsError, match=r"is empty, \d{4} is needed: run 'gateway migrate'"):
+        async with opened(empty):
+            raise AssertionError("opened")
+
+
+async def test_a_newer_schema_is_used_and_never_taken_back(address: str) -> None:
+    rows(address, "UPDATE alembic_version SET version_num = '9999'")
+    async with opened(address) as store:
+        await create(store)
+    with pytest.raises(SettingsError, match="a newer release"):
+        await trio.to_thread.run_sync(migrate, address, "0001")
+    assert migrate(address) == ("9999", "9999")
+
+
+def test_unknown_versions_are_refused(address: str) -> None:
+    for version in ("9999", "1", "head", "-001", "x"):
+        with pytest.raises(SettingsError, match="unknown"):
+            migrate(address, version)
+
+
+@pytest.mark.parametrize("wrong", ["mysql://h/d", "nonsense", "postgresql://h/d", "sqlite+aiosqlite:///x"])
+def test_addresses_that_cannot_be_used(wrong: str) -> None:
+    with pytest.raises(SettingsError, match="database"):
+        migrate(wrong)
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        migrate("postgresql+psycopg://me:hidden@127.0.0.1:9/d")
+    assert "hidden" not in str(caught.value) and "127.0.0.1" in str(caught.value)
+
+
+async def test_in_memory_each_store_has_its_own() -> None:
+    async with opened("sqlite:///:memory:") as a, opened("sqlite:///:memory:") as b:
+        await create(a)
+        assert await a.notifications.unread_count("acme", "alice") == 1
+        assert await b.notifications.unread_count("acme", "alice") == 0
