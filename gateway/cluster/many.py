@@ -8,7 +8,7 @@ itself (``local.py``), and makes one answer out of many (``merging.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -18,6 +18,7 @@ from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import organisation_channel, room_channel
 from gateway.broker.redis.client import Client
+from gateway.cluster import requests
 from gateway.cluster.base import Listing
 from gateway.cluster.local import Local
 from gateway.cluster.membership import Member, Membership
@@ -33,6 +34,8 @@ from protocol.errors import ErrorCode, ProtocolError
 __all__ = ["ManyNodes"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _ORGANISATIONS: Final = 1000
 """Shares of ``auth.max_revocations`` that Redis holds; each organisation's own is counted by the nodes."""
@@ -79,7 +82,7 @@ class ManyNodes:
             remove=presence.sync.remove,
             revoked=self._learn,
         )
-        self.rpc = Rpc(client, hub.id, settings.cluster, self._local.answer, self.membership.hurry)
+        self.rpc = Rpc(client, hub.id, settings.cluster, self._local.handlers, self.membership.hurry)
         self._revocations_lost = trio.Event()
         presence.bind(hub)
         auth.revocations.complete = False  # until the registry has brought what the others know
@@ -125,9 +128,10 @@ class ManyNodes:
 
         While Redis is away, ``cluster`` says why it is unknown.
         """
-        mine = await self._local.hub.statistics.count(org)
+        wanted = requests.Stats(org)
+        mine = await self._local.stats(wanted)
         try:
-            answers = await self._ask_all("stats", {"org": org})
+            answers = await self._ask_all(wanted)
             parts = {self.id: mine, **answers.good}
             whole = whole_of(list(parts.values()))
             if org is not None:
@@ -150,25 +154,22 @@ class ManyNodes:
         self, org: str, *, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
     ) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        wanted = {"org": org, "user": user, "room": room, "after": after, "limit": limit}
-        answers = await self._ask_all("connections", wanted)
-        parts = [self._local.connections(org, user, room, after, limit), *answers.good.values()]
+        wanted = requests.Connections(org, user, room, after, limit)
+        answers = await self._ask_all(wanted)
+        parts = [await self._local.connections(wanted), *answers.good.values()]
         return Listing(merge_connections(parts, limit), answers.missing)
 
     async def connection(self, org: str, connection_id: str) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""
         node = self._node_of(connection_id)
-        if node is None:
-            return self._local.connection(org, connection_id)
-        found: dict[str, Any] = await self._ask_one(node, "connection", {"org": org, "id": connection_id})
-        return found
+        wanted = requests.Connection(org, connection_id)
+        return await (self._local.connection(wanted) if node is None else self._ask_one(node, wanted))
 
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        answers = await self._ask_all("rooms", {"org": org, "after": after, "limit": limit})
-        rooms, several = merge_rooms(
-            [await self._local.hub.statistics.page_of_rooms(org, after, limit), *answers.good.values()], limit
-        )
+        wanted = requests.Rooms(org, after, limit)
+        answers = await self._ask_all(wanted)
+        rooms, several = merge_rooms([await self._local.rooms(wanted), *answers.good.values()], limit)
         channels = {room_channel(org, room["room"]): room for room in several}
         for channel, users in (await self._presence.count_users(channels)).items():
             channels[channel]["users"] = users
@@ -176,8 +177,9 @@ class ManyNodes:
 
     async def trace(self, org: str, mid: str, *, user: str | None) -> dict[str, Any] | None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        answers = await self._ask_all("trace", {"org": org, "mid": mid, "user": user})
-        found = [self._local.trace(org, mid, user), *answers.good.values()]
+        wanted = requests.Trace(org, mid, user)
+        answers = await self._ask_all(wanted)
+        found = [await self._local.trace(wanted), *answers.good.values()]
         return merge_traces(trace for trace in found if trace is not None)
 
     # --- orders -------------------------------------------------------------------------------------
@@ -198,40 +200,27 @@ class ManyNodes:
         The user's connections to this node are served in any case.
         """
         mid = mid or self._hub.new_mid()
-        wanted = {
-            "org": org,
-            "event": event,
-            "data": data,
-            "user": user,
-            "connection": connection,
-            "sender": sender,
-            "mid": mid,
-        }
+        wanted = requests.Send(org, event, data, user, connection, sender, mid)
         if connection is not None:
             node = self._node_of(connection)
-            if node is None:
-                return self._local.send(org, event, data, user, connection, sender, mid)
-            return Sent(*await self._ask_one(node, "send", wanted))
+            return await (self._local.send(wanted) if node is None else self._ask_one(node, wanted))
         assert user is not None
-        here = self._local.send(org, event, data, user, None, sender, mid)
+        here = await self._local.send(wanted)
         others = {
             lease: member.id for lease, member in self.membership.members.items() if member.id != self.id
         }
         leases = await self._presence.leases_of(org, user, others)
-        answers = await self.rpc.ask([others[lease] for lease in leases], "send", wanted)
+        answers = await self.rpc.ask([others[lease] for lease in leases], wanted)
         answers.check()
-        return Sent(mid, here.connections + sum(sent[1] for sent in answers.good.values()))
+        return Sent(mid, here.connections + sum(sent.connections for sent in answers.good.values()))
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None
     ) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         node = self._node_of(connection_id)
-        if node is None:
-            self._local.disconnect(org, connection_id, code, reason, only_of)
-            return
-        wanted = {"org": org, "id": connection_id, "code": code, "reason": reason, "only_of": only_of}
-        await self._ask_one(node, "disconnect", wanted)
+        wanted = requests.Disconnect(org, connection_id, code, reason, only_of)
+        await (self._local.disconnect(wanted) if node is None else self._ask_one(node, wanted))
 
     async def take_over(self, org: str, user: str | None, token: str) -> bytes:
         """See :class:`~gateway.cluster.base.Cluster`."""
@@ -239,7 +228,7 @@ class ManyNodes:
             node = self._node_of(token.rpartition(".")[0])
             if node is None:
                 return b""
-            saved: str = await self._ask_one(node, "take_over", {"org": org, "user": user, "token": token})
+            saved = await self._ask_one(node, requests.TakeOver(org, user, token))
         except ProtocolError:
             return b""  # what it had is remembered when it has ended
         return saved.encode()
@@ -256,15 +245,15 @@ class ManyNodes:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
         return node
 
-    async def _ask_one(self, node: str, operation: str, wanted: dict[str, Any]) -> Any:
-        answers = await self.rpc.ask([node], operation, wanted)
+    async def _ask_one(self, node: str, wanted: requests.Request[T]) -> T:
+        answers = await self.rpc.ask([node], wanted)
         answers.check()
         if node not in answers.good:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
         return answers.good[node]
 
-    async def _ask_all(self, operation: str, wanted: dict[str, Any]) -> Answers:
-        return await self.rpc.ask(self.membership.others(), operation, wanted, all=True)
+    async def _ask_all(self, wanted: requests.Request[T]) -> Answers[T]:
+        return await self.rpc.ask(self.membership.others(), wanted, all=True)
 
     # --- what is valid ------------------------------------------------------------------------------
 
@@ -276,10 +265,10 @@ class ManyNodes:
         at = self._auth.revocations.revoke(jti=jti, user=user, org=org)
         closed = self._local.close_revoked()
         await self._keep(_Revocation(org, jti, user), at)
-        answers = await self._ask_all("revoked", {"org": org, "jti": jti, "user": user, "at": at})
+        answers = await self._ask_all(requests.Revoked(org, jti, user, at))
         if answers.missing:
             await self.rpc.hurry()  # at the latest they learn of it with their next beat
-        return closed + sum(int(number) for number in answers.good.values())
+        return closed + sum(answers.good.values())
 
     async def _keep(self, revocation: _Revocation, at: float) -> None:
         settings = self._settings.auth
