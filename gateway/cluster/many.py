@@ -25,7 +25,7 @@ from gateway.cluster.membership import Member, Membership
 from gateway.cluster.merging import merge_connections, merge_rooms, merge_traces, whole_of
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.rpc import Answers, Rpc
-from gateway.cluster.scripts import REVOKE
+from gateway.cluster.scripts import REVOKE, RevokeCall, pack
 from gateway.cluster.tickets import SharedTickets
 from gateway.config.settings import Settings
 from gateway.hub.hub import Hub, Sent
@@ -272,13 +272,13 @@ class ManyNodes:
 
     async def _keep(self, revocation: _Revocation, at: float) -> None:
         settings = self._settings.auth
-        words: list[bytes | str | int] = [
-            msgspec.json.encode(revocation),
-            repr(at),
-            int(self._auth.revocations.longest * 1000),
-            settings.max_revocations * _ORGANISATIONS,
-        ]
-        if not await self._client.run_script(REVOKE, self.membership.revocation_keys, words):
+        call = RevokeCall(
+            revocation=msgspec.json.encode(revocation).decode(),
+            at=repr(at),
+            longest=int(self._auth.revocations.longest * 1000),
+            most=settings.max_revocations * _ORGANISATIONS,
+        )
+        if not await self._client.run_script(REVOKE, self.membership.revocation_keys, [pack(call)]):
             raise ProtocolError(
                 ErrorCode.OVERLOADED, f"the limit of {settings.max_revocations} revocations is reached"
             )

@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from gateway.broker.redis.client import Client
-from gateway.cluster.scripts import BEAT, BURY, LEAVE
+from gateway.cluster.scripts import BEAT, BURY, LEAVE, BeatCall, pack
 from gateway.config.settings import ClusterSettings
 from protocol.errors import ProtocolError
 
@@ -146,19 +146,19 @@ class Membership:
 
     async def _beat(self, nursery: trio.Nursery) -> None:
         lease, settings = self.lease, self._settings
-        words: list[bytes | str | int] = [
-            lease,
-            msgspec.json.encode(self._about()),
-            _ms(settings.lease * _GOOD),
-            _ms(settings.lease * _QUIET),
-            _ms(settings.lease * _CLAIM),
-            self._version,
-            f"{self._cursor:.0f}",
-            _ms(self._longest_token()),
-            _REVOCATIONS,
-        ]
+        call = BeatCall(
+            lease=lease,
+            about=msgspec.json.encode(self._about()).decode(),
+            ttl=_ms(settings.lease * _GOOD),
+            quiet=_ms(settings.lease * _QUIET),
+            claim=_ms(settings.lease * _CLAIM),
+            version=self._version,
+            cursor=int(self._cursor),
+            longest=_ms(self._longest_token()),
+            page=_REVOCATIONS,
+        )
         keys = [self._keys[name] for name in ("leases", "about", "dying", "state", "revoked", "when")]
-        answer = await self._client.run_script(BEAT, keys, words)
+        answer = await self._client.run_script(BEAT, keys, [pack(call)])
         self.renewed_at = trio.current_time()
         if not answer:
             log.warning("this node was taken for dead; it registers anew", lease=lease)
