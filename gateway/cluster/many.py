@@ -280,7 +280,7 @@ class ManyNodes:
         )
         if not await self._client.run_script(REVOKE, self.membership.revocation_keys, [pack(call)]):
             raise ProtocolError(
-                ErrorCode.OVERLOADED, f"the limit of {settings.max_revocations} revocations is reached"
+                ErrorCode.OVERLOADED, "the revocations of all organisations together have reached their limit"
             )
 
     def _learn(self, text: bytes, at: float) -> None:

@@ -66,6 +66,7 @@ class AuthSettings(Group, frozen=True):
     in_band_timeout: Seconds = 5.0
     ticket_ttl: Seconds = 30.0
     max_tickets: Count = 100_000
+    """Open tickets of each organisation, on each node; ten times that of all organisations together."""
     token_ttl: Seconds = 3600.0
     """Lifetime of issued tokens when none is asked for."""
     max_token_ttl: Seconds = 86400.0 * 30

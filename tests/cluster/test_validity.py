@@ -143,3 +143,7 @@ async def test_revocations_and_tickets_are_bounded(shared_redis: RedisServer) ->
         answer = await request(n1, "/auth/ticket", {})
         assert (answer.status_code, answer.json()["code"]) == (503, 301)
         assert answer.json()["retry_after"] <= 30
+        # That was one organisation's share: another has its own.
+        await rest(n1, "/auth/ticket", {}, org="other")
+        await rest(n1, "/auth/revoke", {"jti": "t0"}, org="other")
+        await rest(n2, "/auth/revoke", {"jti": "t1"}, org="other")
