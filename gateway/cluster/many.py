@@ -77,6 +77,7 @@ class ManyNodes:
             settings.cluster,
             hub.id,
             describe,
+            leeway=settings.auth.leeway,
             longest_token=lambda: auth.revocations.longest,
             restate=self._restate,
             remove=presence.sync.remove,
@@ -106,6 +107,10 @@ class ManyNodes:
     def ready(self) -> str | None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         return None if self.membership.joined.is_set() else "the other nodes do not know of this one yet"
+
+    def warnings(self) -> list[str]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return self.membership.warnings()
 
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""

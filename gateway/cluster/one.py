@@ -32,6 +32,10 @@ class OneNode:
         """See :class:`~gateway.cluster.base.Cluster`."""
         return None
 
+    def warnings(self) -> list[str]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return []
+
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`. There is nobody to tell."""
 

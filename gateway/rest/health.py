@@ -43,7 +43,7 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
         )
-    return reply(Readiness(status="ready"))
+    return reply(Readiness(status="ready", detail="; ".join(found.cluster.warnings())))
 
 
 @blueprint.get("/metrics")

@@ -512,7 +512,9 @@ class Trace(msgspec.Struct, omit_defaults=True):
     sender: str | None = None
 
 
-class Readiness(msgspec.Struct):
+class Readiness(msgspec.Struct, omit_defaults=True):
     """Whether the gateway takes work."""
 
     status: str
+    detail: str = ""
+    """What an operator should see to all the same: settings of other nodes, or clocks, that differ."""
