@@ -270,7 +270,7 @@ class _Connection(TCPServer):
 class _Parser(h11.Connection):
     """h11's parser, in which chunk extensions and trailers have the bound of the head.
 
-    What follows the last request is not looked at (RFC 9112, section 9.6): to refuse it would race the answer.
+    What follows the last request is not read (RFC 9112, section 9.6): to refuse it would race the answer.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -24,7 +24,7 @@ BIG = "x" * 20_000
 
 @contextlib.asynccontextmanager
 async def stopped_within(gateway: Gateway, seconds: float) -> AsyncIterator[None]:
-    """Stop, and fail unless it is over long before ``shutdown_timeout``: after ``seconds``, on a quiet machine."""
+    """Stop, and fail unless it is over long before ``shutdown_timeout``, ``seconds`` later or soon after."""
     gateway.stop()
     yield
     with trio.fail_after(seconds + DEADLINE):
