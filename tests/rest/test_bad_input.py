@@ -233,11 +233,11 @@ async def test_head_and_options_are_answered(api: Api) -> None:
 async def test_a_crash_is_a_problem_without_a_traceback(
     api: Api, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def crash(org: str | None) -> Any:
+    async def crash(org: str | None) -> Any:
         raise RuntimeError("the inside of the gateway")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gateway.hub.statistics, "of", crash)
+        patch.setattr(gateway.cluster, "stats", crash)
         response = await api.get("/stats")
     problem(response, 500, 500)
     assert "inside" not in response.text
