@@ -45,17 +45,7 @@ class Local:
         self, org: str, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
     ) -> list[dict[str, Any]]:
         """See ``Cluster.connections``."""
-        organisation = self.hub.organisations.get(org)
-        behind = None if after is None else tuple(after)
-        found = [
-            connection
-            for connection in (() if organisation is None else organisation.connections.values())
-            if (user is None or connection.user == user)
-            and (room is None or room in connection.memberships)
-            and (behind is None or (connection.connected_at, connection.id) > behind)
-        ]
-        found.sort(key=lambda each: (each.connected_at, each.id))
-        return [connection.summary() for connection in found[:limit]]
+        return self.hub.statistics.connections(org, user, room, after, limit)
 
     def connection(self, org: str, id: str) -> dict[str, Any]:
         """See ``Cluster.connection``."""

@@ -152,7 +152,10 @@ class ManyNodes:
         """See :class:`~gateway.cluster.base.Cluster`."""
         wanted = {"org": org, "user": user, "room": room, "after": after, "limit": limit}
         answers = await self._ask_all("connections", wanted)
-        parts = [self._local.connections(org, user, room, after, limit), *answers.good.values()]
+        parts = [
+            await self._local.hub.statistics.page_of_connections(org, user, room, after, limit),
+            *answers.good.values(),
+        ]
         return Listing(merge_connections(parts, limit), answers.missing)
 
     async def connection(self, org: str, connection_id: str) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class OneNode:
         self, org: str, *, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
     ) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return Listing(self._local.connections(org, user, room, after, limit), [])
+        return Listing(
+            await self._local.hub.statistics.page_of_connections(org, user, room, after, limit), []
+        )
 
     async def connection(self, org: str, connection_id: str) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""

@@ -130,7 +130,8 @@ class Events:
         Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
-        WRONG_ORGANISATION; 10x for bad names and data, TOO_LARGE; NOT_FOUND for a connection that is not open;
+        WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
+        open;
         BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)

@@ -215,7 +215,6 @@ async def test_wide_text_and_excluded_users_count_with_their_memory(gateway: Gat
     assert sizes[1] > 1000 * (49 + 9)
 
 
-
 @pytest.mark.parametrize(("codec", "letter", "growth"), [(JSON, "y", 1), (CBOR, "\x01", 6)])
 async def test_no_event_is_larger_than_clients_were_told(codec: Codec, letter: str, growth: int) -> None:
     """In the codec that makes most of it: a control character is one byte of CBOR and six of JSON."""
