@@ -95,6 +95,7 @@ class Gateway:
             id=self.id,
             presence=presence,
             command_timeout=settings.connection.command_timeout,
+            message_bytes=settings.limits.message_bytes,
             weights=settings.weights,
             tracer=Tracer(settings.trace) if settings.trace.messages else None,
         )

@@ -40,16 +40,9 @@ class Local:
 
     async def connections(self, wanted: requests.Connections) -> list[dict[str, Any]]:
         """See ``Cluster.connections``."""
-        organisation = self._hub.organisations.get(wanted.org)
-        found = [
-            connection
-            for connection in (() if organisation is None else organisation.connections.values())
-            if (wanted.user is None or connection.user == wanted.user)
-            and (wanted.room is None or wanted.room in connection.memberships)
-            and (wanted.after is None or (connection.connected_at, connection.id) > wanted.after)
-        ]
-        found.sort(key=lambda each: (each.connected_at, each.id))
-        return [connection.summary() for connection in found[: wanted.limit]]
+        return await self._hub.statistics.page_of_connections(
+            wanted.org, wanted.user, wanted.room, wanted.after, wanted.limit
+        )
 
     async def connection(self, wanted: requests.Connection) -> dict[str, Any]:
         """See ``Cluster.connection``."""
