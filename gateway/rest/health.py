@@ -43,7 +43,8 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
         )
-    return reply(Readiness(status="ready"))
+    breakers = {backend.pattern: backend.state.value for backend in found.calls.backends}
+    return reply(Readiness(status="ready", calls=breakers or None))
 
 
 @blueprint.get("/metrics")

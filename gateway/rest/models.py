@@ -512,7 +512,9 @@ class Trace(msgspec.Struct, omit_defaults=True):
     sender: str | None = None
 
 
-class Readiness(msgspec.Struct):
+class Readiness(msgspec.Struct, omit_defaults=True):
     """Whether the gateway takes work."""
 
     status: str
+    calls: dict[str, str] | None = None
+    """Breaker of each backend of calls, by its pattern: closed, open or half-open."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.settings import Settings
-
 from gateway.store import Store
 from tests.store.support import rows
 
