@@ -8,18 +8,18 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
 
-from gateway import __version__
 from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Broker, Position
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
+from gateway.calls.registry import CallHandler, Calls, arguments_of
 from gateway.cluster.base import Cluster
 from gateway.cluster.many import ManyNodes
 from gateway.cluster.membership import Member
@@ -34,11 +34,11 @@ from gateway.logs import configure
 from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
-from gateway.session.calls import CallHandler, Calls
 from gateway.session.drain import drain
 from gateway.session.services import Services
 from gateway.session.session import Session
 from gateway.transports.websocket import WebSocketUpgrade
+from gateway.version import VERSION
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
@@ -47,6 +47,11 @@ from gateway.wire.sockets import reachable_host
 __all__ = ["Beside", "Gateway", "serve", "welcome"]
 
 log = structlog.get_logger(__name__)
+
+_CLOSING: Final = 1.0
+"""Seconds that closing the connections to backends may take."""
+
+_Handler = TypeVar("_Handler", bound=CallHandler)
 
 
 class Gateway:
@@ -104,8 +109,9 @@ class Gateway:
             self.cluster = ManyNodes(
                 self.broker.client, settings, self.hub, self.auth, presence, self._describe
             )
-        self._calls = Calls()
-        services = Services(settings, self.hub, self.auth, self.cluster, self._calls)
+        self.calls = Calls(settings.calls)
+        """Who answers clients' calls."""
+        services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
@@ -125,6 +131,7 @@ class Gateway:
             is_draining=lambda: self.draining,
             started_at=time.time(),
             guard=self.guard,
+            calls=self.calls,
         )
         self.http = HttpServer(create_app(self._rest), settings)
         self.listener = Listener(
@@ -155,14 +162,36 @@ class Gateway:
             id=self.id,
             node=self.node,
             address=f"{self.settings.host}:{self.settings.own_port or self.port}",
-            version=__version__,
+            version=VERSION,
             started=self.hub.started_at,
             agree=self._agree,
         )
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler`` answer the clients' calls of ``name``."""
-        self._calls.register(name, handler)
+        """Have ``handler`` answer the clients' calls of ``name``, with their data as it is.
+
+        Raises ValueError when there is one already. See :meth:`command` for typed arguments and roles.
+        """
+        self.calls.register(name, handler)
+
+    def command(
+        self, name: str, *, roles: Iterable[str] = (), arguments: Any = None
+    ) -> Callable[[_Handler], _Handler]:
+        """Decorate an ``async`` function of two parameters: it answers the clients' calls of ``name``.
+
+        It gets a :class:`Caller` and the call's data, converted to the type that annotates the second
+        parameter or that ``arguments`` names (a dataclass or a ``msgspec.Struct``); data that does not fit is
+        refused with 103 or 104. With ``roles`` only callers who have one of them may call (else 202).
+
+        Raises ValueError when ``name`` has a handler, TypeError for a type that data cannot be converted to.
+        """
+
+        def register(handler: _Handler) -> _Handler:
+            kind = arguments_of(handler) if arguments is None else arguments
+            self.calls.register(name, handler, roles=roles, arguments=kind)
+            return handler
+
+        return register
 
     async def publish(
         self,
@@ -234,6 +263,14 @@ class Gateway:
         ``task_status.started`` is called when connections are accepted. Raises OSError when the
         port is taken.
         """
+        try:
+            await self._run(task_status)
+        finally:
+            with trio.move_on_after(_CLOSING, shield=True):
+                await self.calls.aclose()
+        self.finished.set()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
@@ -264,7 +301,6 @@ class Gateway:
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             await self.cluster.leave()
             background.cancel_scope.cancel()
-        self.finished.set()
 
     async def _bind(self) -> None:
         settings = self.settings

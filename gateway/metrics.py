@@ -21,9 +21,11 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway import __version__
+from gateway.calls.breaker import State
+from gateway.version import VERSION
 
 if TYPE_CHECKING:
+    from gateway.calls.registry import Calls
     from gateway.cluster.base import Cluster
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
@@ -78,6 +80,7 @@ class Metrics(Collector):
         hub: Hub,
         cluster: Cluster,
         guard: Guard,
+        calls: Calls,
         *,
         started_at: float,
         is_draining: Callable[[], bool],
@@ -86,6 +89,7 @@ class Metrics(Collector):
         self._hub = hub
         self._cluster = cluster
         self._guard = guard
+        self._calls = calls
         self._is_draining = is_draining
         self._started_at = started_at
         self.http = HttpCounters()
@@ -147,6 +151,7 @@ class Metrics(Collector):
             yield _gauge("traced_messages", "Messages remembered for traces", len(hub.tracer))
             yield _gauge("trace_records", "Connections recorded in traces", hub.tracer.records)
         yield from self._queues()
+        yield from self._answering()
         yield from self._http()
         yield _gauge("loop_lag_seconds", "How late the event loop was at the last sample", self.lag.latest)
         yield _gauge("loop_lag_max_seconds", "The largest lag of the last minute", self.lag.worst)
@@ -154,7 +159,7 @@ class Metrics(Collector):
         yield InfoMetricFamily(
             "trireme_build",
             "What is running",
-            {"version": __version__, "python": platform.python_version()},
+            {"version": VERSION, "python": platform.python_version()},
         )
 
     def _queues(self) -> Iterator[Metric]:
@@ -168,6 +173,29 @@ class Metrics(Collector):
         yield _gauge("queue_messages", "Messages waiting for slow connections", messages)
         yield _gauge("queue_bytes", "Bytes waiting for slow connections", size)
         yield _gauge("queue_longest", "Messages waiting for the slowest connection", longest)
+
+    def _answering(self) -> Iterator[Metric]:
+        calls = self._calls
+        yield _gauge("calls_pending", "Calls under way", calls.active)
+        yield _gauge("calls_pending_bytes", "Bytes of calls under way", calls.held)
+        if not calls.backends:
+            return
+        total = CounterMetricFamily(
+            "trireme_backend_calls", "Calls forwarded to backends by outcome", labels=["calls", "outcome"]
+        )
+        active = GaugeMetricFamily(
+            "trireme_backend_calls_pending", "Calls that wait for a backend", labels=["calls"]
+        )
+        breaker = GaugeMetricFamily(
+            "trireme_backend_breaker", "1 for the breaker's state", labels=["calls", "state"]
+        )
+        for backend in calls.backends:
+            for outcome, number in sorted(backend.answered.items()):
+                total.add_metric([backend.pattern, outcome], number)
+            active.add_metric([backend.pattern], backend.active)
+            for state in State:
+                breaker.add_metric([backend.pattern, state.value], backend.state is state)
+        yield from (total, active, breaker)
 
     def _http(self) -> Iterator[Metric]:
         yield _by("http_requests", "HTTP requests by status", "status", dict(self.http.requests))

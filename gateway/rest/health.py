@@ -43,7 +43,9 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
         )
-    return reply(Readiness(status="ready", detail="; ".join(found.cluster.warnings())))
+    breakers = {backend.pattern: backend.state.value for backend in found.calls.backends}
+    detail = "; ".join(found.cluster.warnings())
+    return reply(Readiness(status="ready", detail=detail, calls=breakers or None))
 
 
 @blueprint.get("/metrics")

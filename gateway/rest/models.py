@@ -518,3 +518,5 @@ class Readiness(msgspec.Struct, omit_defaults=True):
     status: str
     detail: str = ""
     """What an operator should see to all the same: settings of other nodes, or clocks, that differ."""
+    calls: dict[str, str] | None = None
+    """Breaker of each backend of calls, by its pattern: closed, open or half-open."""

@@ -27,10 +27,10 @@ from quart_schema import (
 from quart_trio import QuartTrio
 from werkzeug.routing import BaseConverter
 
-from gateway import __version__
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.problems import STATUS
 from gateway.rest.models import PlainText, Problem
+from gateway.version import VERSION
 from protocol.errors import ErrorCode
 
 __all__ = ["NameConverter", "add_openapi", "openapi_document", "operation"]
@@ -173,7 +173,7 @@ def add_openapi(app: QuartTrio) -> None:
     QuartSchema(
         app,
         openapi_path=None,
-        info=Info(title="Trireme", version=__version__, description=_DESCRIPTION.format(errors=errors)),
+        info=Info(title="Trireme", version=VERSION, description=_DESCRIPTION.format(errors=errors)),
         security_schemes={"bearer": HttpSecurityScheme(scheme="bearer", bearer_format="JWT")},
         security=[{"bearer": []}],
         conversion_preference="msgspec",

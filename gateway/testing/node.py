@@ -15,9 +15,9 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
+from gateway.calls.registry import CallHandler
 from gateway.client import Client, connect
 from gateway.config.settings import AuthSettings, Settings, SettingsError
-from gateway.session.calls import CallHandler
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
 from gateway.testing.link import Link, LinkEnd
