@@ -26,7 +26,10 @@ async def get_health() -> Response:
 @blueprint.get("/readyz")
 @operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
-    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach."""
+    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach.
+
+    `database` says whether notifications can be stored and read now; 503 for it only with `store.strict`.
+    """
     found = services()
     if found.is_draining():
         raise ProtocolError(
@@ -43,7 +46,17 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
         )
-    return reply(Readiness(status="ready"))
+    inbox = found.operations.notifications.inbox
+    if not inbox.enabled:
+        return reply(Readiness(status="ready"))
+    reason = inbox.ready()
+    if reason is not None and inbox.strict:
+        raise ProtocolError(
+            ErrorCode.DATABASE_UNAVAILABLE,
+            f"database: {reason}",
+            retry_after=found.settings.store.retry_after,
+        )
+    return reply(Readiness(status="ready", database=reason is None))
 
 
 @blueprint.get("/metrics")

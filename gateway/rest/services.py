@@ -43,7 +43,12 @@ class Services:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(
-            self.hub, self.cluster, self.guard, started_at=self.started_at, is_draining=self.is_draining
+            self.hub,
+            self.cluster,
+            self.guard,
+            started_at=self.started_at,
+            is_draining=self.is_draining,
+            inbox_measures=self.operations.notifications.inbox.measures,
         )
 
 
