@@ -31,6 +31,7 @@ from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.calls import call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
@@ -112,6 +113,8 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
+        for name, handler in call_handlers(services.operations.notifications).items():
+            self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
@@ -261,7 +264,7 @@ class Gateway:
         The last one is given ``shutdown_timeout``. What is still open then is cut off.
 
         ``task_status.started`` is called when connections are accepted. Raises OSError when the
-        port is taken.
+        port is taken, and ``SettingsError`` when the database or its schema cannot be used; both in groups.
         """
         try:
             await self._run(task_status)
@@ -272,6 +275,7 @@ class Gateway:
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
+            await background.start(self.operations.notifications.inbox.run)
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
@@ -356,6 +360,12 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
             reason = reason.exceptions[0]
         print(f"gateway: cannot listen on {settings.host}:{settings.port}: {reason}", file=sys.stderr)
         exit_code = 1
+    except* SettingsError as group:
+        reason = group
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        print(f"gateway: {reason}", file=sys.stderr)
+        exit_code = 2
     return exit_code
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -84,6 +84,7 @@ class Metrics(Collector):
         *,
         started_at: float,
         is_draining: Callable[[], bool],
+        inbox_measures: Callable[[], Mapping[str, tuple[str, float]]] = dict,
     ) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
@@ -91,6 +92,7 @@ class Metrics(Collector):
         self._guard = guard
         self._calls = calls
         self._is_draining = is_draining
+        self._inbox_measures = inbox_measures
         self._started_at = started_at
         self.http = HttpCounters()
         self.lag = LoopLag()
@@ -134,7 +136,11 @@ class Metrics(Collector):
         )
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
-        for name, (text, value) in (*hub.broker.measures().items(), *self._cluster.measures().items()):
+        for name, (text, value) in (
+            *hub.broker.measures().items(),
+            *self._cluster.measures().items(),
+            *self._inbox_measures().items(),
+        ):
             if name.endswith("_total"):
                 yield _counter(name.removesuffix("_total"), text, value)
             else:

@@ -27,7 +27,11 @@ def settings(**changes: Any) -> Settings:
     No load is shed for lateness: a busy machine stops for seconds.
     """
     base = Settings(
-        port=0, node="test", auth=AuthSettings(secret=SECRET), overload=OverloadSettings(loop_lag=0)
+        port=0,
+        node="test",
+        auth=AuthSettings(secret=SECRET),
+        overload=OverloadSettings(loop_lag=0),
+        database="none",
     )
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):

@@ -381,6 +381,7 @@ class Settings(Group, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     broker: str = "memory"
     database: str = "sqlite:///data/gateway.db"
+    """Where notifications are kept; ``none``: there are no notifications."""
     workers: Count = 1
     """Processes that share the port; more than one need a broker that joins them."""
     own_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0

@@ -198,10 +198,12 @@ def _check_together(settings: Settings) -> None:
     broker, database, tls = settings.broker, settings.database, settings.tls
     if broker != "memory":
         parse_address(broker)
-    if not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/":
+    if database != "none" and (
+        not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/"
+    ):
         raise SettingsError(
             f"database {hide_password(database)!r} is unknown:"
-            f" use {SQLITE}/FILE or {_POSTGRESQL}USER@HOST/NAME"
+            f" use {SQLITE}/FILE, {_POSTGRESQL}USER@HOST/NAME, or none"
         )
     if settings.workers > 1 and broker == "memory":
         raise SettingsError(

@@ -71,7 +71,7 @@ _STATUSES: Final[dict[int, str]] = {
     422: "The gateway refuses this, with a reason.",
     429: "Too much in too short a time; come again after `retry_after` seconds.",
     500: "The gateway failed.",
-    503: "Not now: overloaded, draining, or the broker cannot be reached.",
+    503: "Not now: overloaded, draining, or the broker or the database cannot be reached.",
 }
 
 
@@ -90,6 +90,7 @@ def operation(
     query: type[msgspec.Struct] | None = None,
     errors: Sequence[int] = (),
     public: bool = False,
+    status: int = 200,
 ) -> Callable[[F], F]:
     """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
 
@@ -101,9 +102,9 @@ def operation(
         if query is not None:
             document_querystring(query)(handler)
             statuses |= {400}
-        document_response(answer)(handler)
-        for status in sorted(statuses):
-            document_response(Problem, status)(handler)
+        document_response(answer, status)(handler)
+        for each in sorted(statuses):
+            document_response(Problem, each)(handler)
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)

@@ -91,6 +91,12 @@ class Session:
         settings = self.services.settings
         self._deadlines.admitted(settings.connection.inactivity)
         self.transport.message_bytes = settings.limits.message_bytes
+        unread: int | None = None
+
+        async def count() -> None:
+            nonlocal unread
+            unread = await self.services.operations.notifications.glance(identity)
+
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
@@ -99,6 +105,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
+                before=count,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -124,6 +131,8 @@ class Session:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
+        if unread is not None:
+            greeting["unread"] = unread
         self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         self.set_expiry(identity)
 

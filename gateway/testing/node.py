@@ -34,9 +34,11 @@ _SECRET = "of the test kit, and of nothing else"
 def make_settings(**changes: Any) -> Settings:
     """Settings for a node in memory; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
 
+    There is no database, unless ``database`` names one.
+
     Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
     """
-    base = Settings(port=0, node="test", auth=AuthSettings(secret=_SECRET))
+    base = Settings(port=0, node="test", auth=AuthSettings(secret=_SECRET), database="none")
     raw = msgspec.to_builtins(base)
     for name, value in changes.items():
         raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value
