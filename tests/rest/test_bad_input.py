@@ -175,7 +175,7 @@ async def test_a_body_of_too_many_values_is_refused(api: Api, path: str, contain
     values = b",".join([container] * 40_000)
     content = b'{"event":"e","operations":[],"data":[' + values + b"]}"
     detail = problem(await api.request("POST", path, content=content, headers=JSON), 413, 404)
-    assert detail == "the message contains more than 32768 values and keys"
+    assert detail == "the message contains more than 8192 values and keys"
 
 
 async def test_a_body_that_is_too_large_is_refused(api: Api, gateway: Gateway) -> None:
