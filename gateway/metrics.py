@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from gateway.calls.breaker import State
 from gateway.version import VERSION
+from protocol.errors import CloseCode
 
 if TYPE_CHECKING:
     from gateway.calls.registry import Calls
@@ -35,6 +36,7 @@ __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LAG_INTERVAL: Final = 0.5
 _LAG_WINDOW: Final = 120
+_CLOSES: Final = frozenset(range(1000, 1016)) | frozenset(int(code) for code in CloseCode)
 
 
 class HttpCounters:
@@ -121,7 +123,7 @@ class Metrics(Collector):
         yield _gauge("rooms", "Rooms with a member", rooms)
         yield _counter("connections", "WebSocket connections since the start", counters.connects)
         yield _by(
-            "disconnections", "Ended WebSocket connections by close code", "reason", dict(counters.closes)
+            "disconnections", "Ended WebSocket connections by close code", "reason", _known(counters.closes)
         )
         traffic = hub.statistics.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
@@ -216,8 +218,16 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"trireme_{name}", text, value)
 
 
-def _by(name: str, text: str, label: str, values: dict[int, int]) -> Metric:
+def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(f"trireme_{name}", text, labels=[label])
-    for key in sorted(values):
+    for key in sorted(values, key=str):
         family.add_metric([str(key)], values[key])
     return family
+
+
+def _known(closes: Mapping[int, int]) -> dict[int | str, int]:
+    """By close code; those that only clients send are one, since a client may choose any of thousands."""
+    counts: Counter[int | str] = Counter()
+    for code, count in closes.items():
+        counts[code if code in _CLOSES else "other"] += count
+    return counts

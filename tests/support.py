@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.config.settings import AuthSettings, OverloadSettings, Settings
+from gateway.config.settings import AuthSettings, LimitSettings, OverloadSettings, RateSettings, Settings
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.json import JSON
@@ -30,7 +30,9 @@ def settings(**changes: Any) -> Settings:
         port=0,
         node="test",
         auth=AuthSettings(secret=SECRET),
-        overload=OverloadSettings(loop_lag=0),
+        overload=OverloadSettings(loop_lag=0, memory_share=0),
+        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
+        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
         database="none",
     )
     for name, value in changes.items():

@@ -42,6 +42,15 @@ def test_defaults() -> None:
     assert load("") == Settings()
 
 
+def test_development_is_wider_where_nothing_else_is_said() -> None:
+    wide = load("dev = true\n[limits]\nconnections_per_ip = 7\n")
+    assert (wide.limits.connections_per_ip, wide.limits.connections_per_user) == (7, 0)
+    assert (wide.rates.connections_per_ip, wide.rates.connections_per_user) == (0, 0)
+    narrow = load("[limits]\nconnections_per_ip = 7\n")
+    assert (narrow.limits.connections_per_ip, narrow.limits.connections_per_user) == (7, 1000)
+    assert narrow.rates.connections_per_ip and narrow.rates.connections_per_user
+
+
 def test_every_setting_can_be_given_in_each_way() -> None:
     def samples(struct: type[Group], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "gateway.operations": {
         *("gateway.config.settings", "gateway.auth", "gateway.broker.base", "gateway.cluster.base"),
-        *("gateway.hub", "gateway.limits.overload", "gateway.store"),
+        *("gateway.hub", "gateway.limits.overload", "gateway.store", "gateway.calls.caller"),
     },
     "gateway.session": {
         *("gateway.config.settings", "gateway.auth", "gateway.broker.base", "gateway.hub"),

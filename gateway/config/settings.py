@@ -113,6 +113,10 @@ class LimitSettings(Group, frozen=True):
 
     message_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
     """Largest message from a client; a larger one closes with 1009."""
+    message_values: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] = 8192
+    """Values and keys in one message or REST body; more are refused with 404.
+
+    A megabyte may hold a million, which hold the event loop for half a second; so many take 2 ms."""
     queue_messages: Count = 4096
     """Messages that may wait for one slow connection."""
     queue_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 * 2**20
@@ -121,11 +125,19 @@ class LimitSettings(Group, frozen=True):
     pending_commands: Count = 1024
     """Commands of one connection that wait for the broker."""
     connections: Count = 100_000
-    connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the
-    next two."""
-    connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
+    next two. With ``--dev`` 0.
+
+    An office or a carrier has thousands of clients behind one address; a machine that takes all of its ports
+    has 28,000, and would leave nobody else a place. Behind a proxy set ``trusted_proxies``."""
+    connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    """0 is no limit; with ``--dev`` 0.
+
+    A person has some tabs and devices, a service some hundred workers; a page that connects in a loop, or a
+    stolen token, has no end."""
     connections_per_organisation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """0 is no limit: an organisation may be all there is. Set it where there are several."""
     head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
     head_timeout: Seconds = 10.0
     """A peer must have sent its whole request head by then."""
@@ -148,7 +160,11 @@ Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class RateSettings(Group, frozen=True):
-    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429."""
+    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429.
+
+    Commands, bytes and joins have none by default: organisations take turns, so that what one sends costs the
+    others little, and the right number is another for each service.
+    """
 
     burst: Seconds = 5.0
     """A full bucket holds this many seconds' worth."""
@@ -164,10 +180,17 @@ class RateSettings(Group, frozen=True):
     joins_per_user: Rate = 0.0
     joins_per_organisation: Rate = 0.0
     joins_per_ip: Rate = 0.0
-    connections_per_user: Rate = 0.0
+    connections_per_user: Rate = 200.0
+    """New connections, as the next two; how many may be open at once is in ``limits``. With ``--dev`` 0.
+
+    All of ``limits.connections_per_user`` may come back at once after an outage (``burst`` seconds' worth),
+    and a client that is refused in a loop is slowed down."""
     connections_per_organisation: Rate = 0.0
-    connections_per_ip: Rate = 0.0
-    """New connections; how many may be open at once is in ``limits``."""
+    connections_per_ip: Rate = 1000.0
+    """With ``--dev`` 0.
+
+    A node takes some thousand new connections a second; one address, behind which there may be an office or a
+    carrier, gets a part of them."""
     failed_logins_per_ip: Rate = 20.0
     abuse_after: Count = 500
     """Commands that come sooner than ``retry_after`` said, without a pause of a second, after which the
@@ -180,7 +203,12 @@ class OverloadSettings(Group, frozen=True):
     loop_lag: Rate = 2.0
     """Seconds by which the event loop may be late."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Resident memory of the process."""
+    """Resident memory of the process; 0 leaves it to ``memory_share``."""
+    memory_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.75
+    """The same as a part of the memory that the machine or the control group has, divided by ``workers``.
+
+    Every cache, queue and history has its own bound; where their sum is more than the machine has, refusing
+    new connections is better than being killed with all of them."""
     retry_after: Seconds = 5.0
 
 

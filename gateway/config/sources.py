@@ -43,6 +43,13 @@ _OF_A_SERVICE: Final = re.compile(
 )
 
 
+_OF_DEVELOPMENT: Final[dict[str, dict[str, Any]]] = {
+    "limits": {"connections_per_ip": 0, "connections_per_user": 0},
+    "rates": {"connections_per_ip": 0.0, "connections_per_user": 0.0},
+}
+"""Defaults with ``--dev``, where a load test comes from one machine."""
+
+
 def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
     """The settings from ``file`` (without one ``./gateway.toml`` where it exists), from the
     ``GATEWAY_…`` variables of ``environ`` and from ``flags``.
@@ -53,6 +60,9 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
     tree = _from_file(file)
     _merge(tree, _from_environment(environ))
     _merge(tree, _from_flags(flags))
+    if tree.get("dev"):
+        for group, values in _OF_DEVELOPMENT.items():
+            tree[group] = {**values, **tree.get(group, {})}
     tree["allowed_origins"] = [_origin(each) for each in tree.get("allowed_origins", ())]
     settings = msgspec.convert(tree, Settings)
     _check_together(settings)

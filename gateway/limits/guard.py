@@ -30,7 +30,7 @@ class Guard:
         """Peer → its connections, of every kind; those of trusted proxies are not counted."""
         self.addresses = Addresses(settings.trusted_proxies)
         self.limiters = Limiters(settings.rates)
-        self.overload = Overload(settings.overload)
+        self.overload = Overload(settings.overload, workers=settings.workers)
         self.suspicion = Suspicion(
             settings.suspicion,
             failed_logins_per_ip=settings.rates.failed_logins_per_ip,

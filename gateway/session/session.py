@@ -42,6 +42,8 @@ __all__ = ["Client", "Services", "Session"]
 log = structlog.get_logger(__name__)
 
 _AUTH_FIRST: Final = "the first message must be auth"
+_FIRST_VALUES: Final = 64
+"""Values and keys of a message before its sender is known: ``auth`` has six."""
 
 
 class Session:
@@ -51,6 +53,7 @@ class Session:
         "_catching_up",
         "_deadlines",
         "_limiter",
+        "_most_values",
         "client",
         "codec",
         "connection",
@@ -82,6 +85,7 @@ class Session:
         self.client = client
         self._catching_up = CatchUp(self)
         self._deadlines = Deadlines()
+        self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
 
     # --- beginning and end --------------------------------------------------------------------
@@ -91,6 +95,7 @@ class Session:
         settings = self.services.settings
         self._deadlines.admitted(settings.connection.inactivity)
         self.transport.message_bytes = settings.limits.message_bytes
+        self._most_values = settings.limits.message_values
         unread: int | None = None
 
         async def count() -> None:
@@ -125,6 +130,7 @@ class Session:
                 "message_bytes": settings.limits.message_bytes,
                 "rooms": settings.limits.rooms_per_connection,
                 "patterns": settings.limits.patterns_per_filter,
+                "values": settings.limits.message_values,
             },
         }
         if identity.user is not None:
@@ -250,7 +256,7 @@ class Session:
             return None
         envelope: Envelope | None = None
         try:
-            envelope = codec.decode(payload)
+            envelope = codec.decode(payload, max_items=self._most_values)
             command = COMMANDS.get(envelope.t)
             if command is None:
                 raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: reserved for server messages")

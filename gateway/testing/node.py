@@ -17,7 +17,7 @@ import trio_websocket
 from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
 from gateway.client import Client, connect
-from gateway.config.settings import AuthSettings, Settings, SettingsError
+from gateway.config.settings import AuthSettings, LimitSettings, RateSettings, Settings, SettingsError
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
 from gateway.testing.link import Link, LinkEnd
@@ -38,7 +38,14 @@ def make_settings(**changes: Any) -> Settings:
 
     Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
     """
-    base = Settings(port=0, node="test", auth=AuthSettings(secret=_SECRET), database="none")
+    base = Settings(
+        port=0,
+        node="test",
+        auth=AuthSettings(secret=_SECRET),
+        database="none",
+        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
+        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
+    )
     raw = msgspec.to_builtins(base)
     for name, value in changes.items():
         raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value

@@ -32,7 +32,7 @@ async def test_connected_says_who_and_where(gateway: Gateway, codec: Codec) -> N
             "node": "test",
             "heartbeat": 30.0,
             "subprotocol": codec.subprotocol,
-            "limits": {"message_bytes": 2**20, "rooms": 1000, "patterns": 64},
+            "limits": {"message_bytes": 2**20, "rooms": 1000, "patterns": 64, "values": 8192},
             "expires": token.expires * 1000,
         }
 
@@ -136,10 +136,13 @@ async def test_auth_again_is_refused(gateway: Gateway) -> None:
 # --- send -------------------------------------------------------------------------------------------
 
 
+_SENDS = {"user:*": ["publish"], "connection:*": ["publish"]}
+
+
 async def test_send_reaches_all_connections_of_a_user(gateway: Gateway, codec: Codec) -> None:
     other = JSON if codec is CBOR else CBOR
     async with (
-        connected(gateway, codec=codec) as alice,
+        connected(gateway, codec=codec, rooms=_SENDS) as alice,
         connected(gateway, user="bob", codec=codec) as bob,
         connected(gateway, user="bob", codec=other) as bob2,
         connected(gateway, org="other", user="bob") as stranger,
@@ -160,7 +163,7 @@ async def test_send_reaches_all_connections_of_a_user(gateway: Gateway, codec: C
 
 async def test_send_to_a_connection(gateway: Gateway, codec: Codec) -> None:
     async with (
-        connected(gateway, codec=codec) as alice,
+        connected(gateway, codec=codec, rooms=_SENDS) as alice,
         connected(gateway, user="bob", codec=codec) as bob,
         connected(gateway, user="bob") as bob2,
     ):
@@ -176,14 +179,14 @@ async def test_send_to_a_connection(gateway: Gateway, codec: Codec) -> None:
 
 
 async def test_send_to_a_connection_of_another_organisation_is_not_found(gateway: Gateway) -> None:
-    async with connected(gateway) as alice, connected(gateway, org="other") as stranger:
+    async with connected(gateway, rooms=_SENDS) as alice, connected(gateway, org="other") as stranger:
         target = stranger.greeting.data["connection"]
         assert (await alice.ask("send", event="e", data={"connection": target})).code == ErrorCode.NOT_FOUND
         assert await stranger.settled() == []
 
 
 async def test_send_counts_those_it_was_queued_for(gateway: Gateway) -> None:
-    async with connected(gateway) as alice, connected(gateway, user="bob") as bob:
+    async with connected(gateway, rooms=_SENDS) as alice, connected(gateway, user="bob") as bob:
         assert (await alice.ask("send", event="e", data={"user": "nobody"})).data == {"connections": 0}
         await bob.ask("subscribe", data={"events": ["other"]})
         target = bob.greeting.data["connection"]
