@@ -140,8 +140,8 @@ async def test_peers_before_their_upgrade_do_not_hold_it_up(nursery: trio.Nurser
 
 
 async def test_who_asks_after_the_stop_is_refused(nursery: trio.Nursery) -> None:
-    """It had connected before; there is a client that keeps the node from ending meanwhile."""
-    gateway = await start_gateway(nursery, connection={"close_timeout": 1.0}, shutdown_timeout=8.0)
+    """It had connected before; nobody has been asked to leave yet."""
+    gateway = await start_gateway(nursery, drain={"delay": 2.0}, shutdown_timeout=8.0)
     token = gateway.auth.issue(org="acme").token
     async with (
         await trio.open_tcp_stream("127.0.0.1", gateway.port) as lingering,
@@ -149,13 +149,14 @@ async def test_who_asks_after_the_stop_is_refused(nursery: trio.Nursery) -> None
     ):
         await lingering.send_all(request_head(f"/ws?token={token}"))
         await until(lambda: len(gateway.hub.connections) == 1 and gateway.listener.open == 2)
-        async with stopped_within(gateway, 1.0):
-            await until(lambda: gateway.draining)
-            answer = await knock(gateway, f"/ws?token={token}", stream=late)
-            assert (answer.status, answer.problem["code"]) == (503, E.SHUTTING_DOWN)
-            assert answer.headers["retry-after"] == "1"
-            with pytest.raises(OSError):
-                await trio.open_tcp_stream("127.0.0.1", gateway.port)
+        gateway.stop()
+        await until(lambda: gateway.draining)
+        answer = await knock(gateway, f"/ws?token={token}", stream=late)
+        assert (answer.status, answer.problem["code"]) == (503, E.SHUTTING_DOWN)
+        assert answer.headers["retry-after"] == "1"
+        await until(lambda: gateway.hub.counters.drained == 1)
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", gateway.port)
 
 
 async def test_commands_after_closing_are_not_handled(nursery: trio.Nursery) -> None:
