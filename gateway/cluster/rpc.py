@@ -143,7 +143,7 @@ class Rpc:
                 await self._client.tell(name, payload)
             except ProtocolError as error:
                 self.unsaid += 1  # it will be asked again
-                log.debug("an answer was not sent", reason=error.message)
+                log.debug("answer not sent", reason=error.message)
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Rpc:
         try:
             await self._client.tell(_EVERYBODY, _encode(_Message("", self._node)))
         except ProtocolError as error:
-            log.debug("the others were not told", reason=error.message)
+            log.debug("other nodes not notified", reason=error.message)
 
     async def _tell(self, waiting: _Waiting, payload: bytes) -> None:
         async with trio.open_nursery() as nursery:
@@ -212,7 +212,7 @@ class Rpc:
         try:
             message = _decode(payload)
         except msgspec.DecodeError as error:
-            log.warning("another node said something that cannot be read", reason=str(error))
+            log.warning("unreadable message from another node", reason=str(error))
             return
         if message.sender == self._node:
             return
@@ -233,7 +233,7 @@ class Rpc:
                 answer.error = (int(error.code), error.message, error.retry_after)
             except Exception:
                 # The other node may be of another version: that must not end this one.
-                log.exception("a question of another node failed", op=question.op, node=question.sender)
+                log.exception("request from another node failed", op=question.op, node=question.sender)
                 text = f"node {self._node} could not answer"
                 answer.error = (int(ErrorCode.INTERNAL), text, None)
             payload = _encode(answer)

@@ -118,7 +118,7 @@ class LimitSettings(Group, frozen=True):
     rooms_per_connection: Count = 1000
     patterns_per_filter: Count = 64
     pending_commands: Count = 1024
-    """Publishes of one connection that wait for the broker, and its pending calls; more are refused with 403."""
+    """Publishes of one connection that wait for the broker, and its calls; more are refused with 403."""
     connections: Count = 100_000
     connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the

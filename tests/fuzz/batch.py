@@ -120,13 +120,13 @@ def _watching(result: BatchResult) -> Iterator[io.StringIO]:
     configure(LogSettings(format="json"), log)
     sys.unraisablehook = complain
     old_handler = signal.signal(signal.SIGALRM, hung)
-    signal.timer(REAL_PATIENCE)
+    signal.alarm(REAL_PATIENCE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             yield log
     finally:
-        signal.timer(0)
+        signal.alarm(0)
         signal.signal(signal.SIGALRM, old_handler)
         sys.unraisablehook = hook
         structlog.reset_defaults()

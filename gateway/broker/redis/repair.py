@@ -111,7 +111,7 @@ async def read(
         try:
             packets.append(parse(text))
         except ValueError:  # somebody else's: what is missing in its place will be told
-            log.warning("something else is in this stream", stream=keys[0])
+            log.warning("unreadable entry in this stream", stream=keys[0])
     state = {
         name.decode(): msgspec.json.decode(value)
         for name, value in zip(row[5][::2], row[5][1::2], strict=True)
@@ -204,9 +204,7 @@ class Repairs:
     async def _later(self, group: list[Followed], error: Exception) -> None:
         if isinstance(error, Refused):
             if self._said.may(group[0].keys.stream):
-                log.error(
-                    "the broker refuses to compare rooms", channel=group[0].keys.stream, reason=str(error)
-                )
+                log.error("broker refused to compare rooms", channel=group[0].keys.stream, reason=str(error))
             await trio.sleep(_PAUSE_REFUSED)
         else:
             self._servers.moved()
