@@ -248,7 +248,7 @@ def _check_together(settings: Settings) -> None:
         try:
             ip_network(proxy, strict=False)
         except ValueError:
-            raise SettingsError(f"trusted_proxies: {proxy!r} is no address and no network") from None
+            raise SettingsError(f"trusted_proxies: {proxy!r} is not an address or a network") from None
     if settings.auth.token_ttl > settings.auth.max_token_ttl:
         raise SettingsError("auth.token_ttl must not be longer than auth.max_token_ttl")
 

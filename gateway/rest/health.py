@@ -19,7 +19,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @operation(tags="operation", answer=Readiness, public=True)
 async def get_health() -> Response:
-    """Answer as long as the event loop turns."""
+    """Answer 200 while the event loop responds."""
     return reply(Readiness(status="ok"))
 
 

@@ -64,7 +64,7 @@ _MEANINGS: Final[dict[int, str]] = {
 _STATUSES: Final[dict[int, str]] = {
     400: "The request is wrong; `detail` names the field.",
     401: "No token, or one that does not verify, has expired or was revoked.",
-    403: "The token does not permit this, or is for another organisation.",
+    403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",

@@ -118,7 +118,7 @@ def test_it_is_logged_once_for_each_time() -> None:
         samples(watch, 5.0, 0, 50)
         samples(watch, 0.0, 0, 50)
         samples(watch, 5.0, 0, 50)
-    assert [line["event"] for line in logs] == ["shedding load", "taking all load again", "shedding load"]
+    assert [line["event"] for line in logs] == ["shedding load", "accepting full load again", "shedding load"]
 
 
 def test_without_bounds_nothing_is_shed() -> None:
