@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import trio
+from typing import Any
 
 from gateway.auth.revocation import Revocations
 from gateway.cluster import requests
 from gateway.cluster.answering import Handlers
-from gateway.hub.connection import Connection
 from gateway.hub.hub import Hub, Sent
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 
 __all__ = ["Local"]
-
-_PIECE: Final = 500
-"""Connections looked at before others get their turn: at most a millisecond, with the sorting of a page."""
 
 
 class Local:
@@ -46,25 +40,9 @@ class Local:
 
     async def connections(self, wanted: requests.Connections) -> list[dict[str, Any]]:
         """See ``Cluster.connections``."""
-        organisation = self._hub.organisations.get(wanted.org)
-        if organisation is None:
-            return []
-        user, room, after = wanted.user, wanted.room, wanted.after
-        everybody = list(organisation.connections.values())
-        found: list[Connection] = []
-        for start in range(0, len(everybody), _PIECE):
-            found += [
-                each
-                for each in everybody[start : start + _PIECE]
-                if (user is None or each.user == user)
-                and (room is None or room in each.memberships)
-                and (after is None or (each.connected_at, each.id) > after)
-            ]
-            found.sort(key=_age)
-            del found[wanted.limit :]
-            await trio.lowlevel.checkpoint()
-        # One that has ended meanwhile stays: without it a full page would look like the last one.
-        return [each.summary() for each in found]
+        return await self._hub.statistics.page_of_connections(
+            wanted.org, wanted.user, wanted.room, wanted.after, wanted.limit
+        )
 
     async def connection(self, wanted: requests.Connection) -> dict[str, Any]:
         """See ``Cluster.connection``."""
@@ -110,7 +88,3 @@ class Local:
     async def trace(self, wanted: requests.Trace) -> dict[str, Any] | None:
         """See ``Cluster.trace``."""
         return self._hub.trace(wanted.org, wanted.mid, user=wanted.user)
-
-
-def _age(connection: Connection) -> tuple[int, str]:
-    return connection.connected_at, connection.id

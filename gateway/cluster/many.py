@@ -120,7 +120,7 @@ class ManyNodes:
                 await self.membership.leave()
                 await self.rpc.hurry()
             except ProtocolError as error:
-                log.info("left without a word", reason=error.message)
+                log.info("node left without saying goodbye", reason=error.message)
 
     def _restate(self, lease: str) -> None:
         self._presence.restate(lease)
@@ -302,7 +302,7 @@ class ManyNodes:
                 try:
                     await self._keep(_Revocation(org, jti, user), at)
                 except ProtocolError as error:
-                    log.warning("a revocation could not be kept", reason=error.message)
+                    log.warning("revocation not stored", reason=error.message)
                     await trio.sleep(error.retry_after or 1.0)
                     self._revocations_lost.set()  # from the beginning: what is there already stays the same
                     break

@@ -135,7 +135,7 @@ class Membership:
                     with trio.fail_after(self._settings.lease * _GOOD):
                         await self._beat(nursery)
                 except (ProtocolError, trio.TooSlowError) as error:
-                    log.debug("the lease was not renewed", reason=str(error))
+                    log.debug("lease not renewed", reason=str(error))
                 with trio.move_on_after(self._settings.lease * _EVERY):
                     await self._wake.wait()
                 self._wake = trio.Event()
@@ -173,7 +173,7 @@ class Membership:
         new, version, members, over, revocations, theirs = answer
         self._compare_clocks(float(theirs) / 1000, self.renewed_at - begun)
         if new and lease in self.members:
-            log.warning("Redis no longer knows this node; it states everything again", lease=lease)
+            log.warning("Redis lost this node's registration; reporting everything again", lease=lease)
             self.lost += 1
             self._cursor = 0.0
             self._restate(lease)
@@ -193,7 +193,7 @@ class Membership:
             try:
                 self.members[text.decode()] = msgspec.json.decode(about, type=Member)
             except msgspec.MsgspecError:
-                log.warning("a node that cannot be understood is registered", lease=text.decode())
+                log.warning("unreadable registration of another node", lease=text.decode())
         joined = self.members.keys() - before.keys()
         for lease in joined:
             log.info("node joined", node=self.members[lease].id)
@@ -220,7 +220,7 @@ class Membership:
         self.skew = time.time() - waited / 2 - theirs
         skewed = abs(self.skew) > self._leeway + waited / 2
         if skewed and not self.skewed:
-            log.warning("the clocks of this node and of Redis differ", seconds=round(self.skew, 1))
+            log.warning("clock differs from Redis", seconds=round(self.skew, 1))
         self.skewed = skewed
 
     def _compare_settings(self, joined: Collection[str]) -> None:
@@ -235,7 +235,7 @@ class Membership:
                 self.differing[member.id] = names
             for name in names if lease in joined else ():
                 log.warning(
-                    f"another node has a different {name}; what the smaller one drops is gone for both",
+                    f"another node has a different {name}; the smaller one applies to both",
                     setting=name,
                     node=member.id,
                     here=mine[name],
@@ -260,10 +260,10 @@ class Membership:
             await self._remove(lease)
             await self._client.run_script(BURY, [self._keys["dying"], self._keys["about"]], [lease])
         except ProtocolError as error:
-            log.warning("clearing up after a node was interrupted", lease=lease, reason=error.message)
+            log.warning("cleanup after a node was interrupted", lease=lease, reason=error.message)
         else:
             self.removed += 1
-            log.info("cleared up after a node", lease=lease, seconds=round(time.monotonic() - begun, 3))
+            log.info("cleanup after a node done", lease=lease, seconds=round(time.monotonic() - begun, 3))
         finally:
             self._removing.discard(lease)
 

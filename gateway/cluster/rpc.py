@@ -165,7 +165,7 @@ class Rpc:
         try:
             await self._client.tell(_EVERYBODY, encode(Message("", self._node)))
         except ProtocolError as error:
-            log.debug("the others were not told", reason=error.message)
+            log.debug("other nodes not notified", reason=error.message)
 
     async def _tell(self, waiting: _Waiting[Any], payload: bytes) -> None:
         async with trio.open_nursery() as nursery:
@@ -193,7 +193,7 @@ class Rpc:
         try:
             message = decode(payload)
         except msgspec.DecodeError as error:
-            log.warning("another node said something that cannot be read", reason=str(error))
+            log.warning("unreadable message from another node", reason=str(error))
             return
         if message.sender == self._node:
             return

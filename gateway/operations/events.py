@@ -13,7 +13,7 @@ from gateway.limits.overload import Overload
 from gateway.operations.rules import organisation, permit, permit_target, require_service
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
-from protocol.values import check_event_data, check_value
+from protocol.values import check_event_data, check_value, footprint
 
 __all__ = ["Events"]
 
@@ -80,6 +80,7 @@ class Events:
 
         Raises FORBIDDEN without the permission ``publish`` in the room, and without the role service
         for a whole organisation and for ``critical``; WRONG_ORGANISATION; 10x for bad names and data;
+        TOO_LARGE when a client's codec would make more of it than ``limits.message_bytes``;
         OVERLOADED, BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
@@ -129,7 +130,8 @@ class Events:
         Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
-        WRONG_ORGANISATION; 10x for bad names and data; NOT_FOUND for a connection that is not open;
+        WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
+        open;
         BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
@@ -147,10 +149,12 @@ class Events:
             permit_target(identity, "user", user)
         else:
             permit_target(identity, "connection", str(connection))
+        check_value(data)
+        self._hub.check_size(None, event, data, sender=identity.user, mid=mid, size=footprint(data))
         return await self._cluster.send(
             org,
             event,
-            check_value(data),
+            data,
             user=user,
             connection=connection,
             sender=identity.user,

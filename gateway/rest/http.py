@@ -82,7 +82,7 @@ async def read_body(model: type[M], *, optional: bool = False) -> M:
         data = b"{}"
     elif request.mimetype and request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body with Content-Type: application/json")
-    check_items(data)
+    check_items(data, services().settings.limits.message_values)
     try:
         # msgspec does not look into the text of members that the model does not know.
         return msgspec.json.decode(data.decode("utf-8"), type=model)

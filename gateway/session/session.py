@@ -42,6 +42,8 @@ __all__ = ["Client", "Services", "Session"]
 log = structlog.get_logger(__name__)
 
 _AUTH_FIRST: Final = "the first message must be auth"
+_FIRST_VALUES: Final = 64
+"""Values and keys of a message before its sender is known: ``auth`` has six."""
 
 
 class Session:
@@ -51,6 +53,7 @@ class Session:
         "_catching_up",
         "_deadlines",
         "_limiter",
+        "_most_values",
         "client",
         "codec",
         "connection",
@@ -82,6 +85,7 @@ class Session:
         self.client = client
         self._catching_up = CatchUp(self)
         self._deadlines = Deadlines()
+        self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
 
     # --- beginning and end --------------------------------------------------------------------
@@ -91,6 +95,13 @@ class Session:
         settings = self.services.settings
         self._deadlines.admitted(settings.connection.inactivity)
         self.transport.message_bytes = settings.limits.message_bytes
+        self._most_values = settings.limits.message_values
+        unread: int | None = None
+
+        async def count() -> None:
+            nonlocal unread
+            unread = await self.services.operations.notifications.glance(identity)
+
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
@@ -99,6 +110,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
+                before=count,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -118,12 +130,15 @@ class Session:
                 "message_bytes": settings.limits.message_bytes,
                 "rooms": settings.limits.rooms_per_connection,
                 "patterns": settings.limits.patterns_per_filter,
+                "values": settings.limits.message_values,
             },
         }
         if identity.user is not None:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
+        if unread is not None:
+            greeting["unread"] = unread
         self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         self.set_expiry(identity)
 
@@ -241,7 +256,7 @@ class Session:
             return None
         envelope: Envelope | None = None
         try:
-            envelope = codec.decode(payload)
+            envelope = codec.decode(payload, max_items=self._most_values)
             command = COMMANDS.get(envelope.t)
             if command is None:
                 raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: reserved for server messages")

@@ -135,7 +135,7 @@ class HttpServer:
             with connection.scope:
                 await connection.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            log.debug("HTTP connection broke off", exc_info=True)
+            log.debug("HTTP connection lost", exc_info=True)
         except* Exception:
             log.exception("HTTP connection failed")
         finally:

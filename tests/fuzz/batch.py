@@ -37,7 +37,7 @@ from tests.fuzz import corpus, reference
 from tests.fuzz.peers import Heard, MemoryPeer, act_on_socket, act_over_tls
 from tests.fuzz.plan import Plan, make_plan
 from tests.fuzz.transcript import Transcript, Violation, read_transcript
-from tests.support import settings
+from tests.support import held, settings
 
 __all__ = ["BatchResult", "run_batch"]
 
@@ -192,23 +192,8 @@ class _Batch:
                 place.org, f"resume:{place.resume}", msgspec.json.encode(saved), 1e6
             )
 
-    def _remains(self) -> dict[str, int]:
-        gateway = self._gateway
-        engine = gateway._engine
-        flusher, pump = engine.flusher, engine.pump
-        return {
-            "connections": len(gateway.hub.connections),
-            "organisations": len(gateway.hub.organisations),
-            "channels": len(gateway.hub.channels),
-            "sessions": len(gateway.sessions),
-            "accepted": gateway.listener.open,
-            "HTTP connections": gateway.http.connections,
-            "addresses": len(gateway.guard._open),
-            "timers": len(engine.timers),
-            "watched sockets": 0 if pump is None else len(pump),
-            "shares that wait": len(flusher.active) + len(flusher.share.dirty) + len(flusher.share.slow),
-            "slots": len(flusher.tally.messages) - len(flusher.tally._free),
-        }
+    def _remains(self) -> dict[str, float]:
+        return held(self._gateway)
 
     async def _session(self, plan: Plan) -> None:
         heard = await self._act(plan)

@@ -114,7 +114,7 @@ async def read(
             packets.append(parse(text))
             ages.append(None if age < 0 else age / 1000)
         except ValueError:  # somebody else's: what is missing in its place will be told
-            log.warning("something else is in this stream", stream=keys[0])
+            log.warning("unreadable entry in this stream", stream=keys[0])
     state = {
         name.decode(): msgspec.json.decode(value)
         for name, value in zip(row[5][::2], row[5][1::2], strict=True)
@@ -207,9 +207,7 @@ class Repairs:
     async def _later(self, group: list[Followed], error: Exception) -> None:
         if isinstance(error, Refused):
             if self._said.may(group[0].keys.stream):
-                log.error(
-                    "the broker refuses to compare rooms", channel=group[0].keys.stream, reason=str(error)
-                )
+                log.error("broker refused to compare rooms", channel=group[0].keys.stream, reason=str(error))
             await trio.sleep(_PAUSE_REFUSED)
         else:
             self._servers.moved()
