@@ -24,6 +24,7 @@ class Local:
             "connection": self.connection,
             "rooms": self.rooms,
             "send": self.send,
+            "wanting": self.wanting,
             "disconnect": self.disconnect,
             "revoked": self.revoked,
             "take_over": self.take_over,
@@ -75,11 +76,14 @@ class Local:
         sender: str | None,
         mid: str | None,
     ) -> Sent:
-        """See ``Cluster.send``."""
-        if user is not None:
-            return self.hub.send_to_user(org, user, event, data, sender=sender, mid=mid)
-        assert connection is not None
+        """See ``Cluster.send``; what is for a user comes through the broker."""
+        if connection is None:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "connection: is missing")
         return self.hub.send_to_connection(org, connection, event, data, sender=sender, mid=mid)
+
+    def wanting(self, org: str, user: str, event: str) -> int:
+        """How many connections of a user to this node want events of this name."""
+        return self.hub.wanting(org, user, event)
 
     def disconnect(self, org: str, id: str, code: int, reason: str, only_of: str | None) -> None:
         """See ``Cluster.disconnect``."""

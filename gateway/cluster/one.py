@@ -64,9 +64,14 @@ class OneNode:
         connection: str | None = None,
         sender: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return self._local.send(org, event, data, user, connection, sender, mid)
+        if user is not None:
+            return await self._local.hub.send_to_user(
+                org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
+            )
+        return self._local.send(org, event, data, None, connection, sender, mid)
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None

@@ -123,10 +123,12 @@ class Events:
         connection: str | None = None,
         org: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """Send to all connections of ``user``, or to one ``connection``, on whichever nodes they are.
 
-        Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
+        What is sent to a user has a place in the user's order and is kept, unless it is ``ephemeral``. Sends
+        are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
         WRONG_ORGANISATION; 10x for bad names and data; NOT_FOUND for a connection that is not open;
@@ -150,11 +152,12 @@ class Events:
         return await self._cluster.send(
             org,
             event,
-            check_value(data),
+            check_event_data(data) if connection is None else check_value(data),
             user=user,
             connection=connection,
             sender=identity.user,
             mid=mid,
+            ephemeral=ephemeral,
         )
 
     async def trace(

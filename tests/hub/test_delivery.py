@@ -96,7 +96,7 @@ async def test_events_from_the_inside_arrive_without_another_command(gateway: Ga
         own = alice.greeting.data["connection"]
         await gateway.hub.publish("acme", "r", "one")
         assert (await alice.event()).event == "one"
-        gateway.hub.send_to_user("acme", "alice", "two")
+        await gateway.hub.send_to_user("acme", "alice", "two")
         assert (await alice.event()).event == "two"
         gateway.hub.send_to_connection("acme", own, "three")
         assert (await alice.event()).event == "three"
