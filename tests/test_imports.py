@@ -93,6 +93,8 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "brea
 
 
 def part_of(module: str) -> str:
+    if module in MAY_IMPORT:
+        return module
     names = module.split(".")
     if names[0] == "protocol":
         return names[0]

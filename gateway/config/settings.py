@@ -70,7 +70,11 @@ class AuthSettings(Group, frozen=True):
     """Lifetime of issued tokens when none is asked for."""
     max_token_ttl: Seconds = 86400.0 * 30
     default_rooms: Permissions = msgspec.field(
-        default_factory=lambda: {"*": ["join", "publish", "presence", "history"]}
+        default_factory=lambda: {
+            "*": ["join", "publish", "presence", "history"],
+            "user:*": ["publish"],
+            "connection:*": ["publish"],
+        }
     )
     """What a token without a ``rooms`` claim may do, in its own organisation."""
     max_revocations: Count = 10_000
