@@ -282,7 +282,7 @@ class RoomHistory(Group, frozen=True, omit_defaults=True):
     age: Seconds | None = None
 
 
-class UserHistory(Group, frozen=True):
+class UserHistory(Group, frozen=True, omit_defaults=True):
     """What is kept of what is sent to one user, who may be away for a day."""
 
     messages: HistoryMessages = 256

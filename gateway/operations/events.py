@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from gateway.auth.identity import Identity, Permission
+from gateway.auth.revocation import MAX_USER
 from gateway.broker.base import Done, Position
 from gateway.cluster.base import Cluster
 from gateway.hub.hub import Hub, Sent
@@ -16,6 +18,8 @@ from protocol.names import check_event, check_mid, check_room
 from protocol.values import check_event_data, check_value
 
 __all__ = ["Events"]
+
+_UNCLEAN: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Events:
@@ -144,8 +148,7 @@ class Events:
         if user is not None and connection is not None:
             raise ProtocolError(ErrorCode.BAD_FIELD, "user and connection: only one of them may be given")
         if user is not None:
-            if not user:
-                raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+            _check_user(user)
             permit_target(identity, "user", user)
         else:
             permit_target(identity, "connection", str(connection))
@@ -178,3 +181,13 @@ class Events:
                 ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered"
             )
         return {"node": self._hub.node, **trace}
+
+
+def _check_user(name: str) -> None:
+    """Refuse what no token can name: an order would be kept for nobody."""
+    if not name:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+    if len(name) > MAX_USER:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"user: at most {MAX_USER} characters")
+    if _UNCLEAN.search(name):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: holds control characters")
