@@ -89,7 +89,9 @@ class Gateway:
         self._agree = {
             **{
                 f"history.{name}": repr(getattr(settings.history, name))
-                for name in ("messages", "bytes", "age", "patterns", "total_bytes", "rooms")
+                for name in (
+                    *("messages", "bytes", "age", "patterns", "organisation", "user", "total_bytes", "rooms"),
+                )
             },
             **{f"redis.{name}": repr(getattr(settings.redis, name)) for name in ("tail", "window", "forget")},
             "cluster.lease": repr(settings.cluster.lease),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from gateway.auth.identity import Identity, Permission
+from gateway.auth.revocation import MAX_USER
 from gateway.broker.base import Done, Position
 from gateway.cluster.base import Cluster
 from gateway.hub.hub import Hub, Sent
@@ -16,6 +18,8 @@ from protocol.names import check_event, check_mid, check_room
 from protocol.values import check_event_data, check_value, footprint
 
 __all__ = ["Events"]
+
+_UNCLEAN: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Events:
@@ -124,10 +128,12 @@ class Events:
         connection: str | None = None,
         org: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """Send to all connections of ``user``, or to one ``connection``, on whichever nodes they are.
 
-        Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
+        What is sent to a user has a place in the user's order and is kept, unless it is ``ephemeral``. Sends
+        are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
         WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
@@ -144,12 +150,11 @@ class Events:
         if user is not None and connection is not None:
             raise ProtocolError(ErrorCode.BAD_FIELD, "user and connection: only one of them may be given")
         if user is not None:
-            if not user:
-                raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+            _check_user(user)
             permit_target(identity, "user", user)
         else:
             permit_target(identity, "connection", str(connection))
-        check_value(data)
+        data = check_event_data(data) if connection is None else check_value(data)
         self._hub.check_size(None, event, data, sender=identity.user, mid=mid, size=footprint(data))
         return await self._cluster.send(
             org,
@@ -159,6 +164,7 @@ class Events:
             connection=connection,
             sender=identity.user,
             mid=mid,
+            ephemeral=ephemeral,
         )
 
     async def trace(
@@ -179,3 +185,13 @@ class Events:
                 ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered"
             )
         return {"node": self._hub.node, **trace}
+
+
+def _check_user(name: str) -> None:
+    """Refuse what no token can name: an order would be kept for nobody."""
+    if not name:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+    if len(name) > MAX_USER:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"user: at most {MAX_USER} characters")
+    if _UNCLEAN.search(name):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: holds control characters")

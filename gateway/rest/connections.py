@@ -111,6 +111,7 @@ async def send_to_connection(connection: str) -> Response:
 async def send_to_user(user: str) -> Response:
     """Send an event to all connections of one user.
 
+    It has its place in the user's order, and is kept for who comes later, unless it is `ephemeral`.
     Members need the permission `publish` for `user:<name>`.
     """
     identity = await caller()
@@ -122,5 +123,6 @@ async def send_to_user(user: str) -> Response:
         user=user,
         org=named(wanted.org, read_query(OrganisationQuery).org),
         mid=wanted.mid,
+        ephemeral=wanted.ephemeral,
     )
-    return reply(SentTo(mid=sent.mid, connections=sent.connections))
+    return reply(SentTo(*sent))

@@ -395,13 +395,18 @@ class Send(Body):
     data: Any = None
     mid: MessageId | None = None
     org: Org | None = None
+    ephemeral: Annotated[
+        bool, msgspec.Meta(description="To a user: worth nothing later, so it has no place and is not kept.")
+    ] = False
 
 
-class SentTo(msgspec.Struct):
-    """How many connections it was queued for."""
+class SentTo(msgspec.Struct, omit_defaults=True):
+    """How many connections it was queued for, and its place in the user's order, if it has one."""
 
     mid: str
     connections: int
+    seq: int | None = None
+    epoch: str | None = None
 
 
 class Disconnect(Body):

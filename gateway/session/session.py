@@ -35,7 +35,6 @@ from protocol.encoding import Encoding
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
 from protocol.names import check_room
-from protocol.patterns import EventFilter
 
 __all__ = ["Client", "Services", "Session"]
 
@@ -135,6 +134,10 @@ class Session:
         }
         if identity.user is not None:
             greeting["user"] = identity.user
+        greeting["positions"] = {
+            of: {"epoch": place.joined_at.epoch, "seq": place.joined_at.seq}
+            for of, place in zip(("organisation", "user"), connection.internal, strict=False)
+        }
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
         if unread is not None:
@@ -182,9 +185,8 @@ class Session:
         """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
         hub = self.services.hub
         saved = snapshot.take(connection, hub.presence)
-        if connection.memberships or connection.filter is not EventFilter.ALL:
-            ttl = self.services.settings.connection.resume_ttl
-            hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
+        ttl = self.services.settings.connection.resume_ttl
+        hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
         return saved
 
     def give_way(self, token: str) -> bytes:

@@ -161,7 +161,8 @@ async def test_a_send_reaches_all_connections_of_the_user(api: Api, gateway: Gat
         for client in (first, second):
             event = await client.event()
             assert (event.event, event.data, event.mid) == ("hello", {"n": 1}, sent["mid"])
-            assert (event.room, event.seq, event.sender) == (None, None, "backend")
+            assert (event.room, event.to, event.sender) == (None, "user", "backend")
+            assert (event.seq, event.epoch) == (sent["seq"], sent["epoch"])
         assert await bob.settled() == []
         assert await other.settled() == []
 
