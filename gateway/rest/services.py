@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -12,12 +12,14 @@ from gateway.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
+    from gateway.auth.identity import Identity
     from gateway.broker.base import Broker
     from gateway.cluster.base import Cluster
     from gateway.config.settings import Settings
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
     from gateway.operations import Operations
+    from protocol.envelope import Envelope
 
 __all__ = ["EXTENSION", "Services", "services"]
 
@@ -39,6 +41,9 @@ class Services:
     started_at: float
     """Seconds since 1970 UTC."""
     guard: Guard
+    commands: Callable[[Identity, str, str | None, Sequence[bytes]], Awaitable[list[Envelope]]]
+    """Does posted commands (``gateway/session/posted.py``), given who asks, from which address and with what
+    client."""
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:

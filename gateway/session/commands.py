@@ -26,7 +26,7 @@ from protocol.names import check_event, check_room
 from protocol.patterns import EventFilter
 from protocol.values import check_value
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "Command", "TypingData"]
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,9 @@ class _History(msgspec.Struct):
     limit: int | None = None
 
 
-class _Typing(msgspec.Struct):
+class TypingData(msgspec.Struct):
+    """The data of ``typing``."""
+
     state: Literal["start", "stop"] = "start"
 
 
@@ -225,7 +227,7 @@ def _typing(session: Context, connection: Connection, envelope: Envelope, size: 
     if room not in connection.memberships:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
     permit(connection.identity, room, Permission.PUBLISH)
-    if read(envelope.data, _Typing).state == "start":
+    if read(envelope.data, TypingData).state == "start":
         session.start_typing(room)
     else:
         session.stop_typing(room)
