@@ -27,7 +27,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_room
 from protocol.patterns import EventFilter
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "Command", "TypingData"]
 
 Command = Callable[[Context, Connection, Envelope, int], Coroutine[Any, Any, None] | None]
 
@@ -56,7 +56,9 @@ class _Ack(msgspec.Struct):
     of: Own | None = None
 
 
-class _Typing(msgspec.Struct):
+class TypingData(msgspec.Struct):
+    """The data of ``typing``."""
+
     state: Literal["start", "stop"] = "start"
 
 
@@ -259,7 +261,7 @@ def _typing(session: Context, connection: Connection, envelope: Envelope, size: 
     if room not in connection.memberships:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
     permit(connection.identity, room, Permission.PUBLISH)
-    if read(envelope.data, _Typing).state == "start":
+    if read(envelope.data, TypingData).state == "start":
         session.start_typing(room)
     else:
         session.stop_typing(room)

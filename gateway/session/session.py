@@ -92,7 +92,9 @@ class Session:
     async def admit(self, identity: Identity, *, id: int | None = None) -> None:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
-        self._deadlines.admitted(settings.connection.inactivity)
+        # Over a transport that carries nothing in, nobody can say anything to stay.
+        speaks = self.transport.kind not in {"sse", "poll"}
+        self._deadlines.admitted(settings.connection.inactivity if speaks else 0.0)
         self.transport.message_bytes = settings.limits.message_bytes
         self._most_values = settings.limits.message_values
         unread: int | None = None
