@@ -190,7 +190,7 @@ def test_a_wrong_file_is_refused_by_key(toml: str, words: str) -> None:
 
 def test_a_wrong_proxy_is_refused() -> None:
     assert refusal("trusted_proxies = ['10.0.0.0/33']").startswith(
-        "trusted_proxies: '10.0.0.0/33' is no address"
+        "trusted_proxies: '10.0.0.0/33' is not an address"
     )
 
 

@@ -23,7 +23,9 @@ __all__ = [
 ]
 
 _CACHED: Final = 4096
-"""Channels of rooms and users that are kept by name, of names that were checked: at most 2 KB each."""
+"""Channels of rooms and users that are kept by name, at most 2 KB each."""
+_LONGEST: Final = 256
+"""Characters of a user's name under which its channel is kept; names of rooms were checked before."""
 
 
 class Kind(Enum):
@@ -70,9 +72,15 @@ def organisation_channel(org: str) -> Channel:
     return Channel(Kind.ORGANISATION, org, "", f"{org}\0o")
 
 
-@lru_cache(_CACHED)
 def user_channel(org: str, user: str) -> Channel:
     """The channel that reaches all connections of one user."""
+    if len(user) > _LONGEST:  # no token names such a user, but a sender may
+        return Channel(Kind.USER, org, user, f"{org}\0u\0{user}")
+    return _user_channel(org, user)
+
+
+@lru_cache(_CACHED)
+def _user_channel(org: str, user: str) -> Channel:
     return Channel(Kind.USER, org, user, f"{org}\0u\0{user}")
 
 

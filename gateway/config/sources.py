@@ -208,10 +208,12 @@ def _check_together(settings: Settings) -> None:
     broker, database, tls = settings.broker, settings.database, settings.tls
     if broker != "memory":
         parse_address(broker)
-    if not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/":
+    if database != "none" and (
+        not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/"
+    ):
         raise SettingsError(
             f"database {hide_password(database)!r} is unknown:"
-            f" use {SQLITE}/FILE or {_POSTGRESQL}USER@HOST/NAME"
+            f" use {SQLITE}/FILE, {_POSTGRESQL}USER@HOST/NAME, or none"
         )
     if settings.workers > 1 and broker == "memory":
         raise SettingsError(
@@ -246,7 +248,7 @@ def _check_together(settings: Settings) -> None:
         try:
             ip_network(proxy, strict=False)
         except ValueError:
-            raise SettingsError(f"trusted_proxies: {proxy!r} is no address and no network") from None
+            raise SettingsError(f"trusted_proxies: {proxy!r} is not an address or a network") from None
     if settings.auth.token_ttl > settings.auth.max_token_ttl:
         raise SettingsError("auth.token_ttl must not be longer than auth.max_token_ttl")
 

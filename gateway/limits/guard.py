@@ -96,6 +96,10 @@ class Guard:
         else:
             del self._open[ip]
 
+    def census(self) -> dict[str, int]:
+        """Count what is held of addresses now."""
+        return {"addresses": len(self._open), "peers": len(self._sockets), "suspects": len(self.suspicion)}
+
     def _wait(self, seconds: float, message: str) -> None:
         if seconds:
             raise rate_limited(seconds, message)

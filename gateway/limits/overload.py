@@ -77,7 +77,7 @@ class Overload:
             calm = load < (0.9 if self.reason == "memory is short" else 0.5)
             self._calm = self._calm + 1 if calm else 0
             if self._calm >= _CALM:
-                log.info("taking all load again")
+                log.info("accepting full load again")
                 self.reason = None
 
     def refuse_publish(self) -> None:

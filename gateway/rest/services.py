@@ -13,6 +13,7 @@ from gateway.metrics import Metrics
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.broker.base import Broker
+    from gateway.calls.registry import Calls
     from gateway.cluster.base import Cluster
     from gateway.config.settings import Settings
     from gateway.hub.hub import Hub
@@ -39,11 +40,18 @@ class Services:
     started_at: float
     """Seconds since 1970 UTC."""
     guard: Guard
+    calls: Calls
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(
-            self.hub, self.cluster, self.guard, started_at=self.started_at, is_draining=self.is_draining
+            self.hub,
+            self.cluster,
+            self.guard,
+            self.calls,
+            started_at=self.started_at,
+            is_draining=self.is_draining,
+            inbox_measures=self.operations.notifications.inbox.measures,
         )
 
 

@@ -101,6 +101,12 @@ class Session:
         self._deadlines.admitted(settings.connection.inactivity)
         self.transport.message_bytes = settings.limits.message_bytes
         self._most_values = settings.limits.message_values
+        unread: int | None = None
+
+        async def count() -> None:
+            nonlocal unread
+            unread = await self.services.operations.notifications.glance(identity)
+
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
@@ -109,6 +115,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
+                before=count,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -135,6 +142,8 @@ class Session:
             greeting["user"] = identity.user
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
+        if unread is not None:
+            greeting["unread"] = unread
         self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         self.set_expiry(identity)
 

@@ -21,9 +21,9 @@ from protocol.encoding import websocket
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
 
-__all__ = ["WebSocketUpgrade"]
+__all__ = ["BEFORE_AUTH", "WebSocketUpgrade"]
 
-_BEFORE_AUTH: Final = 32 * 1024
+BEFORE_AUTH: Final = 32 * 1024
 """Bytes of a message before the client has said who it is: room for ``auth`` with its token, and no more."""
 _MAX_NOTE: Final = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
@@ -80,7 +80,7 @@ class WebSocketUpgrade:
             unread=unread,
         )
         if identity is None:
-            wire.message_bytes = min(_BEFORE_AUTH, wire.message_bytes)
+            wire.message_bytes = min(BEFORE_AUTH, wire.message_bytes)
         session = Session(self._services, wire, codec, websocket(codec), client)
         # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
         wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))

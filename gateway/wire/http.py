@@ -135,7 +135,7 @@ class HttpServer:
             with connection.scope:
                 await connection.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            log.debug("HTTP connection broke off", exc_info=True)
+            log.debug("HTTP connection lost", exc_info=True)
         except* Exception:
             log.exception("HTTP connection failed")
         finally:
@@ -268,7 +268,10 @@ class _Connection(TCPServer):
 
 
 class _Parser(h11.Connection):
-    """h11's parser, in which chunk extensions and trailers have the bound of the head."""
+    """h11's parser, in which chunk extensions and trailers have the bound of the head.
+
+    What follows the last request is not read (RFC 9112, section 9.6): to refuse it would race the answer.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_bytes)
@@ -277,10 +280,14 @@ class _Parser(h11.Connection):
         """Bytes received since the head that are no data, those that wait for more included."""
 
     def receive_data(self, data: bytes) -> None:
+        if data and self.their_state is h11.MUST_CLOSE:
+            return
         self._around += len(data)
         super().receive_data(data)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._around = len(self.trailing_data[0])

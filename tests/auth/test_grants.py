@@ -64,6 +64,11 @@ def test_all_is_the_name_of_a_room() -> None:
         ("connection:*", "connection:n1-1", True),
     ],
 )
+def test_a_star_covers_rooms_only(pattern: str, target: str, granted: bool) -> None:
+    assert Grants.of({pattern: ["publish"]}).allows_target(target) is granted
+    assert not Grants.of({pattern: ["join", "history"]}).allows_target(target)
+
+
 def test_only_services_publish_what_became_of_executions() -> None:
     grants = Grants.of({"*": PERMISSIONS, "execution:7": ["publish"]})
     for room in ("executions", "execution:7"):
@@ -72,11 +77,6 @@ def test_only_services_publish_what_became_of_executions() -> None:
         assert Grants.ALL.allows(room, Permission.PUBLISH)
     assert grants.allows("executioner", Permission.PUBLISH)
     assert Grants.ALL.allows_target("user:bob")
-
-
-def test_a_star_covers_rooms_only(pattern: str, target: str, granted: bool) -> None:
-    assert Grants.of({pattern: ["publish"]}).allows_target(target) is granted
-    assert not Grants.of({pattern: ["join", "history"]}).allows_target(target)
 
 
 def test_an_answer_stays_right_when_it_is_remembered() -> None:

@@ -60,8 +60,8 @@ async def test_presence_and_losses_are_told_in_it_as_well(node: Node) -> None:
     node.hub.presence.begin(place.room.channel, connection)
     _, other = await node.connect("bob", websocket(JSON))
     await node.hub.join(other, "r", events=EventFilter.ALL)
-    node.hub.broker.lost(place.room.channel, 1, 2)
-    node.hub.broker.reset(place.room.channel, "another", 7)
+    node.hub.broker.sink.lost(place.room.channel, 1, 2)
+    node.hub.broker.sink.reset(place.room.channel, "another", 7)
     node.flush()
     assert [(each["t"], each["data"]) for each in far.lines()] == [
         ("presence", {"user": "bob"}),

@@ -161,7 +161,7 @@ async def test_without_the_setting_nobody_is_inactive(clock: MockClock) -> None:
 
 
 async def test_a_long_call_is_no_missed_heartbeat(clock: MockClock) -> None:
-    """While a command waits nothing is read, so no pong is seen: that must not pass for death."""
+    """A connection that only waits for an answer is alive."""
 
     async def slow(*_: object) -> None:
         await trio.sleep(60)
