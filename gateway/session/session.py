@@ -41,6 +41,8 @@ __all__ = ["Client", "Services", "Session"]
 log = structlog.get_logger(__name__)
 
 _AUTH_FIRST: Final = "the first message must be auth"
+_AT_ONCE: Final = 64
+"""Rooms that are left before others have their turn."""
 _FIRST_VALUES: Final = 64
 """Values and keys of a message before its sender is known: ``auth`` has six."""
 
@@ -53,6 +55,7 @@ class Session:
         "_deadlines",
         "_limiter",
         "_most_values",
+        "_saved",
         "client",
         "codec",
         "connection",
@@ -86,6 +89,8 @@ class Session:
         self._deadlines = Deadlines()
         self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
+        self._saved: bytes | None = None
+        """What the resume token stands for, once the rooms are being left."""
 
     # --- beginning and end --------------------------------------------------------------------
 
@@ -174,6 +179,22 @@ class Session:
         self.transport.close(code, reason, flush_timeout=flush_timeout)
         self.outbox.flush()
 
+    async def leave_rooms(self) -> None:
+        """The connection is gone: leave its rooms a few at a time; :meth:`ended` must follow.
+
+        A thousand rooms in one go would keep the others waiting for 10 ms.
+        """
+        connection = self.connection
+        if connection is None or len(connection.memberships) <= _AT_ONCE:
+            return
+        self._saved = self._remember(connection)
+        if self.typing is not None:
+            self.typing.stop_all()
+        for number, room in enumerate(list(connection.memberships), 1):
+            self.services.hub.leave(connection, room)
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
     def ended(self) -> None:
         """The connection is gone: leave nothing behind but what its resume token stands for."""
         if self.connection is None:
@@ -185,6 +206,8 @@ class Session:
 
     def _remember(self, connection: Connection) -> bytes:
         """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
+        if self._saved is not None:
+            return self._saved
         hub = self.services.hub
         saved = snapshot.take(connection, hub.presence)
         ttl = self.services.settings.connection.resume_ttl

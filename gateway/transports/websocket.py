@@ -100,7 +100,11 @@ class WebSocketUpgrade:
         finally:
             self.sessions.discard(session)
             guard.closed(peer)
-            session.ended()
+            try:
+                with trio.CancelScope(shield=True):
+                    await session.leave_rooms()
+            finally:
+                session.ended()
 
     def _refuse_when_draining(self) -> None:
         if self._is_draining():
