@@ -17,7 +17,10 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
 from protocol.values import check_event_data, check_value, footprint
 
-__all__ = ["Events"]
+__all__ = ["MOST_USERS", "Events"]
+
+MOST_USERS: Final = 1000
+"""Users that one send may name."""
 
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -166,6 +169,39 @@ class Events:
             mid=mid,
             ephemeral=ephemeral,
         )
+
+    async def send_to_users(
+        self,
+        identity: Identity,
+        event: str | None,
+        data: Any = None,
+        *,
+        users: Collection[str],
+        org: str | None = None,
+        mid: str | None = None,
+        ephemeral: bool = False,
+    ) -> dict[str, Sent]:
+        """As :meth:`send` to each of 1 to ``MOST_USERS`` users, in whose orders it has one ``mid``.
+
+        When the broker refuses one, that is raised, and others may have got it: repeated with its ``mid`` it
+        reaches each once. What this refuses itself, nobody has got; BAD_FIELD, TOO_LARGE for too many.
+        """
+        org = organisation(identity, org)
+        event = check_event(event)
+        if mid is not None:
+            check_mid(mid)
+        if not users:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "users: must not be empty")
+        if len(users) > MOST_USERS:
+            raise ProtocolError(ErrorCode.TOO_LARGE, f"users: at most {MOST_USERS}")
+        names = list(dict.fromkeys(users))
+        for user in names:
+            _check_user(user)
+            permit_target(identity, "user", user)
+        sent = await self._hub.send_to_users(
+            org, names, event, check_event_data(data), sender=identity.user, mid=mid, ephemeral=ephemeral
+        )
+        return dict(zip(names, sent, strict=True))
 
     async def trace(
         self, identity: Identity, mid: str, *, user: str | None = None, org: str | None = None

@@ -23,7 +23,10 @@ from gateway.rest.models import (
     Disconnected,
     OrganisationQuery,
     Send,
+    SendToUsers,
     SentTo,
+    SentToUsers,
+    UserPlace,
 )
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
@@ -126,3 +129,26 @@ async def send_to_user(user: str) -> Response:
         ephemeral=wanted.ephemeral,
     )
     return reply(SentTo(*sent))
+
+
+@blueprint.post("/users/send")
+@operation(tags="events", body=SendToUsers, query=OrganisationQuery, answer=SentToUsers)
+async def send_to_users() -> Response:
+    """Send an event to several users, each of whom has it in an order of their own.
+
+    Members need the permission `publish` for each `user:<name>`. Repeated with the same `mid`, it reaches
+    each user once.
+    """
+    identity = await caller()
+    wanted = await read_body(SendToUsers)
+    sent = await services().operations.events.send_to_users(
+        identity,
+        wanted.event,
+        wanted.data,
+        users=wanted.users,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
+        mid=wanted.mid,
+        ephemeral=wanted.ephemeral,
+    )
+    places = {user: UserPlace(each.seq, each.epoch) for user, each in sent.items()}
+    return reply(SentToUsers(next(iter(sent.values())).mid, places))

@@ -41,13 +41,16 @@ __all__ = [
     "RoomQuery",
     "Send",
     "SendOperation",
+    "SendToUsers",
     "SentTo",
+    "SentToUsers",
     "Stats",
     "Ticket",
     "Token",
     "TokenRequest",
     "Trace",
     "TraceQuery",
+    "UserPlace",
 ]
 
 Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
@@ -398,6 +401,28 @@ class Send(Body):
     ephemeral: Annotated[
         bool, msgspec.Meta(description="To a user: worth nothing later, so it has no place and is not kept.")
     ] = False
+
+
+class SendToUsers(Send):
+    """An event for several users."""
+
+    users: Annotated[
+        list[str], msgspec.Meta(description="Each has it in an order of their own. At most 1,000.")
+    ] = []
+
+
+class UserPlace(msgspec.Struct, omit_defaults=True):
+    """The place in one user's order; nothing of what is ephemeral."""
+
+    seq: int | None = None
+    epoch: str | None = None
+
+
+class SentToUsers(msgspec.Struct):
+    """The places that it got."""
+
+    mid: str
+    users: dict[str, UserPlace]
 
 
 class SentTo(msgspec.Struct, omit_defaults=True):

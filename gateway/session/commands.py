@@ -41,6 +41,7 @@ class _Patterns(msgspec.Struct):
 
 class _Send(msgspec.Struct):
     user: str | None = None
+    users: list[str] | None = None
     connection: str | None = None
     data: Any = None
     ephemeral: bool = False
@@ -149,6 +150,9 @@ def _published(session: Context, envelope: Envelope, result: Position | Protocol
 
 async def _send(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
     wanted = read(envelope.data, _Send)
+    if wanted.users is not None:
+        await _send_to_users(session, connection, envelope, wanted, wanted.users)
+        return
     sent = await session.services.operations.events.send(
         connection.identity,
         envelope.event,
@@ -161,6 +165,26 @@ async def _send(session: Context, connection: Connection, envelope: Envelope, si
     session.reply(
         envelope, mid=sent.mid, seq=sent.seq, epoch=sent.epoch, data={"connections": sent.connections}
     )
+
+
+async def _send_to_users(
+    session: Context, connection: Connection, envelope: Envelope, wanted: _Send, users: list[str]
+) -> None:
+    if wanted.user is not None or wanted.connection is not None:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data.users: not with data.user or data.connection")
+    sent = await session.services.operations.events.send_to_users(
+        connection.identity,
+        envelope.event,
+        wanted.data,
+        users=users,
+        mid=envelope.mid,
+        ephemeral=wanted.ephemeral,
+    )
+    places = {
+        user: {} if each.seq is None else {"seq": each.seq, "epoch": each.epoch}
+        for user, each in sent.items()
+    }
+    session.reply(envelope, mid=next(iter(sent.values())).mid, data={"users": places})
 
 
 def _call(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:

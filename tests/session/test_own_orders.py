@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway
+from gateway.broker.base import user_channel
 from gateway.config.settings import UserHistory
 from gateway.hub.connection import Connection
 from protocol.codec import Codec
@@ -183,3 +184,28 @@ async def test_bad_input(gateway: Gateway) -> None:
         ):
             assert refused.code == E.BAD_FIELD
         assert set(nobody.greeting.data["positions"]) == {"organisation"}
+
+
+async def test_several_users_at_once(gateway: Gateway, codec: Codec) -> None:
+    async with connected(gateway, codec=codec) as alice, connected(gateway, user="bob") as bob:
+        await tell(gateway, "user")
+        users = ["alice", "bob", "away", "bob"]
+        reply = await bob.ask("send", event="e", mid="m", data={"users": users, "data": 1})
+        assert {user: place["seq"] for user, place in reply.data["users"].items()} == {
+            "alice": 2,
+            "bob": 1,
+            "away": 1,
+        }
+        again = await bob.ask("send", event="e", mid="m", data={"users": users, "data": 1})
+        assert (again.mid, again.data) == (reply.mid, reply.data)
+        assert numbers(await alice.settled(), "user") == [1, 2]
+        assert numbers(await bob.settled(), "user") == [1]
+        for wrong, code in (([], E.BAD_FIELD), (["a", ""], E.BAD_FIELD), (["x"] * 1001, E.TOO_LARGE)):
+            assert (await bob.ask("send", event="e", data={"users": wrong})).code == code
+        both = await bob.ask("send", event="e", data={"users": ["a"], "user": "b"})
+        assert both.code == E.BAD_FIELD
+    async with connected(gateway, user="carol", rooms={"user:bob": ["publish"]}) as carol:
+        refused = await carol.ask("send", event="e", data={"users": ["bob", "alice"]})
+        assert refused.code == E.FORBIDDEN, "and bob has not got it"
+        page = await gateway.hub.history_of(user_channel("acme", "bob"), limit=10)
+        assert page.seq == 1
