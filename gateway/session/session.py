@@ -35,13 +35,14 @@ from protocol.encoding import Encoding
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
 from protocol.names import check_room
-from protocol.patterns import EventFilter
 
 __all__ = ["Client", "Services", "Session"]
 
 log = structlog.get_logger(__name__)
 
 _AUTH_FIRST: Final = "the first message must be auth"
+_AT_ONCE: Final = 64
+"""Rooms that are left before others have their turn."""
 _FIRST_VALUES: Final = 64
 """Values and keys of a message before its sender is known: ``auth`` has six."""
 
@@ -54,6 +55,7 @@ class Session:
         "_deadlines",
         "_limiter",
         "_most_values",
+        "_saved",
         "client",
         "codec",
         "connection",
@@ -87,13 +89,17 @@ class Session:
         self._deadlines = Deadlines()
         self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
+        self._saved: bytes | None = None
+        """What the resume token stands for, once the rooms are being left."""
 
     # --- beginning and end --------------------------------------------------------------------
 
     async def admit(self, identity: Identity, *, id: int | None = None) -> None:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
-        self._deadlines.admitted(settings.connection.inactivity)
+        # Over a transport that carries nothing in, nobody can say anything to stay.
+        speaks = self.transport.kind not in {"sse", "poll"}
+        self._deadlines.admitted(settings.connection.inactivity if speaks else 0.0)
         self.transport.message_bytes = settings.limits.message_bytes
         self._most_values = settings.limits.message_values
         unread: int | None = None
@@ -135,6 +141,10 @@ class Session:
         }
         if identity.user is not None:
             greeting["user"] = identity.user
+        greeting["positions"] = {
+            of: {"epoch": place.joined_at.epoch, "seq": place.joined_at.seq}
+            for of, place in zip(("organisation", "user"), connection.internal, strict=False)
+        }
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
         if unread is not None:
@@ -169,6 +179,22 @@ class Session:
         self.transport.close(code, reason, flush_timeout=flush_timeout)
         self.outbox.flush()
 
+    async def leave_rooms(self) -> None:
+        """The connection is gone: leave its rooms a few at a time; :meth:`ended` must follow.
+
+        A thousand rooms in one go would keep the others waiting for 10 ms.
+        """
+        connection = self.connection
+        if connection is None or len(connection.memberships) <= _AT_ONCE:
+            return
+        self._saved = self._remember(connection)
+        if self.typing is not None:
+            self.typing.stop_all()
+        for number, room in enumerate(list(connection.memberships), 1):
+            self.services.hub.leave(connection, room)
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
     def ended(self) -> None:
         """The connection is gone: leave nothing behind but what its resume token stands for."""
         if self.connection is None:
@@ -180,11 +206,12 @@ class Session:
 
     def _remember(self, connection: Connection) -> bytes:
         """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
+        if self._saved is not None:
+            return self._saved
         hub = self.services.hub
         saved = snapshot.take(connection, hub.presence)
-        if connection.memberships or connection.filter is not EventFilter.ALL:
-            ttl = self.services.settings.connection.resume_ttl
-            hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
+        ttl = self.services.settings.connection.resume_ttl
+        hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
         return saved
 
     def give_way(self, token: str) -> bytes:

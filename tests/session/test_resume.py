@@ -55,6 +55,12 @@ async def test_everything_comes_back(gateway: Gateway, codec: Codec) -> None:
         assert alice.greeting.data["resume"] != token
         reply = await alice.ask("join", data={"resume": token})
         assert (reply.t, reply.room) == ("reply", None)
+        for own in ("organisation", "user"):
+            assert reply.data.pop(own) == {
+                **alice.greeting.data["positions"][own],
+                "recovered": True,
+                "replayed": 0,
+            }
         assert reply.data == {
             "rooms": {
                 "one": {"epoch": one, "seq": 5, "recovered": True, "replayed": 3},
@@ -195,7 +201,13 @@ async def test_only_the_same_user_takes_over(gateway: Gateway) -> None:
 async def test_an_open_connection_without_anything_is_taken_over_too(gateway: Gateway) -> None:
     async with connected(gateway) as old, connected(gateway) as new:
         reply = await new.ask("join", data={"resume": old.greeting.data["resume"]})
-        assert reply.data == {"rooms": {}, "events": ["*"], "except": []}
+        assert {**reply.data, "organisation": 0, "user": 0} == {
+            "rooms": {},
+            "events": ["*"],
+            "except": [],
+            "organisation": 0,
+            "user": 0,
+        }
         assert (await old.closed()).code == 4502
 
 
@@ -212,3 +224,26 @@ async def test_a_token_is_good_for_its_time(clock: MockClock) -> None:
             assert (await alice.ask("join", data={"resume": tokens[0]})).t == "reply"
             await trio.sleep(11)
             assert (await alice.ask("join", data={"resume": tokens[1]})).code == E.NOT_FOUND
+
+
+async def test_many_rooms_are_left_a_few_at_a_time_and_all_come_back(gateway: Gateway) -> None:
+    rooms = [f"r{number}" for number in range(300)]
+    seen: set[int] = set()
+
+    async def watch() -> None:
+        while gateway.hub.connections:
+            seen.update(len(each.memberships) for each in gateway.hub.connections.values())
+            await trio.lowlevel.checkpoint()
+
+    async with connected(gateway) as client:
+        for room in rooms:
+            await client.ask("join", room=room)
+        token = client.greeting.data["resume"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await client.socket.aclose()
+    assert {300, 44} < seen, "others had their turn in between"
+    assert gateway.hub.census()["rooms"] == 0
+    async with connected(gateway) as again:
+        reply = await again.ask("join", data={"resume": token})
+        assert sorted(reply.data["rooms"]) == sorted(rooms)
