@@ -36,8 +36,11 @@ from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.drain import drain
+from gateway.session.posted import PostedCommands
 from gateway.session.services import Services
 from gateway.session.session import Session
+from gateway.transports.poll import Polls
+from gateway.transports.sse import EventStreams
 from gateway.transports.websocket import WebSocketUpgrade
 from gateway.version import VERSION
 from gateway.wire.engine import Engine
@@ -89,7 +92,9 @@ class Gateway:
         self._agree = {
             **{
                 f"history.{name}": repr(getattr(settings.history, name))
-                for name in ("messages", "bytes", "age", "patterns", "total_bytes", "rooms")
+                for name in (
+                    *("messages", "bytes", "age", "patterns", "organisation", "user", "total_bytes", "rooms"),
+                )
             },
             **{f"redis.{name}": repr(getattr(settings.redis, name)) for name in ("tail", "window", "forget")},
             "cluster.lease": repr(settings.cluster.lease),
@@ -124,6 +129,14 @@ class Gateway:
             engine=self._engine,
             is_draining=lambda: self.draining,
         )
+        beside = {
+            "/api/v1/stream": EventStreams(
+                services, self._engine, self.upgrade.sessions, is_draining=lambda: self.draining
+            ).receive,
+            "/api/v1/poll": Polls(
+                services, self._engine, self.upgrade.sessions, is_draining=lambda: self.draining
+            ).receive,
+        }
         self._rest = RestServices(
             settings=settings,
             hub=self.hub,
@@ -136,11 +149,13 @@ class Gateway:
             started_at=time.time(),
             guard=self.guard,
             calls=self.calls,
+            commands=PostedCommands(services).run,
         )
-        self.http = HttpServer(create_app(self._rest), settings)
+        self.http = HttpServer(create_app(self._rest), settings, stream_paths=beside)
         self.listener = Listener(
             websocket=self.upgrade.receive,
             http=self.http.serve_stream,
+            streams=beside,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
             max_connections=settings.limits.connections,

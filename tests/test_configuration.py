@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config.settings import CallSettings, Group, RoomHistory, Settings, SettingsError, hide_password
+from gateway.config.settings import (
+    CallSettings,
+    Group,
+    RoomHistory,
+    Settings,
+    SettingsError,
+    UserHistory,
+    hide_password,
+)
 from gateway.config.sources import load_settings
 
 
@@ -55,7 +63,7 @@ def test_every_setting_can_be_given_in_each_way() -> None:
     def samples(struct: type[Group], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in msgspec.structs.asdict(struct()).items():
-            if isinstance(value, Group):
+            if isinstance(value, Group) and not prefix:
                 found |= samples(type(value), f"{name}.")
             else:
                 found[prefix + name] = value
@@ -94,6 +102,8 @@ def _another(path: str, default: Any) -> Any:
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
         "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
+        "history.organisation": RoomHistory(messages=3),
+        "history.user": UserHistory(messages=3, age=60.5),
         "calls": {"pause_*": CallSettings(url="http://backend.test/calls", timeout=1.5, roles=["operator"])},
         "log.level": "debug",
         "log.format": "json",

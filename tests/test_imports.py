@@ -51,10 +51,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(
             "gateway.wire.outbox",
             "gateway.wire.shares",
+            "gateway.wire.signal",
         ),  # what a session's frames go into, and whose turn it is
     },
     "gateway.transports": {
-        "gateway.config.origins",
+        *("gateway.config.origins", "gateway.broker.base", "gateway.hub.lag"),
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.session", "gateway.wire"),
     },
     "gateway.rest": {

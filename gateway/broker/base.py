@@ -113,6 +113,7 @@ class Event:
             mid=self.mid,
             sender=self.sender,
             critical=self.critical or None,
+            to=self.channel.to,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""How much of which room is kept: the one place that reads the patterns in ``[history]``."""
+"""How much of which channel is kept: the one place that reads the patterns in ``[history]``."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 from gateway.broker.channels import Channel, Kind
-from gateway.config.settings import HistorySettings
+from gateway.config.settings import HistorySettings, RoomHistory, UserHistory
 from protocol.cache import Cache, Family
 from protocol.patterns import compile_pattern
 
@@ -33,15 +33,13 @@ class HistoryBounds:
     def __init__(self, settings: HistorySettings) -> None:
         default = Bounds(settings.messages, settings.bytes, settings.age)
         self.default = default
-        """Of rooms that no pattern names, and of channels that are no rooms."""
+        """Of rooms that no pattern names."""
+        self._organisation = _bounds(settings.organisation, default)
+        self._user = _bounds(settings.user, default)
         self._patterns = [
             (
                 compile_pattern(pattern),
-                Bounds(
-                    default.messages if given.messages is None else given.messages,
-                    default.bytes if given.bytes is None else given.bytes,
-                    default.age if given.age is None else given.age,
-                ),
+                _bounds(given, default),
             )
             for pattern, given in settings.patterns.items()
         ]
@@ -49,6 +47,10 @@ class HistoryBounds:
 
     def of(self, channel: Channel) -> Bounds:
         """The bounds of a channel: for a room those of the first pattern, as they are written, that fits."""
+        if channel.kind is Kind.USER:
+            return self._user
+        if channel.kind is Kind.ORGANISATION:
+            return self._organisation
         if not self._patterns:
             return self.default
         bounds = self._cache.get(channel)
@@ -62,3 +64,11 @@ class HistoryBounds:
                 if matches(channel.name):
                     return bounds
         return self.default
+
+
+def _bounds(given: RoomHistory | UserHistory, default: Bounds) -> Bounds:
+    return Bounds(
+        default.messages if given.messages is None else given.messages,
+        default.bytes if given.bytes is None else given.bytes,
+        default.age if given.age is None else given.age,
+    )

@@ -39,17 +39,23 @@ class Kind(Enum):
     LINE = ""
 
 
+_ORDERED: Final = frozenset({Kind.ROOM, Kind.ORGANISATION, Kind.USER})
+_TO: Final = {Kind.USER: "user", Kind.CONNECTION: "connection"}
+
+
 class Channel(str):
     """A channel: as text its unique name, under which it is looked up and kept. Immutable, like any text."""
 
-    __slots__ = ("kind", "name", "ordered", "org")
+    __slots__ = ("kind", "name", "ordered", "org", "to")
 
     kind: Kind
     org: str
     name: str
     """Of the room, the user or the connection; of presence that of its channel; empty for an organisation."""
     ordered: bool
-    """Its events may have a place: not what is sent to a user or a connection, nor presence."""
+    """Its events may have a place: not what is sent to a connection, nor presence."""
+    to: str | None
+    """What the envelope says of whom it is for; None for rooms and organisations."""
 
     def __new__(cls, kind: Kind, org: str, name: str, text: str) -> Channel:
         """``text`` must be different for each kind, organisation and name: use the functions below."""
@@ -57,7 +63,8 @@ class Channel(str):
         self.kind = kind
         self.org = org
         self.name = name
-        self.ordered = kind is Kind.ROOM or kind is Kind.ORGANISATION
+        self.ordered = kind in _ORDERED
+        self.to = _TO.get(kind)
         return self
 
 
@@ -100,10 +107,12 @@ def line_channel(name: str) -> Channel:
 
 
 def stored_channel(text: str) -> Channel:
-    """The channel of a room or an organisation whose text was kept outside; raises ``ValueError``."""
+    """The channel of an order whose text was kept outside; raises ``ValueError``."""
     match text.split("\0"):
         case [org, "r", room]:
             return room_channel(org, room)
         case [org, "o"]:
             return organisation_channel(org)
-    raise ValueError("not the text of a room's or an organisation's channel")
+        case [org, "u", user]:
+            return user_channel(org, user)
+    raise ValueError("not the text of a channel that has an order")

@@ -36,15 +36,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     event: str
     room: str | None = None
-    """None: sent to the organisation, the user or this connection."""
+    """None: sent to the organisation, the user or this connection; ``to`` tells which."""
     data: Any = None
     seq: int | None = None
-    """Place in the order of the room (or organisation); None when it has none."""
+    """Place in the order of the room, the organisation or the user; None when it has none."""
     epoch: str | None = None
     ts: int | None = None
     """Milliseconds since 1970 UTC."""
     mid: str | None = None
     sender: str | None = None
+    to: str | None = None
+    """``"user"`` of what was sent to the user, ``"connection"`` of what was to this connection alone."""
     critical: bool = False
     """It overtook what was queued for this client: events with a lower ``seq`` may still come."""
 
@@ -92,6 +94,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     patterns: int | None = None
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A position as the gateway writes it."""
+
+    epoch: str
+    seq: int
+
+
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway said of the connection when it was made."""
 
@@ -107,6 +116,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since 1970 UTC at which the token expires."""
     resume: str | None = None
     """What brings this connection's rooms and filter back on another one; the client uses it by itself."""
+    positions: dict[str, Place] = {}
+    """Where the orders of the ``organisation`` and the ``user`` were when the connection was made."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

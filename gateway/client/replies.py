@@ -9,6 +9,7 @@ import msgspec
 from gateway.client.ended import seconds
 from gateway.client.errors import CommandError, UnexpectedReply
 from gateway.client.messages import Event, Filter, HistoryPage, Joined, Presence, Published, Refreshed, Sent
+from gateway.client.rooms import OWN_NAMES
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode
 
@@ -22,6 +23,7 @@ __all__ = [
     "refreshed",
     "resumed",
     "sent",
+    "went_on",
 ]
 
 T = TypeVar("T")
@@ -56,6 +58,14 @@ def resumed(reply: Envelope) -> tuple[list[Joined], Filter]:
     rooms = _convert(data.get("rooms"), dict[str, dict[str, Any]])
     entered = [_convert({**room, "room": name}, Joined) for name, room in rooms.items() if "code" not in room]
     return entered, _convert(data, Filter)
+
+
+def went_on(reply: Envelope) -> dict[str, Joined]:
+    """What the reply to such a ``join`` says of the organisation and the user."""
+    data = _data(reply)
+    return {
+        of: _convert({**data[of], "room": name}, Joined) for of, name in OWN_NAMES.items() if data.get(of)
+    }
 
 
 def published(reply: Envelope, mid: str) -> Published:

@@ -1,8 +1,8 @@
 """Making a new connection what the lost one was: the filter, then every room from where it was left.
 
-With the lost connection's resume token that is one command. Where the gateway does not know the token
-(any more) it is the filter, then a ``join`` with ``since`` for each room; so it is for rooms that could
-not be entered at once.
+With the lost connection's resume token that is one command, which also brings what was sent to the
+organisation and the user meanwhile. Where the gateway does not know the token (any more) it is the filter,
+then a ``join`` with ``since`` for each room; so it is for rooms that could not be entered at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gateway.client.backoff import Backoff
 from gateway.client.ended import Ended
 from gateway.client.errors import CommandError, CommandFailed, CommandTimeout, UnexpectedReply
 from gateway.client.link import Command, Link, LinkLost, OnReply
-from gateway.client.messages import Event, Filter
-from gateway.client.replies import command_error, joined, resumed
-from gateway.client.rooms import Room, Rooms, lost
+from gateway.client.messages import Event, Filter, Position
+from gateway.client.replies import command_error, joined, resumed, went_on
+from gateway.client.rooms import Room, Rooms, lost, since_data
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode
 
@@ -86,6 +86,7 @@ class Restorer:
             left = await self._resume()
             if left is None:
                 await self._restore_filter()
+                await self._go_on()
                 left = list(self.rooms.joined.values())
         except (LinkLost, CommandFailed) as error:
             self.link.end(Ended.broken(f"the connection could not be restored: {error}"))
@@ -102,7 +103,9 @@ class Restorer:
             return None
         since = {name: room.position for name, room in known.items()}
         positions = {name: {"epoch": epoch, "seq": seq} for name, (epoch, seq) in since.items()}
-        fields = {"t": "join", "data": {"resume": self.resume, "positions": positions}}
+        own = self.rooms.missed(all=True)
+        data = {"resume": self.resume, "positions": positions, **_own_data(own)}
+        fields = {"t": "join", "data": data}
         entered: list[str] = []
 
         def on_reply(reply: Envelope) -> list[Event]:
@@ -110,12 +113,13 @@ class Restorer:
             self.filter.resumed(whole)
             entered.extend(room.room for room in rooms)
             self.rooms.unasked.update(name for name in entered if name not in known)
-            return [
+            events = [
                 news
                 for room in rooms
                 if room.room in known
                 for news in self.rooms.join(room, known[room.room].options, since[room.room])
             ]
+            return [*self.rooms.went_on(went_on(reply), own), *events]
 
         try:
             await self._insist(fields, on_reply, but=ErrorCode.TIMEOUT)
@@ -126,6 +130,23 @@ class Restorer:
         for name in list(self.rooms.unasked):  # joined by a command whose reply was lost
             await self._insist({"t": "leave", "room": name}, lambda reply: self.rooms.unasked.clear())
         return [room for name, room in known.items() if name not in entered]
+
+    async def _go_on(self) -> None:
+        """Ask for what was sent to the organisation and the user meanwhile, if there was anything."""
+        since = self.rooms.missed(all=False)
+        if not since:
+            return
+        try:
+            await self._insist(
+                {"t": "join", "data": _own_data(since)},
+                lambda reply: self.rooms.went_on(went_on(reply), since),
+            )
+        except CommandError as error:
+            if _for_now(error):
+                raise
+            for of in since:
+                for event in self.rooms.gave_up(of, f"refused: {error}"):
+                    await self.emit(event)
 
     async def _restore_filter(self) -> None:
         for kind, patterns in self.filter.commands():
@@ -180,6 +201,10 @@ class Restorer:
                 return await command.answer()
             if not self.link.paused:
                 raise CommandTimeout(f"no reply within {self.timeout:g} s")
+
+
+def _own_data(since: dict[str, Position]) -> dict[str, Any]:
+    return {of: since_data(position) for of, position in since.items()}
 
 
 def _for_now(error: CommandError) -> bool:

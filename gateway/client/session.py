@@ -150,6 +150,7 @@ class Session:
             heartbeat_timeout=options.heartbeat_timeout,
             max_payload=info.limits.message_bytes,
         )
+        self.rooms.greeted(info.positions)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._bring_up, link, info)
             if callable(self.token) and now is not None:

@@ -63,8 +63,12 @@ class Cluster(Protocol):
         connection: str | None = None,
         sender: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
-        """Send to all connections of ``user``, or to one ``connection``; raises NOT_FOUND, BAD_EVENT."""
+        """Send to all connections of ``user``, or to one ``connection``; raises NOT_FOUND, BAD_EVENT.
+
+        What goes to a user and is not ``ephemeral`` has a place in the user's order.
+        """
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None

@@ -28,6 +28,7 @@ class Local:
             requests.Connection: self.connection,
             requests.Rooms: self.rooms,
             requests.Send: self.send,
+            requests.Wanting: self.wanting,
             requests.Disconnect: self.disconnect,
             requests.Revoked: self.revoked,
             requests.TakeOver: self.take_over,
@@ -54,13 +55,13 @@ class Local:
 
     async def send(self, wanted: requests.Send) -> Sent:
         """See ``Cluster.send``."""
-        org, event, data = wanted.org, wanted.event, wanted.data
-        sender, mid = wanted.sender, wanted.mid
-        if wanted.user is not None:
-            return self._hub.send_to_user(org, wanted.user, event, data, sender=sender, mid=mid)
-        if wanted.connection is None:
-            raise ProtocolError(ErrorCode.MISSING_FIELD, "name a user or a connection")
-        return self._hub.send_to_connection(org, wanted.connection, event, data, sender=sender, mid=mid)
+        return self._hub.send_to_connection(
+            wanted.org, wanted.connection, wanted.event, wanted.data, sender=wanted.sender, mid=wanted.mid
+        )
+
+    async def wanting(self, wanted: requests.Wanting) -> int:
+        """How many connections of a user to this node want events of this name."""
+        return self._hub.wanting(wanted.org, wanted.user, wanted.event)
 
     async def disconnect(self, wanted: requests.Disconnect) -> None:
         """See ``Cluster.disconnect``."""

@@ -199,25 +199,32 @@ class ManyNodes:
         connection: str | None = None,
         sender: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """See :class:`~gateway.cluster.base.Cluster`.
 
-        The user's connections to this node are served in any case.
+        Connections to nodes that do not answer are not counted.
         """
         mid = mid or self._hub.new_mid()
-        wanted = requests.Send(org, event, data, user, connection, sender, mid)
         if connection is not None:
+            wanted = requests.Send(org, event, data, connection, sender, mid)
             node = self._node_of(connection)
             return await (self._local.send(wanted) if node is None else self._ask_one(node, wanted))
         assert user is not None
-        here = await self._local.send(wanted)
+        sent = await self._hub.send_to_user(
+            org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
+        )
         others = {
             lease: member.id for lease, member in self.membership.members.items() if member.id != self.id
         }
-        leases = await self._presence.leases_of(org, user, others)
-        answers = await self.rpc.ask([others[lease] for lease in leases], wanted)
-        answers.check()
-        return Sent(mid, here.connections + sum(sent.connections for sent in answers.good.values()))
+        try:
+            leases = await self._presence.leases_of(org, user, others)
+            answers = await self.rpc.ask(
+                [others[lease] for lease in leases], requests.Wanting(org, user, event)
+            )
+        except ProtocolError:
+            return sent  # it has its place: only who got it elsewhere is not known
+        return sent._replace(connections=sent.connections + sum(answers.good.values()))
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None

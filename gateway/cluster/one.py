@@ -21,6 +21,7 @@ class OneNode:
     """A :class:`~gateway.cluster.base.Cluster` of one; waits for no other node, so never raises for that."""
 
     def __init__(self, hub: Hub, auth: Authenticator) -> None:
+        self._hub = hub
         self._local = Local(hub, auth.revocations)
         self._auth = auth
 
@@ -69,9 +70,15 @@ class OneNode:
         connection: str | None = None,
         sender: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return await self._local.send(requests.Send(org, event, data, user, connection, sender, mid))
+        if user is not None:
+            return await self._hub.send_to_user(
+                org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
+            )
+        assert connection is not None
+        return await self._local.send(requests.Send(org, event, data, connection, sender, mid))
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None

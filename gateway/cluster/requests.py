@@ -27,6 +27,7 @@ __all__ = [
     "Stats",
     "TakeOver",
     "Trace",
+    "Wanting",
     "decode",
     "decode_answer",
     "decode_request",
@@ -74,15 +75,22 @@ class Rooms(Request[list[dict[str, Any]]], frozen=True, tag="rooms"):
 
 
 class Send(Request[Sent], frozen=True, tag="send"):
-    """Send to all connections of ``user``, or to one ``connection``."""
+    """Send to one ``connection``; what is for a user goes through the broker."""
 
     org: str
     event: str
     data: Any
-    user: str | None
-    connection: str | None
+    connection: str
     sender: str | None
     mid: str | None
+
+
+class Wanting(Request[int], frozen=True, tag="wanting"):
+    """How many connections of a user want events of this name."""
+
+    org: str
+    user: str
+    event: str
 
 
 class Disconnect(Request[None], frozen=True, tag="disconnect"):
@@ -120,7 +128,9 @@ class Trace(Request[dict[str, Any] | None], frozen=True, tag="trace"):
     user: str | None
 
 
-AnyRequest = Stats | Connections | Connection | Rooms | Send | Disconnect | Revoked | TakeOver | Trace
+AnyRequest = (
+    Stats | Connections | Connection | Rooms | Send | Wanting | Disconnect | Revoked | TakeOver | Trace
+)
 
 _REQUESTS: Final = {
     str(kind.__struct_config__.tag): msgspec.json.Decoder(kind) for kind in get_args(AnyRequest)

@@ -311,6 +311,14 @@ class RoomHistory(Group, frozen=True, omit_defaults=True):
     age: Seconds | None = None
 
 
+class UserHistory(Group, frozen=True, omit_defaults=True):
+    """What is kept of what is sent to one user, who may be away for a day."""
+
+    messages: HistoryMessages = 256
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**20
+    age: Seconds = 86400.0
+
+
 class SupervisorSettings(Group, frozen=True):
     """How ``--workers`` above 1 watches over its processes."""
 
@@ -334,10 +342,15 @@ class HistorySettings(Group, frozen=True):
     age: Seconds = 300.0
     patterns: dict[str, RoomHistory] = {}
     """Room pattern → other bounds for its rooms; the first pattern that fits counts."""
+    organisation: RoomHistory = RoomHistory()
+    """Of what is published to a whole organisation."""
+    user: UserHistory = UserHistory()
+    """Of what is sent to one user."""
     total_bytes: Bytes = 512 * 2**20
-    """Of all rooms together. In memory the organisation that keeps most gives way: its rooms without a member
-    first, then its oldest events. With Redis an organisation that keeps three quarters of it, or more than an
-    even part when all is used, is refused with 301; its resume notes there may take a 32nd part."""
+    """Of all rooms, organisations and users together. In memory the organisation that keeps most gives way:
+    its rooms without a member first, then its oldest events. With Redis an organisation that keeps three
+    quarters of it, or more than an even part when all is used, is refused with 301; its resume notes there
+    may take a 32nd part."""
     rooms: Count = 100_000
     """Rooms kept without a member (memory broker); the longest unused of the organisation with most goes.
     With Redis rooms that keep events, shared as ``total_bytes``."""

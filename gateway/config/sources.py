@@ -151,9 +151,9 @@ def _from_flags(flags: Mapping[str, object]) -> _Tree:
 
 
 def _parse_text(text: str, kind: Any, source: str) -> Any:
-    """Lists and maps are JSON; a list of texts may also be separated by commas."""
+    """Lists, maps and groups are JSON; a list of texts may also be separated by commas."""
     container = get_origin(kind) or kind
-    if container not in (list, dict):
+    if container not in (list, dict) and not _is_group(container):
         return text
     if container is list and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
@@ -231,6 +231,12 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(error.message) from None
         if kept.age is not None and not math.isfinite(kept.age):
             raise SettingsError(f"{field}: age: expected a finite number")
+    for name, age in (
+        ("organisation", settings.history.organisation.age),
+        ("user", settings.history.user.age),
+    ):
+        if age is not None and not math.isfinite(age):
+            raise SettingsError(f"history.{name}.age: expected a finite number")
     for pattern, call in settings.calls.items():
         try:
             check_pattern(pattern, field=f"calls.{pattern!r}")

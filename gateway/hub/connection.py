@@ -95,6 +95,11 @@ class Connection:
         return self.identity.user
 
     @property
+    def places(self) -> tuple[Membership, ...]:
+        """Those in its organisation and in its user, then those in rooms."""
+        return (*self.internal, *self.memberships.values())
+
+    @property
     def rooms(self) -> list[str]:
         """Names of the joined rooms."""
         return list(self.memberships)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -48,12 +48,18 @@ _LATEST: Final = 10**13 - 1
 _LONGEST_MID: Final = "0" * 24
 """As long as those of :func:`_random_mids`."""
 
+_AT_ONCE: Final = 50
+"""Users that are sent to before others have their turn: each takes some 20 µs."""
+
 
 class Sent(NamedTuple):
-    """A direct send: its message id, and how many connections of this node it was queued for."""
+    """A direct send: its message id, and how many connections it was queued for."""
 
     mid: str
     connections: int
+    seq: int | None = None
+    """Its place in the user's order; what goes to a connection, or is ephemeral, has none."""
+    epoch: str | None = None
 
 
 class Delivery:
@@ -172,33 +178,31 @@ class Delivery:
         check_event(event)
         if mid is not None:
             check_mid(mid)
-        outcome: list[Position | ProtocolError] = []
-        placed = trio.Event()
-
-        def done(result: Position | ProtocolError) -> None:
-            outcome.append(result)
-            placed.set()
-
+        placed = _Placed()
         self.submit(
             org,
             room,
             event,
             data,
-            done,
+            placed,
             sender=sender,
             mid=mid,
             exclude=exclude or None,
             critical=critical,
             size=size,
         )
+        return await self._position(placed)
+
+    async def _position(self, placed: _Placed) -> Position:
         self._flusher.wake()
         with deadline(self._timeout):
-            await placed.wait()
-        if isinstance(outcome[0], ProtocolError):
-            raise outcome[0]
-        return outcome[0]
+            await placed.event.wait()
+        if isinstance(placed.result, ProtocolError):
+            raise placed.result
+        assert placed.result is not None
+        return placed.result
 
-    def send_to_user(
+    async def send_to_user(
         self,
         org: str,
         user: str,
@@ -207,28 +211,80 @@ class Delivery:
         *,
         sender: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
-        """Send to all connections of one user to this node; raises BAD_EVENT."""
+        """Send to all connections of one user, wherever they are; raises 1xx and 3xx errors.
+
+        It has its place in the user's order, and is kept, unless it is ``ephemeral``. The answer counts the
+        connections to this node.
+        """
+        return (
+            await self.send_to_users(org, [user], event, data, sender=sender, mid=mid, ephemeral=ephemeral)
+        )[0]
+
+    async def send_to_users(
+        self,
+        org: str,
+        users: Sequence[str],
+        event: str,
+        data: Any = None,
+        *,
+        sender: str | None = None,
+        mid: str | None = None,
+        ephemeral: bool = False,
+    ) -> list[Sent]:
+        """As :meth:`send_to_user` for each of ``users``, whose places come with few calls of the broker.
+
+        When one has no place the first error is raised; then others may have theirs.
+        """
         check_event(event)
+        if mid is not None:
+            check_mid(mid)
+        mid = mid or self.new_mid()
+        size = footprint(data)
+        now = time.time_ns() // 1_000_000
+        waiting: list[_Placed] = []
+        for number, user in enumerate(users, 1):
+            placed = _Placed()
+            waiting.append(placed)
+            self._counters.publishes += 1
+            self._broker.submit(
+                Event(
+                    channel=user_channel(org, user),
+                    event=event,
+                    mid=mid,
+                    ts=now,
+                    data=data,
+                    sender=sender,
+                    ordered=not ephemeral,
+                    size=size,
+                ),
+                placed,
+            )
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        sent = []
+        for user, placed in zip(users, waiting, strict=True):
+            position = await self._position(placed)
+            sent.append(
+                Sent(
+                    position.mid,
+                    self.wanting(org, user, event),
+                    None if ephemeral else position.seq,
+                    None if ephemeral else position.epoch,
+                )
+            )
+        return sent
+
+    def wanting(self, org: str, user: str, event: str) -> int:
+        """How many connections of a user to this node want events of this name."""
         organisation = self._registry.organisations.get(org)
         local = None if organisation is None else organisation.users.get(user)
-        mid = mid or self.new_mid()
-        self.deliver(
-            Event(
-                channel=user_channel(org, user),
-                event=event,
-                mid=mid,
-                ts=time.time_ns() // 1_000_000,
-                data=data,
-                sender=sender,
-                ordered=False,
-            )
+        if local is None:
+            return 0
+        return sum(
+            place.connection.filter.allows(event) and place.events.allows(event) for place in local.members()
         )
-        self._flusher.wake()
-        wanting = (
-            0 if local is None else sum(place.connection.filter.allows(event) for place in local.members())
-        )
-        return Sent(mid, wanting)
 
     def send_to_connection(
         self,
@@ -309,11 +365,18 @@ class Delivery:
     async def history(
         self, org: str, room: str, *, since: Since | None = None, limit: int, reader: str | None = None
     ) -> HistoryPage:
-        """A page of a room's kept events, without those that leave out the user ``reader``.
+        """As :meth:`history_of`, of a room."""
+        return await self.history_of(
+            room_channel(org, check_room(room)), since=since, limit=limit, reader=reader
+        )
+
+    async def history_of(
+        self, channel: Channel, *, since: Since | None = None, limit: int, reader: str | None = None
+    ) -> HistoryPage:
+        """A page of a channel's kept events, without those that leave out the user ``reader``.
 
         Raises 3xx when the broker cannot be reached.
         """
-        channel = room_channel(org, check_room(room))
         complete = True
         with deadline(self._timeout):
             while True:
@@ -332,6 +395,20 @@ class Delivery:
         organisation = self._registry.organisations.get(org)
         present = () if organisation is None else organisation.connections.values()
         return self._tracer.find(org, mid, user, present)
+
+
+class _Placed:
+    """Takes what the broker says of one event."""
+
+    __slots__ = ("event", "result")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.result: Position | ProtocolError | None = None
+
+    def __call__(self, result: Position | ProtocolError) -> None:
+        self.result = result
+        self.event.set()
 
 
 def _ignore(_result: Position | ProtocolError) -> None:

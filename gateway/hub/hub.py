@@ -87,6 +87,7 @@ class Hub:
         self.close_matching = registry.close_matching
         self.find = registry.find
         self.join = rooms.join
+        self.join_own = rooms.join_own
         self.leave = rooms.leave
         self.set_filter = rooms.set_filter
         self.new_mid = delivery.new_mid
@@ -94,9 +95,12 @@ class Hub:
         self.submit = delivery.submit
         self.publish = delivery.publish
         self.send_to_user = delivery.send_to_user
+        self.send_to_users = delivery.send_to_users
+        self.wanting = delivery.wanting
         self.send_to_connection = delivery.send_to_connection
         self.announce = delivery.announce
         self.history = delivery.history
+        self.history_of = delivery.history_of
         self.trace = delivery.trace
         self._registry = registry
 
@@ -109,7 +113,7 @@ class Hub:
         """
         connections = self.connections.values()
         places = [place for connection in connections for place in connection.memberships.values()]
-        lags = [place.lag for place in places if place.lag is not None]
+        lags = [place.lag for each in connections for place in each.places if place.lag is not None]
         return {
             "connections": len(self.connections),
             "organisations": len(self.organisations),

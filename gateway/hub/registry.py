@@ -92,11 +92,10 @@ class Registry:
         if identity.user is not None:
             own.append(organisation.user(identity.user))
         with contextlib.ExitStack() as held:
-            for room in own:
-                held.enter_context(self._rooms.held(room, organisation))
+            taps = [held.enter_context(self._rooms.held(room, organisation)) for room in own]
             try:
                 with deadline(self._timeout):
-                    await self._broker.subscribe(organisation.channel)
+                    pages = [await self._rooms.look(*each) for each in zip(own, taps, strict=True)]
                     await self._presence.settled(connection)
                 if before is not None:
                     await before()
@@ -104,7 +103,9 @@ class Registry:
                 self.disconnected(connection, CloseCode.INTERNAL_ERROR)
                 raise
             # Only now, so that nothing is queued before the greeting.
-            connection.internal = tuple(self._rooms.enter(room, connection) for room in own)
+            connection.internal = tuple(
+                self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)
+            )
         return connection
 
     def disconnected(self, connection: Connection, code: int) -> None:
@@ -114,7 +115,7 @@ class Registry:
         organisation = connection.organisation
         del organisation.connections[connection.id]
         self._presence.disconnected(connection)
-        for place in (*connection.internal, *connection.memberships.values()):
+        for place in connection.places:
             self._rooms.exit(place, connection)
         connection.memberships.clear()
         connection.internal = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from gateway.broker.base import Channel, Event, Since
 from gateway.hub.lag import Lag, Overflow, State, Step
@@ -309,7 +309,7 @@ class Room:
             if lag is None or (ahead and last > lag.position):
                 start = first if lag is None else max(first, lag.position + 1)
                 data = {"from": start, "to": last, "reason": "broker"}
-                self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
+                self._tell(membership, self._lost(data))
             elif not ahead and not lag.replays:  # a replay will find out by itself
                 lag.miss(first, last)
             if lag is not None and ahead and last >= lag.position:
@@ -330,8 +330,11 @@ class Room:
             if lag is not None:
                 lag.clear()
                 membership.caught_up()
-            self._tell(membership, Envelope("lost", room=self.name, epoch=self.epoch, data=data))
+            self._tell(membership, self._lost(data))
         self.epoch, self.seq = epoch, seq
+
+    def _lost(self, data: dict[str, Any]) -> Envelope:
+        return Envelope("lost", room=self.name, epoch=self.epoch, data=data, to=self.channel.to)
 
     def _tell(self, membership: Membership, envelope: Envelope) -> None:
         connection = membership.connection

@@ -57,6 +57,33 @@ class Rooms:
         """
         room = connection.organisation.room(name)
         present = connection.memberships.get(name)
+        place, page = await self._join(connection, room, present, events, since, overflow, key)
+        connection.memberships[name] = place
+        return place, page
+
+    async def join_own(
+        self,
+        connection: Connection,
+        place: Membership,
+        *,
+        events: EventFilter,
+        since: Since | None = None,
+        overflow: Overflow = "disconnect",
+        key: str = "key",
+    ) -> HistoryPage:
+        """As :meth:`join`, for the ``place`` that a connection has in its organisation or in its user."""
+        return (await self._join(connection, place.room, place, events, since, overflow, key))[1]
+
+    async def _join(
+        self,
+        connection: Connection,
+        room: Room,
+        present: Membership | None,
+        events: EventFilter,
+        since: Since | None,
+        overflow: Overflow,
+        key: str,
+    ) -> tuple[Membership, HistoryPage]:
         held = present if since is not None else None
         if held is not None:  # what comes now comes behind what is replayed
             held.hold()
@@ -73,8 +100,26 @@ class Rooms:
                 raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
             place = self.enter(room, connection, events, overflow, key, page=page)
             place.joined_at = Since(page.epoch, page.seq) if since is None else since
-            connection.memberships[name] = place
         return place, page
+
+    async def look(self, room: Room, tap: deque[Event]) -> HistoryPage | None:
+        """Follow the channel of a held ``room``; returns where it is, or None when the room knows that."""
+        await self._broker.subscribe(room.channel)
+        if room.epoch and not room.empty:
+            return None
+        page = await self._read_up(room, None, tap)
+        if not room.empty:
+            return page
+        room.seq, room.epoch = page.seq, page.epoch
+        return None
+
+    def enter_own(self, room: Room, connection: Connection, page: HistoryPage | None) -> Membership:
+        """Make ``connection`` hear its organisation or its user, from where :meth:`look` found that."""
+        if page is not None and page.epoch == room.epoch and page.seq < room.seq:
+            page = None  # another one came meanwhile, and then more events
+        place = self.enter(room, connection, page=page)
+        place.joined_at = Since(room.epoch, room.seq) if page is None else Since(page.epoch, page.seq)
+        return place
 
     async def _read_up(self, room: Room, since: Since | None, tap: deque[Event]) -> HistoryPage:
         """What a member to be has missed, up to the last event that was delivered on this node."""
@@ -102,7 +147,7 @@ class Rooms:
     def set_filter(self, connection: Connection, events: EventFilter) -> None:
         """Give a connection another filter over everything that reaches it."""
         connection.filter = events
-        for place in (*connection.internal, *connection.memberships.values()):
+        for place in connection.places:
             place.room.regroup(place)
 
     def enter(
@@ -118,7 +163,7 @@ class Rooms:
         if page is not None and room.empty:
             room.seq, room.epoch = page.seq, page.epoch
         self.channels[room.channel] = room
-        place = None if room.name is None else connection.memberships.get(room.name)
+        place = _place_in(room, connection)
         if place is None:
             place = room.add(connection, events, overflow, key)
             self._presence.entered(room, connection)
@@ -151,3 +196,9 @@ class Rooms:
             self.channels.pop(room.channel, None)
             self._broker.unsubscribe(room.channel)
             organisation.discard(room)
+
+
+def _place_in(room: Room, connection: Connection) -> Membership | None:
+    if room.name is not None:
+        return connection.memberships.get(room.name)
+    return next((place for place in connection.internal if place.room is room), None)

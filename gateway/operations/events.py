@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from gateway.auth.identity import Identity, Permission
+from gateway.auth.revocation import MAX_USER
 from gateway.broker.base import Done, Position
 from gateway.cluster.base import Cluster
 from gateway.hub.hub import Hub, Sent
@@ -15,7 +17,12 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
 from protocol.values import check_event_data, check_value, footprint
 
-__all__ = ["Events"]
+__all__ = ["MOST_USERS", "Events"]
+
+MOST_USERS: Final = 1000
+"""Users that one send may name."""
+
+_UNCLEAN: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Events:
@@ -124,10 +131,12 @@ class Events:
         connection: str | None = None,
         org: str | None = None,
         mid: str | None = None,
+        ephemeral: bool = False,
     ) -> Sent:
         """Send to all connections of ``user``, or to one ``connection``, on whichever nodes they are.
 
-        Sends are permitted by the same patterns as rooms, under the names ``user:NAME`` and
+        What is sent to a user has a place in the user's order and is kept, unless it is ``ephemeral``. Sends
+        are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
         WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
@@ -144,12 +153,11 @@ class Events:
         if user is not None and connection is not None:
             raise ProtocolError(ErrorCode.BAD_FIELD, "user and connection: only one of them may be given")
         if user is not None:
-            if not user:
-                raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+            _check_user(user)
             permit_target(identity, "user", user)
         else:
             permit_target(identity, "connection", str(connection))
-        check_value(data)
+        data = check_event_data(data) if connection is None else check_value(data)
         self._hub.check_size(None, event, data, sender=identity.user, mid=mid, size=footprint(data))
         return await self._cluster.send(
             org,
@@ -159,7 +167,41 @@ class Events:
             connection=connection,
             sender=identity.user,
             mid=mid,
+            ephemeral=ephemeral,
         )
+
+    async def send_to_users(
+        self,
+        identity: Identity,
+        event: str | None,
+        data: Any = None,
+        *,
+        users: Collection[str],
+        org: str | None = None,
+        mid: str | None = None,
+        ephemeral: bool = False,
+    ) -> dict[str, Sent]:
+        """As :meth:`send` to each of 1 to ``MOST_USERS`` users, in whose orders it has one ``mid``.
+
+        When the broker refuses one, that is raised, and others may have got it: repeated with its ``mid`` it
+        reaches each once. What this refuses itself, nobody has got; BAD_FIELD, TOO_LARGE for too many.
+        """
+        org = organisation(identity, org)
+        event = check_event(event)
+        if mid is not None:
+            check_mid(mid)
+        if not users:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "users: must not be empty")
+        if len(users) > MOST_USERS:
+            raise ProtocolError(ErrorCode.TOO_LARGE, f"users: at most {MOST_USERS}")
+        names = list(dict.fromkeys(users))
+        for user in names:
+            _check_user(user)
+            permit_target(identity, "user", user)
+        sent = await self._hub.send_to_users(
+            org, names, event, check_event_data(data), sender=identity.user, mid=mid, ephemeral=ephemeral
+        )
+        return dict(zip(names, sent, strict=True))
 
     async def trace(
         self, identity: Identity, mid: str, *, user: str | None = None, org: str | None = None
@@ -179,3 +221,13 @@ class Events:
                 ErrorCode.NOT_FOUND, "this message was not traced, or is no longer remembered"
             )
         return {"node": self._hub.node, **trace}
+
+
+def _check_user(name: str) -> None:
+    """Refuse what no token can name: an order would be kept for nobody."""
+    if not name:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: must not be empty")
+    if len(name) > MAX_USER:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"user: at most {MAX_USER} characters")
+    if _UNCLEAN.search(name):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "user: holds control characters")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import trio
 
 from gateway.auth.identity import Identity, Permission
-from gateway.broker.base import HistoryPage, Since
+from gateway.broker.base import (
+    Channel,
+    HistoryPage,
+    Since,
+    organisation_channel,
+    room_channel,
+    user_channel,
+)
 from gateway.cluster.base import Cluster, Listing
 from gateway.hub.hub import Hub
 from gateway.hub.presence import describe_members
@@ -49,10 +56,33 @@ class Rooms:
         org = organisation(identity, org)
         room = check_room(room)
         permit(identity, room, Permission.HISTORY)
+        return await self._history(identity, room_channel(org, room), since, limit)
+
+    async def own_history(
+        self,
+        identity: Identity,
+        of: Literal["organisation", "user"],
+        *,
+        since: Since | None = None,
+        limit: int | None = None,
+    ) -> HistoryPage:
+        """As :meth:`history`, of what the caller's organisation or user was sent.
+
+        Raises BAD_FIELD for a user where the token names none.
+        """
+        if of == "organisation":
+            return await self._history(identity, organisation_channel(identity.org), since, limit)
+        if identity.user is None:
+            raise ProtocolError(ErrorCode.BAD_FIELD, "data.of: this token has no user")
+        return await self._history(identity, user_channel(identity.org, identity.user), since, limit)
+
+    async def _history(
+        self, identity: Identity, channel: Channel, since: Since | None, limit: int | None
+    ) -> HistoryPage:
         if limit is not None and limit < 1:
             raise ProtocolError(ErrorCode.BAD_FIELD, "limit: must be at least 1")
         limit = self._largest_page if limit is None else min(limit, self._largest_page)
-        return await self._hub.history(org, room, since=since, limit=limit, reader=identity.user)
+        return await self._hub.history_of(channel, since=since, limit=limit, reader=identity.user)
 
     async def presence(
         self, identity: Identity, room: str | None, *, org: str | None = None

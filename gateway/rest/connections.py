@@ -23,7 +23,10 @@ from gateway.rest.models import (
     Disconnected,
     OrganisationQuery,
     Send,
+    SendToUsers,
     SentTo,
+    SentToUsers,
+    UserPlace,
 )
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
@@ -111,6 +114,7 @@ async def send_to_connection(connection: str) -> Response:
 async def send_to_user(user: str) -> Response:
     """Send an event to all connections of one user.
 
+    It has its place in the user's order, and is kept for who comes later, unless it is `ephemeral`.
     Members need the permission `publish` for `user:<name>`.
     """
     identity = await caller()
@@ -122,5 +126,29 @@ async def send_to_user(user: str) -> Response:
         user=user,
         org=named(wanted.org, read_query(OrganisationQuery).org),
         mid=wanted.mid,
+        ephemeral=wanted.ephemeral,
     )
-    return reply(SentTo(mid=sent.mid, connections=sent.connections))
+    return reply(SentTo(*sent))
+
+
+@blueprint.post("/users/send")
+@operation(tags="events", body=SendToUsers, query=OrganisationQuery, answer=SentToUsers)
+async def send_to_users() -> Response:
+    """Send an event to several users, each of whom has it in an order of their own.
+
+    Members need the permission `publish` for each `user:<name>`. Repeated with the same `mid`, it reaches
+    each user once.
+    """
+    identity = await caller()
+    wanted = await read_body(SendToUsers)
+    sent = await services().operations.events.send_to_users(
+        identity,
+        wanted.event,
+        wanted.data,
+        users=wanted.users,
+        org=named(wanted.org, read_query(OrganisationQuery).org),
+        mid=wanted.mid,
+        ephemeral=wanted.ephemeral,
+    )
+    places = {user: UserPlace(each.seq, each.epoch) for user, each in sent.items()}
+    return reply(SentToUsers(next(iter(sent.values())).mid, places))

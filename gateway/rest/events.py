@@ -90,8 +90,11 @@ async def _operate(
             connection=wanted.connection,
             org=org,
             mid=wanted.mid,
+            ephemeral=wanted.ephemeral,
         )
-        return OperationResult(200, mid=sent.mid, connections=sent.connections)
+        return OperationResult(
+            200, mid=sent.mid, connections=sent.connections, seq=sent.seq, epoch=sent.epoch
+        )
     except ProtocolError as error:
         problem = Problem(**problem_for(error))
         return OperationResult(problem.status, problem=problem)

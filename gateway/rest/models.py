@@ -41,13 +41,16 @@ __all__ = [
     "RoomQuery",
     "Send",
     "SendOperation",
+    "SendToUsers",
     "SentTo",
+    "SentToUsers",
     "Stats",
     "Ticket",
     "Token",
     "TokenRequest",
     "Trace",
     "TraceQuery",
+    "UserPlace",
 ]
 
 Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
@@ -395,13 +398,40 @@ class Send(Body):
     data: Any = None
     mid: MessageId | None = None
     org: Org | None = None
+    ephemeral: Annotated[
+        bool, msgspec.Meta(description="To a user: worth nothing later, so it has no place and is not kept.")
+    ] = False
 
 
-class SentTo(msgspec.Struct):
-    """How many connections it was queued for."""
+class SendToUsers(Send):
+    """An event for several users."""
+
+    users: Annotated[
+        list[str], msgspec.Meta(description="Each has it in an order of their own. At most 1,000.")
+    ] = []
+
+
+class UserPlace(msgspec.Struct, omit_defaults=True):
+    """The place in one user's order; nothing of what is ephemeral."""
+
+    seq: int | None = None
+    epoch: str | None = None
+
+
+class SentToUsers(msgspec.Struct):
+    """The places that it got."""
+
+    mid: str
+    users: dict[str, UserPlace]
+
+
+class SentTo(msgspec.Struct, omit_defaults=True):
+    """How many connections it was queued for, and its place in the user's order, if it has one."""
 
     mid: str
     connections: int
+    seq: int | None = None
+    epoch: str | None = None
 
 
 class Disconnect(Body):

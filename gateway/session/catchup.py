@@ -1,4 +1,4 @@
-"""Bringing a connection's lagging rooms up to date, at the pace of its socket.
+"""Bringing a connection's lagging places up to date, at the pace of its socket.
 
 One task per connection, in its nursery, and only while something lags. It waits for the
 socket to drain, sends what is next, and so on until every room is live again. See
@@ -70,7 +70,7 @@ class CatchUp:
         try:
             while not session.transport.closing:
                 await session.transport.outbox.room()
-                lags = [place for place in connection.memberships.values() if place.lag and place.lag.due]
+                lags = [place for place in connection.places if place.lag and place.lag.due]
                 if not lags:
                     return
                 await self._advance(min(lags, key=_turn))
@@ -102,10 +102,10 @@ class CatchUp:
         session = self._session
         connection = session.connection
         room = place.room
-        assert connection is not None and room.name is not None
+        assert connection is not None
         try:
-            page = await session.services.hub.history(
-                connection.org, room.name, since=Since(lag.epoch, lag.position), limit=PAGE
+            page = await session.services.hub.history_of(
+                room.channel, since=Since(lag.epoch, lag.position), limit=PAGE
             )
         except ProtocolError as error:
             # The broker is away or slow: the client stays, and its position waits.
@@ -133,6 +133,7 @@ class CatchUp:
                     "lost",
                     room=place.room.name,
                     epoch=epoch,
+                    to=place.room.channel.to,
                     data={"from": lost.first, "to": lost.last, "reason": lost.reason},
                 )
             )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from gateway.broker.base import Since
+from gateway.hub.connection import Connection
+from gateway.hub.room import Membership
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.patterns import check_patterns
 
-__all__ = ["SinceData", "TokenData", "check_filter", "read", "read_since"]
+__all__ = ["Own", "SinceData", "TokenData", "check_filter", "own_place", "read", "read_since"]
 
 T = TypeVar("T")
+
+Own = Literal["organisation", "user"]
+"""The orders that a connection has without joining."""
 
 
 class TokenData(msgspec.Struct):
@@ -57,3 +62,12 @@ def read_since(given: SinceData | None, field: str = "data.since") -> Since | No
 def check_filter(patterns: list[str], limit: int) -> list[str]:
     """Check the patterns of a filter, and that they are at most ``limit``."""
     return check_patterns(patterns, most=limit)
+
+
+def own_place(connection: Connection, of: Own, field: str) -> Membership:
+    """The connection's place in its organisation or its user; raises BAD_FIELD where it has no user."""
+    if of == "organisation":
+        return connection.internal[0]
+    if len(connection.internal) == 1:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}: this token has no user")
+    return connection.internal[1]

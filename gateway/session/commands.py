@@ -18,7 +18,7 @@ from gateway.broker.base import Position, Since
 from gateway.calls.caller import Caller
 from gateway.hub.connection import Connection
 from gateway.operations.rules import permit
-from gateway.session.checks import SinceData, TokenData, check_filter, read, read_since
+from gateway.session.checks import Own, SinceData, TokenData, check_filter, own_place, read, read_since
 from gateway.session.context import Context
 from gateway.session.joining import join, leave
 from gateway.session.turns import in_turn
@@ -27,7 +27,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_room
 from protocol.patterns import EventFilter
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "Command", "TypingData"]
 
 Command = Callable[[Context, Connection, Envelope, int], Coroutine[Any, Any, None] | None]
 
@@ -41,16 +41,25 @@ class _Patterns(msgspec.Struct):
 
 class _Send(msgspec.Struct):
     user: str | None = None
+    users: list[str] | None = None
     connection: str | None = None
     data: Any = None
+    ephemeral: bool = False
 
 
 class _History(msgspec.Struct):
     since: SinceData | None = None
     limit: int | None = None
+    of: Own | None = None
 
 
-class _Typing(msgspec.Struct):
+class _Ack(msgspec.Struct):
+    of: Own | None = None
+
+
+class TypingData(msgspec.Struct):
+    """The data of ``typing``."""
+
     state: Literal["start", "stop"] = "start"
 
 
@@ -141,6 +150,9 @@ def _published(session: Context, envelope: Envelope, result: Position | Protocol
 
 async def _send(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
     wanted = read(envelope.data, _Send)
+    if wanted.users is not None:
+        await _send_to_users(session, connection, envelope, wanted, wanted.users)
+        return
     sent = await session.services.operations.events.send(
         connection.identity,
         envelope.event,
@@ -148,8 +160,31 @@ async def _send(session: Context, connection: Connection, envelope: Envelope, si
         user=wanted.user,
         connection=wanted.connection,
         mid=envelope.mid,
+        ephemeral=wanted.ephemeral,
     )
-    session.reply(envelope, mid=sent.mid, data={"connections": sent.connections})
+    session.reply(
+        envelope, mid=sent.mid, seq=sent.seq, epoch=sent.epoch, data={"connections": sent.connections}
+    )
+
+
+async def _send_to_users(
+    session: Context, connection: Connection, envelope: Envelope, wanted: _Send, users: list[str]
+) -> None:
+    if wanted.user is not None or wanted.connection is not None:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data.users: not with data.user or data.connection")
+    sent = await session.services.operations.events.send_to_users(
+        connection.identity,
+        envelope.event,
+        wanted.data,
+        users=users,
+        mid=envelope.mid,
+        ephemeral=wanted.ephemeral,
+    )
+    places = {
+        user: {} if each.seq is None else {"seq": each.seq, "epoch": each.epoch}
+        for user, each in sent.items()
+    }
+    session.reply(envelope, mid=next(iter(sent.values())).mid, data={"users": places})
 
 
 def _call(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -181,8 +216,14 @@ async def _answer(session: Context, connection: Connection, envelope: Envelope, 
 
 
 def _ack(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
-    room = check_room(envelope.room)
-    place = connection.memberships.get(room)
+    room = envelope.room
+    of = None if envelope.data is None else read(envelope.data, _Ack).of
+    if of is None:
+        place = connection.memberships.get(check_room(room))
+    elif room is None:
+        place = own_place(connection, of, "data.of")
+    else:
+        raise _room_and_of()
     if place is None:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
     if envelope.seq is None:
@@ -197,9 +238,14 @@ def _ack(session: Context, connection: Connection, envelope: Envelope, size: int
 async def _history(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
     wanted = read(envelope.data, _History)
     room = envelope.room
-    page = await session.services.operations.rooms.history(
-        connection.identity, room, since=read_since(wanted.since), limit=wanted.limit
-    )
+    rooms = session.services.operations.rooms
+    since = read_since(wanted.since)
+    if wanted.of is None:
+        page = await rooms.history(connection.identity, room, since=since, limit=wanted.limit)
+    elif room is None:
+        page = await rooms.own_history(connection.identity, wanted.of, since=since, limit=wanted.limit)
+    else:
+        raise _room_and_of()
     session.reply(
         envelope,
         room=room,
@@ -211,6 +257,10 @@ async def _history(session: Context, connection: Connection, envelope: Envelope,
             "complete": page.complete,
         },
     )
+
+
+def _room_and_of() -> ProtocolError:
+    return ProtocolError(ErrorCode.BAD_FIELD, "room and data.of: only one of them may be given")
 
 
 async def _presence(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -235,7 +285,7 @@ def _typing(session: Context, connection: Connection, envelope: Envelope, size: 
     if room not in connection.memberships:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
     permit(connection.identity, room, Permission.PUBLISH)
-    if read(envelope.data, _Typing).state == "start":
+    if read(envelope.data, TypingData).state == "start":
         session.start_typing(room)
     else:
         session.stop_typing(room)

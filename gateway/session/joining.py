@@ -12,7 +12,8 @@ over: the old one is closed with 4502, and what it had goes to the new one.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import trio
@@ -24,7 +25,7 @@ from gateway.hub.lag import Overflow
 from gateway.hub.room import Membership
 from gateway.operations.rules import permit
 from gateway.session import snapshot
-from gateway.session.checks import SinceData, check_filter, read, read_since
+from gateway.session.checks import Own, SinceData, check_filter, own_place, read, read_since
 from gateway.session.context import Context
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
@@ -38,6 +39,16 @@ _AT_ONCE: Final = 16
 is."""
 
 
+_OWN: Final[tuple[Own, ...]] = ("organisation", "user")
+
+
+class _JoinOwn(msgspec.Struct):
+    since: SinceData | None = None
+    events: list[str] | None = None
+    overflow: Overflow = "disconnect"
+    key: Annotated[str, msgspec.Meta(max_length=100)] = "key"
+
+
 class _Join(msgspec.Struct):
     since: SinceData | None = None
     events: list[str] | None = None
@@ -46,19 +57,24 @@ class _Join(msgspec.Struct):
     presence: bool = False
     resume: str | None = None
     positions: dict[str, SinceData] | None = None
+    organisation: _JoinOwn | None = None
+    user: _JoinOwn | None = None
 
 
 async def join(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
-    """Enter a room; without a room and with ``resume``, all rooms of an earlier connection."""
+    """Enter a room; without one go on in the organisation and the user, or resume an earlier connection."""
     wanted = read(envelope.data, _Join)
+    own = wanted.organisation is not None or wanted.user is not None
     if envelope.room is None and wanted.resume is not None:
         await _resume(session, connection, envelope, wanted)
         return
+    if envelope.room is None and own:
+        await _go_on(session, connection, envelope, wanted)
+        return
     room = check_room(envelope.room)
-    events = EventFilter.ALL
-    if wanted.events is not None:
-        limit = session.services.settings.limits.patterns_per_filter
-        events = EventFilter.of(check_filter(wanted.events, limit))
+    if own:
+        raise ProtocolError(ErrorCode.BAD_FIELD, "data.organisation and data.user: not with a room")
+    events = _filter(session, wanted.events)
     since = read_since(wanted.since)
     entered = await _enter(
         session, connection, room, events, since, wanted.overflow, wanted.key, presence=wanted.presence
@@ -66,6 +82,12 @@ async def join(session: Context, connection: Connection, envelope: Envelope, siz
     outcome = entered.outcome(session) or None
     session.reply(envelope, room=room, epoch=entered.page.epoch, seq=entered.page.seq, data=outcome)
     entered.replay(session)
+
+
+def _filter(session: Context, patterns: list[str] | None) -> EventFilter:
+    if patterns is None:
+        return EventFilter.ALL
+    return EventFilter.of(check_filter(patterns, session.services.settings.limits.patterns_per_filter))
 
 
 def leave(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -140,12 +162,83 @@ async def _enter(
     return _Entered(place, page, since, presence)
 
 
+class _Wish(NamedTuple):
+    """How to go on in the organisation or the user."""
+
+    of: Own
+    place: Membership
+    events: EventFilter
+    since: Since | None
+    overflow: Overflow
+    key: str
+
+
+def _wishes(session: Context, connection: Connection, wanted: _Join) -> dict[Own, _Wish]:
+    """What a ``join`` asks for beside rooms; raises 1xx."""
+    found: dict[Own, _Wish] = {}
+    given: dict[Own, _JoinOwn | None] = {"organisation": wanted.organisation, "user": wanted.user}
+    for of, own in given.items():
+        if own is not None:
+            place = own_place(connection, of, f"data.{of}")
+            events = _filter(session, own.events)
+            since = read_since(own.since, f"data.{of}.since")
+            found[of] = _Wish(of, place, events, since, own.overflow, own.key)
+    return found
+
+
+async def _enter_own(
+    session: Context, connection: Connection, wishes: Iterable[_Wish]
+) -> list[tuple[Own, _Entered]]:
+    """Go on in each; what comes meanwhile comes behind the reply, which :meth:`_Entered.replay` ends."""
+    entered: list[tuple[Own, _Entered]] = []
+    try:
+        for of, place, events, since, overflow, key in wishes:
+            page = await session.services.hub.join_own(
+                connection, place, events=events, since=since, overflow=overflow, key=key
+            )
+            if since is not None:
+                place.hold()
+            entered.append((of, _Entered(place, page, since, presence=False)))
+    except BaseException:
+        for _, each in entered:  # what was read is read again
+            _abandon(each)
+        raise
+    return entered
+
+
+def _abandon(entered: _Entered) -> None:
+    lag, since = entered.place.lag, entered.since
+    if lag is not None and since is not None:
+        lag.epoch, lag.position = since
+        entered.place.release()
+
+
+def _outcomes(session: Context, entered: list[tuple[Own, _Entered]]) -> dict[str, Any]:
+    return {
+        of: {"epoch": each.page.epoch, "seq": each.page.seq, **each.outcome(session)} for of, each in entered
+    }
+
+
+async def _go_on(session: Context, connection: Connection, envelope: Envelope, wanted: _Join) -> None:
+    entered = await _enter_own(session, connection, _wishes(session, connection, wanted).values())
+    session.reply(envelope, data=_outcomes(session, entered))
+    for _, each in entered:
+        each.replay(session)
+
+
 async def _resume(session: Context, connection: Connection, envelope: Envelope, wanted: _Join) -> None:
     assert wanted.resume is not None
     saved = await _recall(session, connection, wanted.resume)
     positions = {
         room: read_since(position, "data.positions") for room, position in (wanted.positions or {}).items()
     }
+    wishes = _wishes(session, connection, wanted)
+    for of, place, known in zip(_OWN, connection.internal, saved.own, strict=False):
+        if of not in wishes:
+            since = Since(known.epoch, known.seq)
+            wishes[of] = _Wish(of, place, known.filter, since, known.overflow, known.key)
+        elif wishes[of].since is None:
+            wishes[of] = wishes[of]._replace(since=Since(known.epoch, known.seq))
     hub = session.services.hub
     session.count_joins(len(saved.rooms))
     hub.set_filter(connection, saved.filter)
@@ -165,6 +258,7 @@ async def _resume(session: Context, connection: Connection, envelope: Envelope, 
             entered.place.hold()  # what comes while other rooms are entered comes behind the reply
             entered_rooms.append(entered)
             outcomes[room] = {"epoch": entered.page.epoch, "seq": entered.page.seq}
+        own = await _enter_own(session, connection, wishes.values())
     except BaseException:
         for entered in entered_rooms:  # it took too long: all or nothing
             hub.leave(connection, entered.place.room.name or "")
@@ -177,9 +271,10 @@ async def _resume(session: Context, connection: Connection, envelope: Envelope, 
             "rooms": outcomes,
             "events": list(connection.filter.events),
             "except": list(connection.filter.excepted),
+            **_outcomes(session, own),
         },
     )
-    for entered in entered_rooms:
+    for entered in (*entered_rooms, *(each for _, each in own)):
         entered.replay(session)
 
 

@@ -35,7 +35,6 @@ from protocol.encoding import Encoding
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError, should_reconnect
 from protocol.names import check_room
-from protocol.patterns import EventFilter
 
 __all__ = ["Client", "Services", "Session"]
 
@@ -98,7 +97,9 @@ class Session:
     async def admit(self, identity: Identity, *, id: int | None = None) -> None:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
-        self._deadlines.admitted(settings.connection.inactivity)
+        # Over a transport that carries nothing in, nobody can say anything to stay.
+        speaks = self.transport.kind not in {"sse", "poll"}
+        self._deadlines.admitted(settings.connection.inactivity if speaks else 0.0)
         self.transport.message_bytes = settings.limits.message_bytes
         self._most_values = settings.limits.message_values
         unread: int | None = None
@@ -140,6 +141,10 @@ class Session:
         }
         if identity.user is not None:
             greeting["user"] = identity.user
+        greeting["positions"] = {
+            of: {"epoch": place.joined_at.epoch, "seq": place.joined_at.seq}
+            for of, place in zip(("organisation", "user"), connection.internal, strict=False)
+        }
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
         if unread is not None:
@@ -205,9 +210,8 @@ class Session:
             return self._saved
         hub = self.services.hub
         saved = snapshot.take(connection, hub.presence)
-        if connection.memberships or connection.filter is not EventFilter.ALL:
-            ttl = self.services.settings.connection.resume_ttl
-            hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
+        ttl = self.services.settings.connection.resume_ttl
+        hub.broker.remember(connection.org, snapshot.note(self.resume_token), saved, ttl)
         return saved
 
     def give_way(self, token: str) -> bytes:

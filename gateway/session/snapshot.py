@@ -1,4 +1,4 @@
-"""What a resume token stands for: the rooms of a connection with their filters, policies and positions."""
+"""What a resume token stands for: rooms, organisation and user with their filters, policies and positions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import msgspec
 from gateway.hub.connection import Connection
 from gateway.hub.lag import Overflow
 from gateway.hub.presence import Presence
+from gateway.hub.room import Membership
 from protocol.patterns import EventFilter
 
 __all__ = ["SavedRoom", "Snapshot", "note", "restore", "take"]
 
 
 class SavedRoom(msgspec.Struct, array_like=True):
-    """One room, and the last position in it that is known of the client."""
+    """One room, and the last position in it that is known of the client; without a name another order."""
 
     room: str
     events: list[str] | None
@@ -38,6 +39,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     excepted: list[str]
     subscribed: bool
     rooms: list[SavedRoom]
+    own: list[SavedRoom] = []
+    """The organisation, and then the user, if there is one."""
 
     @property
     def filter(self) -> EventFilter:
@@ -47,12 +50,10 @@ class Snapshot(msgspec.Struct, array_like=True):
 
 def take(connection: Connection, presence: Presence) -> bytes:
     """What ``connection`` has now, as it is kept and passed on."""
-    rooms = []
-    for name, place in connection.memberships.items():
-        events = None if place.events is EventFilter.ALL else list(place.events.events)
-        epoch, seq = place.joined_at if place.acked is None else place.acked
-        watches = presence.watches(place.room.channel, connection)
-        rooms.append(SavedRoom(name, events, place.overflow, place.key, epoch, seq, watches))
+    rooms = [
+        _saved(name, place, presence.watches(place.room.channel, connection))
+        for name, place in connection.memberships.items()
+    ]
     return msgspec.json.encode(
         Snapshot(
             connection.org,
@@ -61,8 +62,15 @@ def take(connection: Connection, presence: Presence) -> bytes:
             list(connection.filter.excepted),
             connection.filter.subscribed,
             rooms,
+            [_saved("", place, watches=False) for place in connection.internal],
         )
     )
+
+
+def _saved(name: str, place: Membership, watches: bool) -> SavedRoom:
+    events = None if place.events is EventFilter.ALL else list(place.events.events)
+    epoch, seq = place.joined_at if place.acked is None else place.acked
+    return SavedRoom(name, events, place.overflow, place.key, epoch, seq, watches)
 
 
 def restore(value: bytes, connection: Connection) -> Snapshot | None:

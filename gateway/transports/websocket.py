@@ -13,6 +13,7 @@ from gateway.config.origins import Origins
 from gateway.problems import STATUS
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
+from gateway.transports.asking import note
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
@@ -25,8 +26,6 @@ __all__ = ["BEFORE_AUTH", "WebSocketUpgrade"]
 
 BEFORE_AUTH: Final = 32 * 1024
 """Bytes of a message before the client has said who it is: room for ``auth`` with its token, and no more."""
-_MAX_NOTE: Final = 200
-"""Characters kept of what a client says of itself (user agent, client id)."""
 
 
 class WebSocketUpgrade:
@@ -68,7 +67,7 @@ class WebSocketUpgrade:
                 token=request.parameter("token"),
             )
         self._refuse_when_draining()  # that may have taken a while
-        client = Client(ip, _note(request.headers.get("user-agent")), _note(request.parameter("client")))
+        client = Client(ip, note(request.headers.get("user-agent")), note(request.parameter("client")))
         if identity is not None:
             with _refusing(self._services):
                 admission.check_in(identity, ip)
@@ -127,9 +126,3 @@ def _refusing(services: Services) -> Iterator[None]:
         raise Refusal(
             STATUS[error.code], error.message, code=error.code, retry_after=error.retry_after
         ) from None
-
-
-def _note(text: str | None) -> str | None:
-    if text is None:
-        return None
-    return "".join(character for character in text[:_MAX_NOTE] if character.isprintable()) or None

@@ -18,8 +18,8 @@
  * @typedef {{epoch: string, seq: number}} Position  a place in a room's order
  *
  * @typedef {{event: string, room?: string, data?: any, seq?: number, epoch?: string, ts: number, mid: string,
- *   sender?: string, critical?: boolean}} RoomEvent  what handlers get; without `room` it came to the organisation,
- *   user or connection; `seq` has no holes in its room, and only critical events overtake others; `ts` is in
+ *   sender?: string, critical?: boolean, to?: "user" | "connection"}} RoomEvent  what handlers get; without `room` it
+ *   came to the organisation, or where `to` says; `seq` has no holes in its room, and only critical events overtake others; `ts` is in
  *   milliseconds since 1970 UTC, `mid` is the message's id
  *
  * @typedef {object} Options
@@ -141,6 +141,11 @@ function whyNot(refusal) {
   return "nothing answers there, or nothing that lets in pages of this origin";
 }
 
+/** How far the client got in its organisation or its user: `told` by the gateway; `held`: what comes comes again. */
+function order() {
+  return { position: null, interrupted: false, told: false, held: false };
+}
+
 function joinMessage(room, options, since) {
   const { events, overflow, key, presence } = options;
   return { t: "join", room, data: { since: since ?? undefined, events, overflow, key, presence } };
@@ -176,7 +181,7 @@ export class Trireme {
   #pending = new Map(); // id → command, waiting for its reply
   #queue = new Set(); // commands waiting for a connection
   #rooms = new Map(); // name → {events, overflow, key, position}
-  #organisation = { position: null, interrupted: false }; // what comes without a room but with a number
+  #own = { organisation: order(), user: order() }; // what comes without a room but with a number
   #filter = null; // {events, except, narrowed: by a subscribe}, once it was changed
   #recent = new Set(); // message ids
 
@@ -214,7 +219,8 @@ export class Trireme {
   disconnect() {
     this.#rooms.clear();
     this.#recent.clear();
-    this.#filter = this.#welcome = this.#resume = this.#organisation.position = null;
+    this.#filter = this.#welcome = this.#resume = null;
+    this.#own = { organisation: order(), user: order() };
     if (this.#idle()) this.#setState("disconnected");
     else this.#ended(1000, "disconnect() was called", true);
   }
@@ -231,7 +237,8 @@ export class Trireme {
    *    or a room was lost
    *  - `presence` {room, event: "join" or "leave", user}: who comes and goes, where `join` asked for it; after an
    *    interruption one for everybody who did meanwhile
-   *  - `lost` {room, epoch, from, to, reason}: events that this client did not get; `to` is absent when unknown
+   *  - `lost` {room, epoch, from, to, reason}: events that this client did not get; `to` is absent when unknown;
+   *    without a room they were the organisation's, or with `of: "user"` the user's
    *
    *  A room's event that bears one of those names reaches handlers of patterns only.
    *  @param {string} name @param {(event: any) => void} handler
@@ -422,7 +429,11 @@ export class Trireme {
     } else if (command && (t === "reply" || t === "pong")) {
       // At once, not where the promise is awaited: the next message may belong to the room.
       const { t: kind } = command.message;
-      if (kind === "join" && room === undefined) this.#resumed(command.message.data?.positions ?? {}, data ?? {});
+      if (kind === "join" && room === undefined) {
+        const wanted = command.message.data ?? {};
+        if (wanted.resume !== undefined) this.#resumed(wanted.positions ?? {}, data ?? {});
+        this.#wentOn(wanted, data ?? {});
+      }
       else if (kind === "join") this.#joined(command.message, message);
       else if (kind === "leave") this.#rooms.delete(command.message.room);
       else if (kind === "subscribe") this.#filter = { ...data, narrowed: true };
@@ -432,10 +443,55 @@ export class Trireme {
     }
   }
 
-  #lost({ room, epoch, data: { next, ...data } }) {
-    const entry = room === undefined ? this.#organisation : this.#rooms.get(room);
+  #lost({ room, to, epoch, data: { next, ...data } }) {
+    const entry = this.#order(room, to);
+    if (entry?.held) return;
     if (entry && next) entry.position = next; // the broker lost data: the old order is of no use any more
-    this.#emit("lost", { room, epoch, ...data });
+    this.#tellLost({ room, epoch, ...data }, to);
+  }
+
+  #tellLost(lost, to) {
+    this.#emit("lost", to === "user" ? { ...lost, of: to } : lost);
+  }
+
+  /** What knows how far the client got in a room, or outside of them in its organisation or user. */
+  #order(room, to) {
+    return room === undefined ? this.#own[to === "user" ? "user" : "organisation"] : this.#rooms.get(room);
+  }
+
+  /** Where a connection begins; what was missed before is held back until the gateway says from where it goes on. */
+  #greeted(positions = {}) {
+    for (const [of, entry] of Object.entries(this.#own)) {
+      const here = positions[of];
+      entry.told = here !== undefined;
+      entry.position ??= here ?? null;
+      entry.held = entry.told && (here.epoch !== entry.position.epoch || here.seq !== entry.position.seq);
+      if (entry.told) entry.interrupted = false;
+    }
+  }
+
+  /** From where to go on in the organisation and the user: in both, or where something was missed. */
+  #missed(all) {
+    const orders = Object.entries(this.#own).filter(([, { told, held }]) => told && (all || held));
+    for (const [, entry] of orders) entry.held = true;
+    return Object.fromEntries(orders.map(([of, { position }]) => [of, { since: position }]));
+  }
+
+  #wentOn(wanted, outcomes) {
+    for (const [of, entry] of Object.entries(this.#own)) {
+      const since = wanted[of]?.since;
+      if (!since || !entry.held) continue;
+      const { epoch, seq, recovered, replayed } = outcomes[of] ?? {};
+      entry.held = false;
+      if (epoch !== undefined) {
+        entry.position = { epoch, seq };
+        if (replayed > 0) entry.position = since.epoch === epoch ? since : { epoch, seq: 0 }; // the replay follows
+      }
+      // Of the same epoch the gateway itself says exactly what is lost.
+      if (epoch === undefined || (recovered === false && since.epoch !== epoch)) {
+        this.#tellLost({ room: undefined, epoch: since.epoch, from: since.seq + 1, to: undefined, reason: "epoch" }, of);
+      }
+    }
   }
 
   /** Tells who came or left, unless that is known; `users` are all who are there now. */
@@ -487,19 +543,20 @@ export class Trireme {
   }
 
   #event({ v, t, ...event }) {
-    const { room, seq, epoch, mid, critical } = event;
-    const entry = room === undefined ? this.#organisation : this.#rooms.get(room);
+    const { room, to, seq, epoch, mid, critical } = event;
+    const entry = this.#order(room, to);
+    if (entry?.held) return; // it comes again
     if (!entry && !this.#ready) return; // brought back unasked, and about to be left
     if (entry && seq !== undefined) {
       const next = entry.position?.epoch === epoch ? entry.position.seq + 1 : 0;
       if (seq < next) return;
       if (next && seq > next && entry.interrupted) {
-        this.#emit("lost", { room, epoch, from: next, to: seq - 1, reason: "disconnected" });
+        this.#tellLost({ room, epoch, from: next, to: seq - 1, reason: "disconnected" }, to);
       }
       // What a critical event has overtaken is still to come.
       if (!critical) [entry.position, entry.interrupted] = [{ epoch, seq }, false];
     }
-    const key = `${room ?? ""}\n${mid}`;
+    const key = `${room ?? `\n${to ?? ""}`}\n${mid}`;
     if (mid !== undefined && this.#recent.has(key)) return;
     this.#recent.add(key);
     if (this.#recent.size > REMEMBERED) this.#recent.delete(this.#recent.values().next().value);
@@ -513,6 +570,7 @@ export class Trireme {
     const reconnected = this.#welcome !== null;
     this.#welcome = welcome;
     this.#since = Date.now();
+    this.#greeted(welcome.positions);
     this.#restore(this.#generation); // its first command goes out before any of a handler
     this.#renewBefore(welcome.expires);
     this.#opening?.resolve(welcome);
@@ -533,6 +591,11 @@ export class Trireme {
       const held = events?.length === 0 ? ["*"] : except;
       if (narrowed) await this.#insist({ t: "subscribe", data: { events } }, generation);
       if (held?.length) await this.#insist({ t: "unsubscribe", data: { events: held } }, generation);
+      const missed = this.#missed(false);
+      if (Object.keys(missed).length) {
+        const wentOn = await this.#insist({ t: "join", data: missed }, generation);
+        if (!wentOn && generation === this.#generation) this.#wentOn(missed, {});
+      }
     }
     const outcomes = Object.entries(resumed?.rooms ?? {});
     const entered = new Set(outcomes.filter(([, { code }]) => code === undefined).map(([room]) => room));
@@ -561,7 +624,7 @@ export class Trireme {
   async #resumeAll() {
     const positions = Object.fromEntries([...this.#rooms].map(([room, { position }]) => [room, position]));
     try {
-      return (await this.#command({ t: "join", data: { resume: this.#resume, positions } })).data ?? {};
+      return (await this.#command({ t: "join", data: { resume: this.#resume, positions, ...this.#missed(true) } })).data ?? {};
     } catch {
       return null; // unknown, too old or too much at once: room by room, which tells its errors
     }
@@ -771,7 +834,7 @@ export class Trireme {
     this.#clearTimers();
     this.#socket?.close();
     this.#socket = null;
-    this.#organisation.interrupted = true; // what is sent outside of rooms goes by unseen
+    this.#own.organisation.interrupted = true; // what is sent outside of rooms goes by unseen
     this.#ready = false;
     if (!retry) this.#watching?.abort();
     const asked = Math.min((closing?.data?.retry_after ?? 0) * 1000, MAX_RETRY_AFTER);

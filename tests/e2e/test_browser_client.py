@@ -216,7 +216,7 @@ async def test_organisations_are_isolated(gateway: Gateway) -> None:
     async def publish() -> None:
         for org in orgs:
             await gateway.hub.publish(org, None, "to:all", org)
-            gateway.hub.send_to_user(org, "alice", "to:alice", org)
+            await gateway.hub.send_to_user(org, "alice", "to:alice", org)
             await gateway.hub.publish(org, "chat:42", "to:room", org)
 
     def work(context: BrowserContext) -> None:

@@ -80,13 +80,15 @@ async def test_publish_from_the_inside_checks_names(gateway: Gateway) -> None:
         with pytest.raises(ProtocolError) as refused:
             await gateway.hub.publish("acme", room, event, mid=mid)
         assert refused.value.code == code
-    for send in (
-        lambda: gateway.hub.send_to_user("acme", "alice", "*"),
-        lambda: gateway.hub.send_to_connection("acme", "test-1", "*"),
-    ):
-        with pytest.raises(ProtocolError) as refused:
-            send()
-        assert refused.value.code == E.BAD_EVENT
+    with pytest.raises(ProtocolError) as refused:
+        await gateway.hub.send_to_user("acme", "alice", "*")
+    assert refused.value.code == E.BAD_EVENT
+    with pytest.raises(ProtocolError) as refused:
+        await gateway.hub.send_to_user("acme", "alice", "e", mid="")
+    assert refused.value.code == E.BAD_FIELD
+    with pytest.raises(ProtocolError) as refused:
+        gateway.hub.send_to_connection("acme", "test-1", "*")
+    assert refused.value.code == E.BAD_EVENT
 
 
 async def test_events_from_the_inside_arrive_without_another_command(gateway: Gateway) -> None:
@@ -96,7 +98,7 @@ async def test_events_from_the_inside_arrive_without_another_command(gateway: Ga
         own = alice.greeting.data["connection"]
         await gateway.hub.publish("acme", "r", "one")
         assert (await alice.event()).event == "one"
-        gateway.hub.send_to_user("acme", "alice", "two")
+        await gateway.hub.send_to_user("acme", "alice", "two")
         assert (await alice.event()).event == "two"
         gateway.hub.send_to_connection("acme", own, "three")
         assert (await alice.event()).event == "three"

@@ -18,7 +18,7 @@ async def test_whole_frames_of_another_encoding_reach_its_members(node: Node) ->
     await node.hub.join(connection, "r", events=EventFilter.ALL)
     await node.hub.publish("acme", "r", "e", {"n": 1})
     await node.hub.publish("acme", None, "all")
-    node.hub.send_to_user("acme", "alice", "mine")
+    await node.hub.send_to_user("acme", "alice", "mine")
     node.hub.send_to_connection("acme", connection.id, "only")
     node.flush()
     told = far.lines()

@@ -155,7 +155,7 @@ async def test_a_resume_that_takes_too_long_leaves_nothing_half_done(clock: Mock
             assert (await alice.ask("info")).data["rooms"] == []
             await trio.sleep(1)
             assert not gateway.hub.organisations["acme"].rooms
-            assert broker._subscribed == {"acme\0o"}
+            assert broker._subscribed == {"acme\0o", "acme\0u\0alice"}
 
 
 async def test_the_greeting_comes_first(clock: MockClock) -> None:
@@ -165,7 +165,7 @@ async def test_the_greeting_comes_first(clock: MockClock) -> None:
         async def broadcast() -> None:
             while True:
                 await gateway.hub.publish("acme", None, "news")
-                gateway.hub.send_to_user("acme", "alice", "direct")
+                await gateway.hub.send_to_user("acme", "alice", "direct")
                 await trio.sleep(0.01)
 
         async with gateway.connect(user="bob"), trio.open_nursery() as nursery:

@@ -161,7 +161,8 @@ async def test_a_send_reaches_all_connections_of_the_user(api: Api, gateway: Gat
         for client in (first, second):
             event = await client.event()
             assert (event.event, event.data, event.mid) == ("hello", {"n": 1}, sent["mid"])
-            assert (event.room, event.seq, event.sender) == (None, None, "backend")
+            assert (event.room, event.to, event.sender) == (None, "user", "backend")
+            assert (event.seq, event.epoch) == (sent["seq"], sent["epoch"])
         assert await bob.settled() == []
         assert await other.settled() == []
 
@@ -275,3 +276,14 @@ async def test_a_batch_is_bounded(api: Api, gateway: Gateway) -> None:
 
 async def test_an_empty_batch_is_fine(api: Api) -> None:
     assert success(await api.post("/batch", {"operations": []})) == {"results": []}
+
+
+async def test_several_users_are_sent_to_at_once(api: Api, gateway: Gateway) -> None:
+    async with connected(gateway, user="bob") as bob:
+        body = {"event": "e", "data": 1, "users": ["bob", "away"], "mid": "m"}
+        sent = success(await api.post("/users/send", body))
+        assert {user: place["seq"] for user, place in sent["users"].items()} == {"bob": 1, "away": 1}
+        assert success(await api.post("/users/send", body)) == sent
+        assert [event.seq for event in await bob.settled()] == [1]
+    fleeting = success(await api.post("/users/bob/send", {"event": "e", "ephemeral": True}))
+    assert set(fleeting) == {"mid", "connections"}

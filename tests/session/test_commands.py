@@ -25,6 +25,8 @@ async def test_connected_says_who_and_where(gateway: Gateway, codec: Codec) -> N
         greeting = alice.greeting
         assert greeting.id is None and greeting.ts is not None
         assert greeting.data.pop("resume")
+        positions = greeting.data.pop("positions")
+        assert {of: place["seq"] for of, place in positions.items()} == {"organisation": 0, "user": 0}
         assert greeting.data == {
             "connection": "test-1",
             "org": "acme",
@@ -151,11 +153,12 @@ async def test_send_reaches_all_connections_of_a_user(gateway: Gateway, codec: C
         reply = await alice.ask(
             "send", event="task:created", mid="m1", data={"user": "bob", "data": {"n": 1}}
         )
-        assert (reply.mid, reply.data, reply.seq) == ("m1", {"connections": 2}, None)
+        assert (reply.mid, reply.data, reply.seq) == ("m1", {"connections": 2}, 1)
         for client in (bob, bob2):
             event = await client.event()
             assert (event.event, event.data, event.mid) == ("task:created", {"n": 1}, "m1")
-            assert (event.sender, event.room, event.seq, event.epoch) == ("alice", None, None, None)
+            assert (event.sender, event.room, event.seq) == ("alice", None, 1)
+            assert (event.to, event.epoch) == ("user", client.greeting.data["positions"]["user"]["epoch"])
             assert event.ts is not None
         for client in (alice, stranger, carol):
             assert await client.settled() == []
@@ -172,6 +175,7 @@ async def test_send_to_a_connection(gateway: Gateway, codec: Codec) -> None:
         assert reply.mid and reply.data == {"connections": 1}
         event = await bob.event()
         assert (event.event, event.data, event.mid, event.sender) == ("e", [1], reply.mid, "alice")
+        assert (event.to, event.seq, event.epoch, reply.seq) == ("connection", None, None, None)
         assert await bob2.settled() == []
         own = alice.greeting.data["connection"]
         await alice.send("send", event="to:self", data={"connection": own})

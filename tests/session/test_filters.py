@@ -82,7 +82,7 @@ async def test_the_filter_is_over_every_origin(gateway: Gateway, codec: Codec) -
         for event in ("no", "yes"):
             await gateway.hub.publish("acme", None, event)
             await gateway.hub.publish("acme", "r", event)
-            gateway.hub.send_to_user("acme", "alice", event)
+            await gateway.hub.send_to_user("acme", "alice", event)
             gateway.hub.send_to_connection("acme", own, event)
         assert await heard(alice) == ["yes"] * 4
 

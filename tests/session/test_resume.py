@@ -55,6 +55,12 @@ async def test_everything_comes_back(gateway: Gateway, codec: Codec) -> None:
         assert alice.greeting.data["resume"] != token
         reply = await alice.ask("join", data={"resume": token})
         assert (reply.t, reply.room) == ("reply", None)
+        for own in ("organisation", "user"):
+            assert reply.data.pop(own) == {
+                **alice.greeting.data["positions"][own],
+                "recovered": True,
+                "replayed": 0,
+            }
         assert reply.data == {
             "rooms": {
                 "one": {"epoch": one, "seq": 5, "recovered": True, "replayed": 3},
@@ -195,7 +201,13 @@ async def test_only_the_same_user_takes_over(gateway: Gateway) -> None:
 async def test_an_open_connection_without_anything_is_taken_over_too(gateway: Gateway) -> None:
     async with connected(gateway) as old, connected(gateway) as new:
         reply = await new.ask("join", data={"resume": old.greeting.data["resume"]})
-        assert reply.data == {"rooms": {}, "events": ["*"], "except": []}
+        assert {**reply.data, "organisation": 0, "user": 0} == {
+            "rooms": {},
+            "events": ["*"],
+            "except": [],
+            "organisation": 0,
+            "user": 0,
+        }
         assert (await old.closed()).code == 4502
 
 

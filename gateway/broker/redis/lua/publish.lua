@@ -142,7 +142,7 @@ local function publish(stream, meta, seen, channel, at)
   if not known_writer then forget_writers(meta) end
   if not m[6] or now - m[6] > age / 8 then
     redis.call('HSET', meta, 'touched', text(now))
-    redis.call('PEXPIRE', meta, arg.forget)
+    redis.call('PEXPIRE', meta, text(math.max(arg.forget, age * 1.25)))
     redis.call('PEXPIRE', stream, text(age * 1.25))
     redis.call('PEXPIRE', seen, text(age * 1.25))
   end
