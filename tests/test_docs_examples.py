@@ -49,6 +49,7 @@ async def run(script: str, gateway: Gateway, **environment: str) -> subprocess.C
         "PATH": str(Path(curl).parent),
         "TRIREME": f"http://127.0.0.1:{gateway.port}",
         "TOKEN": gateway.auth.issue(org="acme", **SERVICE).token,
+        "SERVICE": gateway.auth.issue(org="acme", **SERVICE).token,
         **environment,
     }
     return await trio.run_process(
