@@ -48,7 +48,7 @@ WITH_BODY = {
     "/connections/c/send": b'{"event": "e", "org": "acme"}',
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
-    "/notifications": b'{"title": "e", "org": "acme"}',
+    "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
 }
 EVERY = [
     *(("GET", path) for path in GETS),
