@@ -23,6 +23,8 @@ GETS = [
     "/rooms/r/history",
     "/rooms/r/presence",
     "/messages/m/trace",
+    "/stream",
+    "/poll",
 ]
 POSTS = [
     "/auth/token",
@@ -34,6 +36,7 @@ POSTS = [
     "/connections/c/send",
     "/connections/c/disconnect",
     "/batch",
+    "/commands",
 ]
 WITH_BODY = {
     "/auth/token": b'{"user": "e", "roles": []}',
