@@ -24,6 +24,8 @@ GETS = [
     "/rooms/r/presence",
     "/messages/m/trace",
     "/notifications",
+    "/stream",
+    "/poll",
 ]
 POSTS = [
     "/auth/token",
@@ -38,6 +40,7 @@ POSTS = [
     "/notifications",
     "/notifications/7/read",
     "/notifications/read-all",
+    "/commands",
 ]
 WITH_BODY = {
     "/auth/token": b'{"user": "e", "roles": []}',
