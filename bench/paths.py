@@ -27,10 +27,10 @@ from bench.micro import client_frame
 from gateway.auth.identity import Grants, Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.memory import MemoryBroker
+from gateway.calls.registry import Calls
 from gateway.cluster.one import OneNode
 from gateway.config.settings import AuthSettings, Settings
 from gateway.hub.hub import Hub
-from gateway.session.calls import Calls
 from gateway.session.session import Client, Services, Session
 from gateway.wire import broadcast
 from gateway.wire.connection import WireConnection, WireLimits

@@ -61,10 +61,18 @@ def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
 # Ours. Everything that a user has by default is on: tokens, rooms, filters, order, history, accounting.
 
 
+_ONE_MACHINE = (
+    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
+    "[rates]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
+)
+"""The load comes from one address, as few users."""
+
+
 def _gateway(setting: Setting) -> Command:
     configuration = setting.folder / "gateway.toml"
     configuration.write_text(
         f'[log]\nlevel = "warning"\n[connection]\nheartbeat = {setting.options.get("heartbeat", "30")}\n'
+        + ("" if setting.options.get("limits") else _ONE_MACHINE)
     )
     program = str(Path(sys.executable).parent / "gateway")
     arguments = (

@@ -50,13 +50,15 @@ class Admission:
             return None
         return await self.identify(ip, authorization, ticket=ticket, token=token)
 
-    async def requesting(self, ip: str, authorization: str) -> Identity:
+    async def requesting(
+        self, ip: str, authorization: str, *, ticket: str | None = None, token: str | None = None
+    ) -> Identity:
         """A request without a connection; the caller counts it with :meth:`count` once it knows its size.
 
         Raises 300 while the address is refused, and what :meth:`identify` raises.
         """
         self._guard.check_address(ip, trio.current_time())
-        return await self.identify(ip, authorization)
+        return await self.identify(ip, authorization, ticket=ticket, token=token)
 
     async def identify(
         self, ip: str, authorization: str = "", *, ticket: str | None = None, token: str | None = None
@@ -86,7 +88,7 @@ class Admission:
             return await self._auth.verify(token)
         raise ProtocolError(
             ErrorCode.UNAUTHENTICATED,
-            "no token: send it as Authorization: Bearer <token>; to /ws also as ?token= or ?ticket=",
+            "no token: send it as Authorization: Bearer <token>, or, but to REST, as ?token= or ?ticket=",
         )
 
     async def renew(self, present: Identity, ip: str, token: str) -> Identity:

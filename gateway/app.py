@@ -8,18 +8,18 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
 
-from gateway import __version__
 from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Broker, Position
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.redis.broker import RedisBroker
+from gateway.calls.registry import CallHandler, Calls, arguments_of
 from gateway.cluster.base import Cluster
 from gateway.cluster.many import ManyNodes
 from gateway.cluster.membership import Member
@@ -31,22 +31,32 @@ from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.calls import call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
-from gateway.session.calls import CallHandler, Calls
 from gateway.session.drain import drain
+from gateway.session.posted import PostedCommands
 from gateway.session.services import Services
 from gateway.session.session import Session
+from gateway.transports.poll import Polls
+from gateway.transports.sse import EventStreams
 from gateway.transports.websocket import WebSocketUpgrade
+from gateway.version import VERSION
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
 from gateway.wire.sockets import reachable_host
+from protocol.cache import FAMILIES
 
 __all__ = ["Beside", "Gateway", "serve", "welcome"]
 
 log = structlog.get_logger(__name__)
+
+_CLOSING: Final = 1.0
+"""Seconds that closing the connections to backends may take."""
+
+_Handler = TypeVar("_Handler", bound=CallHandler)
 
 
 class Gateway:
@@ -97,6 +107,7 @@ class Gateway:
             id=self.id,
             presence=presence,
             command_timeout=settings.connection.command_timeout,
+            message_bytes=settings.limits.message_bytes,
             weights=settings.weights,
             tracer=Tracer(settings.trace) if settings.trace.messages else None,
         )
@@ -105,8 +116,11 @@ class Gateway:
             self.cluster = ManyNodes(
                 self.broker.client, settings, self.hub, self.auth, presence, self._describe
             )
-        self._calls = Calls()
-        services = Services(settings, self.hub, self.auth, self.cluster, self._calls)
+        self.calls = Calls(settings.calls)
+        """Who answers clients' calls."""
+        services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
+        for name, handler in call_handlers(services.operations.notifications).items():
+            self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
@@ -115,6 +129,14 @@ class Gateway:
             engine=self._engine,
             is_draining=lambda: self.draining,
         )
+        beside = {
+            "/api/v1/stream": EventStreams(
+                services, self._engine, self.upgrade.sessions, is_draining=lambda: self.draining
+            ).receive,
+            "/api/v1/poll": Polls(
+                services, self._engine, self.upgrade.sessions, is_draining=lambda: self.draining
+            ).receive,
+        }
         self._rest = RestServices(
             settings=settings,
             hub=self.hub,
@@ -126,11 +148,14 @@ class Gateway:
             is_draining=lambda: self.draining,
             started_at=time.time(),
             guard=self.guard,
+            calls=self.calls,
+            commands=PostedCommands(services).run,
         )
-        self.http = HttpServer(create_app(self._rest), settings)
+        self.http = HttpServer(create_app(self._rest), settings, stream_paths=beside)
         self.listener = Listener(
             websocket=self.upgrade.receive,
             http=self.http.serve_stream,
+            streams=beside,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
             max_connections=settings.limits.connections,
@@ -156,14 +181,57 @@ class Gateway:
             id=self.id,
             node=self.node,
             address=f"{self.settings.host}:{self.settings.own_port or self.port}",
-            version=__version__,
+            version=VERSION,
             started=self.hub.started_at,
             agree=self._agree,
         )
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler`` answer the clients' calls of ``name``."""
-        self._calls.register(name, handler)
+        """Have ``handler`` answer the clients' calls of ``name``, with their data as it is.
+
+        Raises ValueError when there is one already. See :meth:`command` for typed arguments and roles.
+        """
+        self.calls.register(name, handler)
+
+    def command(
+        self, name: str, *, roles: Iterable[str] = (), arguments: Any = None
+    ) -> Callable[[_Handler], _Handler]:
+        """Decorate an ``async`` function of two parameters: it answers the clients' calls of ``name``.
+
+        It gets a :class:`Caller` and the call's data, converted to the type that annotates the second
+        parameter or that ``arguments`` names (a dataclass or a ``msgspec.Struct``); data that does not fit is
+        refused with 103 or 104. With ``roles`` only callers who have one of them may call (else 202).
+
+        Raises ValueError when ``name`` has a handler, TypeError for a type that data cannot be converted to.
+        """
+
+        def register(handler: _Handler) -> _Handler:
+            kind = arguments_of(handler) if arguments is None else arguments
+            self.calls.register(name, handler, roles=roles, arguments=kind)
+            return handler
+
+        return register
+
+    def census(self) -> dict[str, float]:
+        """Count what is held now, by walking over all of it: for tests and for diagnosis, not for a hot path.
+
+        Tasks are those of all Trio, bytes those that the bounds count. A node without clients has zeros in
+        all but ``tasks``, ``broker.*``, ``cluster.*``, ``cache.*`` and ``hub.retired``.
+        """
+        return {
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "sessions": len(self.sessions),
+            "accepted": self.listener.open,
+            "http": self.http.connections,
+            "calls": self.calls.active,
+            "calls.bytes": self.calls.held,
+            **{f"engine.{name}": count for name, count in self._engine.census().items()},
+            **{f"hub.{name}": count for name, count in self.hub.census().items()},
+            **{f"guard.{name}": count for name, count in self.guard.census().items()},
+            **{f"broker.{name}": value for name, (_, value) in self.broker.measures().items()},
+            **{f"cluster.{name}": value for name, (_, value) in self.cluster.measures().items()},
+            **{f"cache.{each.name}.bytes": each.census().bytes for each in FAMILIES},
+        }
 
     async def publish(
         self,
@@ -233,9 +301,18 @@ class Gateway:
         The last one is given ``shutdown_timeout``. What is still open then is cut off.
 
         ``task_status.started`` is called when connections are accepted. Raises OSError when the
-        port is taken.
+        port is taken, and ``SettingsError`` when the database or its schema cannot be used; both in groups.
         """
+        try:
+            await self._run(task_status)
+        finally:
+            with trio.move_on_after(_CLOSING, shield=True):
+                await self.calls.aclose()
+        self.finished.set()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
+            await background.start(self.operations.notifications.inbox.run)
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
@@ -265,7 +342,6 @@ class Gateway:
                 connections.cancel_scope.deadline = trio.current_time() + self.settings.shutdown_timeout
             await self.cluster.leave()
             background.cancel_scope.cancel()
-        self.finished.set()
 
     async def _bind(self) -> None:
         settings = self.settings
@@ -321,6 +397,12 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
             reason = reason.exceptions[0]
         print(f"gateway: cannot listen on {settings.host}:{settings.port}: {reason}", file=sys.stderr)
         exit_code = 1
+    except* SettingsError as group:
+        reason = group
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        print(f"gateway: {reason}", file=sys.stderr)
+        exit_code = 2
     return exit_code
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,9 +21,12 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway import __version__
+from gateway.calls.breaker import State
+from gateway.version import VERSION
+from protocol.errors import CloseCode
 
 if TYPE_CHECKING:
+    from gateway.calls.registry import Calls
     from gateway.cluster.base import Cluster
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
@@ -33,6 +36,7 @@ __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LAG_INTERVAL: Final = 0.5
 _LAG_WINDOW: Final = 120
+_CLOSES: Final = frozenset(range(1000, 1016)) | frozenset(int(code) for code in CloseCode)
 
 
 class HttpCounters:
@@ -78,15 +82,19 @@ class Metrics(Collector):
         hub: Hub,
         cluster: Cluster,
         guard: Guard,
+        calls: Calls,
         *,
         started_at: float,
         is_draining: Callable[[], bool],
+        inbox_measures: Callable[[], Mapping[str, tuple[str, float]]] = dict,
     ) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
         self._cluster = cluster
         self._guard = guard
+        self._calls = calls
         self._is_draining = is_draining
+        self._inbox_measures = inbox_measures
         self._started_at = started_at
         self.http = HttpCounters()
         self.lag = LoopLag()
@@ -115,7 +123,7 @@ class Metrics(Collector):
         yield _gauge("rooms", "Rooms with a member", rooms)
         yield _counter("connections", "WebSocket connections since the start", counters.connects)
         yield _by(
-            "disconnections", "Ended WebSocket connections by close code", "reason", dict(counters.closes)
+            "disconnections", "Ended WebSocket connections by close code", "reason", _known(counters.closes)
         )
         traffic = hub.statistics.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
@@ -130,7 +138,11 @@ class Metrics(Collector):
         )
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
-        for name, (text, value) in (*hub.broker.measures().items(), *self._cluster.measures().items()):
+        for name, (text, value) in (
+            *hub.broker.measures().items(),
+            *self._cluster.measures().items(),
+            *self._inbox_measures().items(),
+        ):
             if name.endswith("_total"):
                 yield _counter(name.removesuffix("_total"), text, value)
             else:
@@ -147,6 +159,7 @@ class Metrics(Collector):
             yield _gauge("traced_messages", "Messages remembered for traces", len(hub.tracer))
             yield _gauge("trace_records", "Connections recorded in traces", hub.tracer.records)
         yield from self._queues()
+        yield from self._answering()
         yield from self._http()
         yield _gauge("loop_lag_seconds", "How late the event loop was at the last sample", self.lag.latest)
         yield _gauge("loop_lag_max_seconds", "The largest lag of the last minute", self.lag.worst)
@@ -154,7 +167,7 @@ class Metrics(Collector):
         yield InfoMetricFamily(
             "trireme_build",
             "What is running",
-            {"version": __version__, "python": platform.python_version()},
+            {"version": VERSION, "python": platform.python_version()},
         )
 
     def _queues(self) -> Iterator[Metric]:
@@ -169,6 +182,29 @@ class Metrics(Collector):
         yield _gauge("queue_bytes", "Bytes waiting for slow connections", size)
         yield _gauge("queue_longest", "Messages waiting for the slowest connection", longest)
 
+    def _answering(self) -> Iterator[Metric]:
+        calls = self._calls
+        yield _gauge("calls_pending", "Calls under way", calls.active)
+        yield _gauge("calls_pending_bytes", "Bytes of calls under way", calls.held)
+        if not calls.backends:
+            return
+        total = CounterMetricFamily(
+            "trireme_backend_calls", "Calls forwarded to backends by outcome", labels=["calls", "outcome"]
+        )
+        active = GaugeMetricFamily(
+            "trireme_backend_calls_pending", "Calls that wait for a backend", labels=["calls"]
+        )
+        breaker = GaugeMetricFamily(
+            "trireme_backend_breaker", "1 for the breaker's state", labels=["calls", "state"]
+        )
+        for backend in calls.backends:
+            for outcome, number in sorted(backend.answered.items()):
+                total.add_metric([backend.pattern, outcome], number)
+            active.add_metric([backend.pattern], backend.active)
+            for state in State:
+                breaker.add_metric([backend.pattern, state.value], backend.state is state)
+        yield from (total, active, breaker)
+
     def _http(self) -> Iterator[Metric]:
         yield _by("http_requests", "HTTP requests by status", "status", dict(self.http.requests))
         yield _by("http_errors", "Problem documents by error code", "code", dict(self.http.errors))
@@ -182,8 +218,16 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"trireme_{name}", text, value)
 
 
-def _by(name: str, text: str, label: str, values: dict[int, int]) -> Metric:
+def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(f"trireme_{name}", text, labels=[label])
-    for key in sorted(values):
+    for key in sorted(values, key=str):
         family.add_metric([str(key)], values[key])
     return family
+
+
+def _known(closes: Mapping[int, int]) -> dict[int | str, int]:
+    """By close code; those that only clients send are one, since a client may choose any of thousands."""
+    counts: Counter[int | str] = Counter()
+    for code, count in closes.items():
+        counts[code if code in _CLOSES else "other"] += count
+    return counts

@@ -6,6 +6,7 @@ bytes, so an event is encoded once for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from protocol.cbor import CBOR
@@ -14,7 +15,7 @@ from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT, server_frame
 from protocol.json import JSON
 
-__all__ = ["Encoding", "WebSocketEncoding", "websocket"]
+__all__ = ["Encoding", "EventStreamEncoding", "PollEncoding", "WebSocketEncoding", "websocket"]
 
 
 class Encoding(Protocol):
@@ -49,6 +50,42 @@ class WebSocketEncoding:
     def encode(self, envelope: Envelope) -> bytes:
         """See :class:`Encoding`."""
         return server_frame(self._opcode, self._encode(envelope))
+
+
+class EventStreamEncoding:
+    """One server-sent event (WHATWG HTML, section 9.2) for each envelope, in JSON."""
+
+    __slots__ = ("__weakref__", "_mark")
+
+    subprotocol: Final = "sse"
+    binary: Final = False
+
+    def __init__(self, mark: Callable[[Envelope], str] | None = None) -> None:
+        """``mark`` gives the ``id`` of an event that has a place in an order; empty for none."""
+        self._mark = mark
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """See :class:`Encoding`."""
+        # A critical event overtakes others, so its place says nothing of what came before it.
+        placed = envelope.t == "event" and envelope.seq is not None and not envelope.critical
+        if placed and self._mark is not None:
+            mark = self._mark(envelope)
+            if mark:
+                return b"id: %b\ndata: %b\n\n" % (mark.encode("ascii"), JSON.encode(envelope))
+        return b"data: %b\n\n" % JSON.encode(envelope)
+
+
+class PollEncoding:
+    """The bare JSON of each envelope, to be put into a list."""
+
+    __slots__ = ()
+
+    subprotocol: Final = "poll"
+    binary: Final = False
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """See :class:`Encoding`."""
+        return JSON.encode(envelope)
 
 
 _WEBSOCKET: Final[dict[Codec, WebSocketEncoding]] = {

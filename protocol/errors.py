@@ -53,7 +53,7 @@ class ErrorCode(IntEnum):
 
     UNAUTHENTICATED = 200, 401, "no token, or one that does not verify"
     TOKEN_EXPIRED = 201, 401, "the token has expired"
-    FORBIDDEN = 202, 403, "the token does not permit it"
+    FORBIDDEN = 202, 403, "the token may not do this"
     TOKEN_REVOKED = 203, 401, "the token was revoked"
     WRONG_ORGANISATION = 204, 403, "the token is for another organisation or user than the connection"
     NOT_JOINED = 205, 403, "the room must be joined first"

@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.config.settings import AuthSettings, OverloadSettings, Settings
+from gateway.config.settings import AuthSettings, LimitSettings, OverloadSettings, RateSettings, Settings
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.json import JSON
@@ -27,7 +27,13 @@ def settings(**changes: Any) -> Settings:
     No load is shed for lateness: a busy machine stops for seconds.
     """
     base = Settings(
-        port=0, node="test", auth=AuthSettings(secret=SECRET), overload=OverloadSettings(loop_lag=0)
+        port=0,
+        node="test",
+        auth=AuthSettings(secret=SECRET),
+        overload=OverloadSettings(loop_lag=0, memory_share=0),
+        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
+        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
+        database="none",
     )
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
@@ -114,3 +120,9 @@ async def until(condition: Any, what: str = "the condition") -> None:
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await trio.sleep(0.005)
     assert condition(), f"{what} did not come true"
+
+
+def held(gateway: Gateway) -> dict[str, float]:
+    """What a gateway without clients must not hold any more (``Gateway.census``); {} is right."""
+    lasting = ("tasks", "broker.", "cluster.", "cache.", "hub.retired", "hub.trace", "guard.suspects")
+    return {name: count for name, count in gateway.census().items() if count and not name.startswith(lasting)}

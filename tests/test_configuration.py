@@ -50,6 +50,15 @@ def test_defaults() -> None:
     assert load("") == Settings()
 
 
+def test_development_is_wider_where_nothing_else_is_said() -> None:
+    wide = load("dev = true\n[limits]\nconnections_per_ip = 7\n")
+    assert (wide.limits.connections_per_ip, wide.limits.connections_per_user) == (7, 0)
+    assert (wide.rates.connections_per_ip, wide.rates.connections_per_user) == (0, 0)
+    narrow = load("[limits]\nconnections_per_ip = 7\n")
+    assert (narrow.limits.connections_per_ip, narrow.limits.connections_per_user) == (7, 1000)
+    assert narrow.rates.connections_per_ip and narrow.rates.connections_per_user
+
+
 def test_every_setting_can_be_given_in_each_way() -> None:
     def samples(struct: type[Group], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -191,7 +200,7 @@ def test_a_wrong_file_is_refused_by_key(toml: str, words: str) -> None:
 
 def test_a_wrong_proxy_is_refused() -> None:
     assert refusal("trusted_proxies = ['10.0.0.0/33']").startswith(
-        "trusted_proxies: '10.0.0.0/33' is no address"
+        "trusted_proxies: '10.0.0.0/33' is not an address"
     )
 
 

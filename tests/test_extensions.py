@@ -22,7 +22,11 @@ from tests.test_workers import until_logged
 QUICK = Backoff(base=0.05, maximum=0.5, tries=100)
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text()
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
+PYTHON = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+BLOCKS = {
+    "python": PYTHON[0],
+    **dict(re.findall(r"^```(toml|js)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)),
+}
 
 
 @pytest.fixture
@@ -142,3 +146,12 @@ async def test_the_readmes_python_client(tmp_path: Path) -> None:
             **folder.options(TOKEN=token),
         )
     assert done.stdout.decode() == "published as number 1\nchat:42 1 alice {'text': 'hello'}\n"
+
+
+async def test_the_example_of_embedding(tmp_path: Path) -> None:
+    (tmp_path / "embedded.py").write_text(PYTHON[1])
+    done = await trio.run_process(
+        [sys.executable, "embedded.py"], cwd=tmp_path, capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"listening on port" in done.stdout

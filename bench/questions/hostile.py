@@ -62,7 +62,7 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
         for org in ("victims", "strangers")
     )
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(port, Path(folder), secret, {})
+        setting = Setting(port, Path(folder), secret, {"limits": "defaults"})
         with pinned(LOAD_CORE), Server(case.subject.command(setting), port, Path(folder)) as server:
             try:
                 return _beside(case.name, server, victim, stranger, 2.5 * options.seconds)

@@ -161,8 +161,8 @@ class Backend:
         """Count a failure; the client learns only that there was one."""
         self.breaker.failed()
         self.answered["failed"] += 1
-        log.warning("a call's backend failed", calls=self.pattern, reason=reason)
-        return ProtocolError(ErrorCode.INTERNAL, "the backend of this call failed")
+        log.warning("call backend failed", calls=self.pattern, reason=reason)
+        return ProtocolError(ErrorCode.INTERNAL, "the call backend failed")
 
     async def _post(self, id: str, body: bytes) -> tuple[int, bytes]:
         headers = [

@@ -83,7 +83,7 @@ def serve(
         Parameter(help="memory, or redis://HOST:PORT and its like."),
     ] = None,
     database: Annotated[
-        str | None, Parameter(help="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
+        str | None, Parameter(help="sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, or none.")
     ] = None,
     workers: Annotated[int | None, Parameter(help="Processes that share the port (1).")] = None,
     dev: Dev = None,
@@ -156,6 +156,27 @@ async def check(*, config: Config = None, dev: Dev = None) -> int:
     for finding in findings:
         print(f"{finding.part}: {'ok' if finding.ok else 'FAILED'}: {finding.text}")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+@app.command
+def migrate(
+    *,
+    to: Annotated[
+        str | None, Parameter(help="Version to go to, up or down, such as 0001; by default the newest.")
+    ] = None,
+    database: Annotated[str | None, Parameter(help="Address; by default the configured one.")] = None,
+    config: Config = None,
+) -> int:
+    """Bring the schema of the database to the version that this release needs, with its data."""
+    settings = load_settings(config, os.environ, {"database": database})
+    logs.configure(structs.replace(settings.log, level="error"))
+    if settings.database == "none":
+        raise UserError("database is none: there is nothing to migrate")
+    from gateway.store import migrate as bring
+
+    before, after = bring(settings.database, to, settings.store)
+    print(f"schema {after}, unchanged" if before == after else f"schema {before} → {after}")
+    return 0
 
 
 @app.command

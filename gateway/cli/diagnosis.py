@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -92,16 +91,33 @@ async def _broker(settings: Settings) -> str:
 
 
 async def _database(settings: Settings) -> str:
-    if not settings.database.startswith(SQLITE):
-        await _reach(settings.database, 5432)
-        return hide_password(settings.database)
-    return _sqlite(settings.database)
+    database = settings.database
+    if database == "none":
+        return "none, so there are no notifications"
+    text = hide_password(database)
+    if database.startswith(SQLITE):
+        text, exists = _sqlite(database)
+        if not exists:
+            return f"{text}, will be made at the start"
+    from gateway.store import EMPTY, newest_version, schema_version
+
+    with trio.move_on_after(REACH_TIMEOUT):
+        found = await trio.to_thread.run_sync(
+            schema_version, database, settings.store, abandon_on_cancel=True
+        )
+        needed = newest_version()
+        if found < needed and not database.startswith(SQLITE):
+            state = "is empty" if found == EMPTY else f"has the schema {found}"
+            raise _Failure(f"{text} {state}, {needed} is needed: run 'gateway migrate'")
+        return f"{text}, schema {found}"
+    raise _Failure(f"{text} does not answer within {REACH_TIMEOUT:g} seconds")
 
 
-def _sqlite(database: str) -> str:
+def _sqlite(database: str) -> tuple[str, bool]:
+    """Where it is, and whether there is something yet."""
     name = database.removeprefix(SQLITE + "/").partition("?")[0]
     if name == ":memory:":
-        return "sqlite in memory"
+        return "sqlite in memory", False
     path = Path(name)
     if path.is_dir():
         raise _Failure(f"{path} is a folder")
@@ -112,7 +128,7 @@ def _sqlite(database: str) -> str:
         raise _Failure(f"{place} is not a folder")
     if not os.access(place, os.W_OK):
         raise _Failure(f"{place} is not writable")
-    return f"sqlite, {path}"
+    return f"sqlite, {path}", path.exists()
 
 
 async def _tls(settings: Settings) -> str:
@@ -129,20 +145,3 @@ async def _tls(settings: Settings) -> str:
 def _no_password() -> str:
     """Keeps OpenSSL from asking on the terminal."""
     return ""
-
-
-async def _reach(address: str, default_port: int) -> None:
-    shown = hide_password(address)
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname or "127.0.0.1", parts.port or default_port
-    except ValueError:
-        raise _Failure(f"{shown} is not a valid address") from None
-    try:
-        with trio.fail_after(REACH_TIMEOUT):
-            stream = await trio.open_tcp_stream(host, port)
-            await stream.aclose()
-    except trio.TooSlowError:
-        raise _Failure(f"{shown} does not answer within {REACH_TIMEOUT:g} seconds") from None
-    except OSError as exc:
-        raise _Failure(f"{shown} cannot be reached: {exc.strerror or type(exc).__name__}") from None

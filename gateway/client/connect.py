@@ -9,13 +9,13 @@ from typing import Literal
 
 import trio
 
-from gateway import __version__
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
 from gateway.client.errors import ClientClosed, ReconnectFailed
 from gateway.client.options import Options, Token
 from gateway.client.session import Session
 from gateway.client.transport import Dial, parse_url, tcp_dial
+from gateway.version import VERSION
 from protocol.cbor import CBOR
 from protocol.json import JSON
 
@@ -88,7 +88,7 @@ async def connect(
         address=parse_url(url),
         dial=dial or tcp_dial(ssl_context),
         codec=CBOR if codec == "cbor" else JSON,
-        headers={"User-Agent": f"trireme-gateway/{__version__}", **(headers or {})},
+        headers={"User-Agent": f"trireme-gateway/{VERSION}", **(headers or {})},
         reconnect=policy,
         reconnect_failed=reconnect_failed,
         retry_first=retry_first,

@@ -33,6 +33,9 @@ class Cluster(Protocol):
     def ready(self) -> str | None:
         """None when this node knows what all know, else the reason why not."""
 
+    def warnings(self) -> list[str]:
+        """What an operator should see to although this node works: settings or clocks that differ."""
+
     async def leave(self) -> None:
         """This node's connections have ended: take back what the others know of it."""
 

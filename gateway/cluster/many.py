@@ -8,7 +8,7 @@ itself (``local.py``), and makes one answer out of many (``merging.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -18,13 +18,14 @@ from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import organisation_channel, room_channel
 from gateway.broker.redis.client import Client
+from gateway.cluster import requests
 from gateway.cluster.base import Listing
 from gateway.cluster.local import Local
 from gateway.cluster.membership import Member, Membership
 from gateway.cluster.merging import merge_connections, merge_rooms, merge_traces, whole_of
 from gateway.cluster.presence import SharedPresence
 from gateway.cluster.rpc import Answers, Rpc
-from gateway.cluster.scripts import REVOKE
+from gateway.cluster.scripts import REVOKE, RevokeCall, pack
 from gateway.cluster.tickets import SharedTickets
 from gateway.config.settings import Settings
 from gateway.hub.hub import Hub, Sent
@@ -33,6 +34,8 @@ from protocol.errors import ErrorCode, ProtocolError
 __all__ = ["ManyNodes"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _ORGANISATIONS: Final = 1000
 """Shares of ``auth.max_revocations`` that Redis holds; each organisation's own is counted by the nodes."""
@@ -74,12 +77,13 @@ class ManyNodes:
             settings.cluster,
             hub.id,
             describe,
+            leeway=settings.auth.leeway,
             longest_token=lambda: auth.revocations.longest,
             restate=self._restate,
             remove=presence.sync.remove,
             revoked=self._learn,
         )
-        self.rpc = Rpc(client, hub.id, settings.cluster, self._local.answer, self.membership.hurry)
+        self.rpc = Rpc(client, hub.id, settings.cluster, self._local.handlers, self.membership.hurry)
         self._revocations_lost = trio.Event()
         presence.bind(hub)
         auth.revocations.complete = False  # until the registry has brought what the others know
@@ -104,6 +108,10 @@ class ManyNodes:
         """See :class:`~gateway.cluster.base.Cluster`."""
         return None if self.membership.joined.is_set() else "the other nodes do not know of this one yet"
 
+    def warnings(self) -> list[str]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return self.membership.warnings()
+
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         with trio.move_on_after(_FAREWELL):
@@ -112,7 +120,7 @@ class ManyNodes:
                 await self.membership.leave()
                 await self.rpc.hurry()
             except ProtocolError as error:
-                log.info("left without a word", reason=error.message)
+                log.info("node left without saying goodbye", reason=error.message)
 
     def _restate(self, lease: str) -> None:
         self._presence.restate(lease)
@@ -125,9 +133,10 @@ class ManyNodes:
 
         While Redis is away, ``cluster`` says why it is unknown.
         """
-        mine = await self._local.hub.statistics.count(org)
+        wanted = requests.Stats(org)
+        mine = await self._local.stats(wanted)
         try:
-            answers = await self._ask_all("stats", {"org": org})
+            answers = await self._ask_all(wanted)
             parts = {self.id: mine, **answers.good}
             whole = whole_of(list(parts.values()))
             if org is not None:
@@ -150,25 +159,22 @@ class ManyNodes:
         self, org: str, *, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
     ) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        wanted = {"org": org, "user": user, "room": room, "after": after, "limit": limit}
-        answers = await self._ask_all("connections", wanted)
-        parts = [self._local.connections(org, user, room, after, limit), *answers.good.values()]
+        wanted = requests.Connections(org, user, room, after, limit)
+        answers = await self._ask_all(wanted)
+        parts = [await self._local.connections(wanted), *answers.good.values()]
         return Listing(merge_connections(parts, limit), answers.missing)
 
     async def connection(self, org: str, connection_id: str) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""
         node = self._node_of(connection_id)
-        if node is None:
-            return self._local.connection(org, connection_id)
-        found: dict[str, Any] = await self._ask_one(node, "connection", {"org": org, "id": connection_id})
-        return found
+        wanted = requests.Connection(org, connection_id)
+        return await (self._local.connection(wanted) if node is None else self._ask_one(node, wanted))
 
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        answers = await self._ask_all("rooms", {"org": org, "after": after, "limit": limit})
-        rooms, several = merge_rooms(
-            [await self._local.hub.statistics.page_of_rooms(org, after, limit), *answers.good.values()], limit
-        )
+        wanted = requests.Rooms(org, after, limit)
+        answers = await self._ask_all(wanted)
+        rooms, several = merge_rooms([await self._local.rooms(wanted), *answers.good.values()], limit)
         channels = {room_channel(org, room["room"]): room for room in several}
         for channel, users in (await self._presence.count_users(channels)).items():
             channels[channel]["users"] = users
@@ -176,8 +182,9 @@ class ManyNodes:
 
     async def trace(self, org: str, mid: str, *, user: str | None) -> dict[str, Any] | None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        answers = await self._ask_all("trace", {"org": org, "mid": mid, "user": user})
-        found = [self._local.trace(org, mid, user), *answers.good.values()]
+        wanted = requests.Trace(org, mid, user)
+        answers = await self._ask_all(wanted)
+        found = [await self._local.trace(wanted), *answers.good.values()]
         return merge_traces(trace for trace in found if trace is not None)
 
     # --- orders -------------------------------------------------------------------------------------
@@ -199,20 +206,10 @@ class ManyNodes:
         Connections to nodes that do not answer are not counted.
         """
         mid = mid or self._hub.new_mid()
-        wanted = {
-            "org": org,
-            "event": event,
-            "data": data,
-            "user": user,
-            "connection": connection,
-            "sender": sender,
-            "mid": mid,
-        }
         if connection is not None:
+            wanted = requests.Send(org, event, data, connection, sender, mid)
             node = self._node_of(connection)
-            if node is None:
-                return self._local.send(org, event, data, user, connection, sender, mid)
-            return Sent(*await self._ask_one(node, "send", wanted))
+            return await (self._local.send(wanted) if node is None else self._ask_one(node, wanted))
         assert user is not None
         sent = await self._hub.send_to_user(
             org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
@@ -223,22 +220,19 @@ class ManyNodes:
         try:
             leases = await self._presence.leases_of(org, user, others)
             answers = await self.rpc.ask(
-                [others[lease] for lease in leases], "wanting", {"org": org, "user": user, "event": event}
+                [others[lease] for lease in leases], requests.Wanting(org, user, event)
             )
         except ProtocolError:
             return sent  # it has its place: only who got it elsewhere is not known
-        return sent._replace(connections=sent.connections + sum(map(int, answers.good.values())))
+        return sent._replace(connections=sent.connections + sum(answers.good.values()))
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None
     ) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
         node = self._node_of(connection_id)
-        if node is None:
-            self._local.disconnect(org, connection_id, code, reason, only_of)
-            return
-        wanted = {"org": org, "id": connection_id, "code": code, "reason": reason, "only_of": only_of}
-        await self._ask_one(node, "disconnect", wanted)
+        wanted = requests.Disconnect(org, connection_id, code, reason, only_of)
+        await (self._local.disconnect(wanted) if node is None else self._ask_one(node, wanted))
 
     async def take_over(self, org: str, user: str | None, token: str) -> bytes:
         """See :class:`~gateway.cluster.base.Cluster`."""
@@ -246,7 +240,7 @@ class ManyNodes:
             node = self._node_of(token.rpartition(".")[0])
             if node is None:
                 return b""
-            saved: str = await self._ask_one(node, "take_over", {"org": org, "user": user, "token": token})
+            saved = await self._ask_one(node, requests.TakeOver(org, user, token))
         except ProtocolError:
             return b""  # what it had is remembered when it has ended
         return saved.encode()
@@ -263,15 +257,15 @@ class ManyNodes:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
         return node
 
-    async def _ask_one(self, node: str, operation: str, wanted: dict[str, Any]) -> Any:
-        answers = await self.rpc.ask([node], operation, wanted)
+    async def _ask_one(self, node: str, wanted: requests.Request[T]) -> T:
+        answers = await self.rpc.ask([node], wanted)
         answers.check()
         if node not in answers.good:
             raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
         return answers.good[node]
 
-    async def _ask_all(self, operation: str, wanted: dict[str, Any]) -> Answers:
-        return await self.rpc.ask(self.membership.others(), operation, wanted, all=True)
+    async def _ask_all(self, wanted: requests.Request[T]) -> Answers[T]:
+        return await self.rpc.ask(self.membership.others(), wanted, all=True)
 
     # --- what is valid ------------------------------------------------------------------------------
 
@@ -283,22 +277,22 @@ class ManyNodes:
         at = self._auth.revocations.revoke(jti=jti, user=user, org=org)
         closed = self._local.close_revoked()
         await self._keep(_Revocation(org, jti, user), at)
-        answers = await self._ask_all("revoked", {"org": org, "jti": jti, "user": user, "at": at})
+        answers = await self._ask_all(requests.Revoked(org, jti, user, at))
         if answers.missing:
             await self.rpc.hurry()  # at the latest they learn of it with their next beat
-        return closed + sum(int(number) for number in answers.good.values())
+        return closed + sum(answers.good.values())
 
     async def _keep(self, revocation: _Revocation, at: float) -> None:
         settings = self._settings.auth
-        words: list[bytes | str | int] = [
-            msgspec.json.encode(revocation),
-            repr(at),
-            int(self._auth.revocations.longest * 1000),
-            settings.max_revocations * _ORGANISATIONS,
-        ]
-        if not await self._client.run_script(REVOKE, self.membership.revocation_keys, words):
+        call = RevokeCall(
+            revocation=msgspec.json.encode(revocation).decode(),
+            at=repr(at),
+            longest=int(self._auth.revocations.longest * 1000),
+            most=settings.max_revocations * _ORGANISATIONS,
+        )
+        if not await self._client.run_script(REVOKE, self.membership.revocation_keys, [pack(call)]):
             raise ProtocolError(
-                ErrorCode.OVERLOADED, f"the limit of {settings.max_revocations} revocations is reached"
+                ErrorCode.OVERLOADED, "the revocations of all organisations together have reached their limit"
             )
 
     def _learn(self, text: bytes, at: float) -> None:
@@ -315,7 +309,7 @@ class ManyNodes:
                 try:
                     await self._keep(_Revocation(org, jti, user), at)
                 except ProtocolError as error:
-                    log.warning("a revocation could not be kept", reason=error.message)
+                    log.warning("revocation not stored", reason=error.message)
                     await trio.sleep(error.retry_after or 1.0)
                     self._revocations_lost.set()  # from the beginning: what is there already stays the same
                     break

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import msgspec
@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from gateway.broker.redis.client import Client
-from gateway.cluster.scripts import BEAT, BURY, LEAVE
+from gateway.cluster.scripts import BEAT, BURY, LEAVE, BeatCall, pack
 from gateway.config.settings import ClusterSettings
 from protocol.errors import ProtocolError
 
@@ -35,8 +35,6 @@ _QUIET: Final = 0.3
 _CLAIM: Final = 0.5
 """What a dead node left is another's to remove when the first one has not done it in this part of a lease."""
 _REVOCATIONS: Final = 500
-_SKEW: Final = 5.0
-"""Seconds that clocks may differ: as ``auth.leeway`` by default."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -64,12 +62,13 @@ class Membership:
         id: str,
         about: Callable[[], Member],
         *,
+        leeway: float,
         longest_token: Callable[[], float],
         restate: Callable[[str], None],
         remove: Callable[[str], Awaitable[None]],
         revoked: Callable[[bytes, float], None],
     ) -> None:
-        """The other parts' hooks.
+        """``leeway``: seconds that clocks may differ before that is said. The rest are hooks.
 
         ``restate(lease)``: what this node has to say is not in Redis, or under another lease;
         ``remove(lease)``: clear up after a dead node, raises ProtocolError; ``revoked(text, at)``: once
@@ -79,6 +78,7 @@ class Membership:
         self._settings = settings
         self._id = id
         self._about = about
+        self._leeway = leeway
         self._longest_token = longest_token
         self._restate = restate
         self._remove = remove
@@ -94,9 +94,10 @@ class Membership:
         """How often this node was taken for dead, or Redis had lost its data."""
         self.skew = 0.0
         """Seconds that this node's clock is ahead of Redis'."""
-        self._skew_said = False
-        self.differing = 0
-        """Nodes whose settings differ where all must agree."""
+        self.skewed = False
+        """Whether that is more than ``leeway``."""
+        self.differing: dict[str, list[str]] = {}
+        """Node → settings in which it differs where all must agree."""
         self.removed = 0
         """Dead nodes after which this one has cleared up."""
         self._version = ""
@@ -134,7 +135,7 @@ class Membership:
                     with trio.fail_after(self._settings.lease * _GOOD):
                         await self._beat(nursery)
                 except (ProtocolError, trio.TooSlowError) as error:
-                    log.debug("the lease was not renewed", reason=str(error))
+                    log.debug("lease not renewed", reason=str(error))
                 with trio.move_on_after(self._settings.lease * _EVERY):
                     await self._wake.wait()
                 self._wake = trio.Event()
@@ -146,22 +147,23 @@ class Membership:
 
     async def _beat(self, nursery: trio.Nursery) -> None:
         lease, settings = self.lease, self._settings
-        words: list[bytes | str | int] = [
-            lease,
-            msgspec.json.encode(self._about()),
-            _ms(settings.lease * _GOOD),
-            _ms(settings.lease * _QUIET),
-            _ms(settings.lease * _CLAIM),
-            self._version,
-            f"{self._cursor:.0f}",
-            _ms(self._longest_token()),
-            _REVOCATIONS,
-        ]
+        call = BeatCall(
+            lease=lease,
+            about=msgspec.json.encode(self._about()).decode(),
+            ttl=_ms(settings.lease * _GOOD),
+            quiet=_ms(settings.lease * _QUIET),
+            claim=_ms(settings.lease * _CLAIM),
+            version=self._version,
+            cursor=int(self._cursor),
+            longest=_ms(self._longest_token()),
+            page=_REVOCATIONS,
+        )
         keys = [self._keys[name] for name in ("leases", "about", "dying", "state", "revoked", "when")]
-        answer = await self._client.run_script(BEAT, keys, words)
+        begun = trio.current_time()
+        answer = await self._client.run_script(BEAT, keys, [pack(call)])
         self.renewed_at = trio.current_time()
         if not answer:
-            log.warning("this node was taken for dead; it registers anew", lease=lease)
+            log.warning("lease lost; re-registering", lease=lease)
             self.lost += 1
             self._new_lease()
             self.hurry()
@@ -169,9 +171,9 @@ class Membership:
             nursery.start_soon(self._clear_up, lease)
             return
         new, version, members, over, revocations, theirs = answer
-        self._compare_clocks(float(theirs) / 1000)
+        self._compare_clocks(float(theirs) / 1000, self.renewed_at - begun)
         if new and lease in self.members:
-            log.warning("Redis no longer knows this node; it states everything again", lease=lease)
+            log.warning("Redis lost this node's registration; reporting everything again", lease=lease)
             self.lost += 1
             self._cursor = 0.0
             self._restate(lease)
@@ -191,16 +193,11 @@ class Membership:
             try:
                 self.members[text.decode()] = msgspec.json.decode(about, type=Member)
             except msgspec.MsgspecError:
-                log.warning("a node that cannot be understood is registered", lease=text.decode())
-        for lease in self.members.keys() - before.keys():
+                log.warning("unreadable registration of another node", lease=text.decode())
+        joined = self.members.keys() - before.keys()
+        for lease in joined:
             log.info("node joined", node=self.members[lease].id)
-            if self.members[lease].id != self._id:
-                self._compare_settings(self.members[lease])
-        mine = self._about().agree
-        self.differing = sum(
-            any(member.agree.get(name, value) != value for name, value in mine.items())
-            for member in self.members.values()
-        )
+        self._compare_settings(joined)
         for lease in before.keys() - self.members.keys():
             log.info("node left", node=before[lease].id)
 
@@ -218,25 +215,43 @@ class Membership:
             # Those of the last millisecond come again; more than a page of one are beyond what REVOKE can do.
             self.hurry()
 
-    def _compare_clocks(self, theirs: float) -> None:
-        self.skew = time.time() - theirs
-        if abs(self.skew) <= _SKEW:
-            self._skew_said = False
-        elif not self._skew_said:
-            self._skew_said = True
-            log.warning("the clocks of this node and of Redis differ", seconds=round(self.skew, 1))
+    def _compare_clocks(self, theirs: float, waited: float) -> None:
+        """Redis looked at its clock at some moment of the seconds that were ``waited``."""
+        self.skew = time.time() - waited / 2 - theirs
+        skewed = abs(self.skew) > self._leeway + waited / 2
+        if skewed and not self.skewed:
+            log.warning("clock differs from Redis", seconds=round(self.skew, 1))
+        self.skewed = skewed
 
-    def _compare_settings(self, member: Member) -> None:
-        mine = self._about()
-        for name in mine.agree.keys() & member.agree.keys():
-            if mine.agree[name] != member.agree[name]:
+    def _compare_settings(self, joined: Collection[str]) -> None:
+        """Find who differs, and say so of the leases that ``joined``."""
+        mine = self._about().agree
+        self.differing = {}
+        for lease, member in self.members.items():
+            names = sorted(
+                name for name in mine.keys() & member.agree.keys() if mine[name] != member.agree[name]
+            )
+            if names:
+                self.differing[member.id] = names
+            for name in names if lease in joined else ():
                 log.warning(
-                    f"another node has a different {name}; what the smaller one drops is gone for both",
+                    f"another node has a different {name}; the smaller one applies to both",
                     setting=name,
                     node=member.id,
-                    here=mine.agree[name],
+                    here=mine[name],
                     there=member.agree[name],
                 )
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the nodes together although this one works."""
+        found = [
+            f"node {node} has different settings: {', '.join(names)}"
+            for node, names in sorted(self.differing.items())
+        ]
+        if self.skewed:
+            where = "ahead of" if self.skew > 0 else "behind"
+            found.append(f"the clock of this node is {abs(self.skew):.1f} s {where} that of Redis")
+        return found
 
     async def _clear_up(self, lease: str) -> None:
         self._removing.add(lease)
@@ -245,10 +260,10 @@ class Membership:
             await self._remove(lease)
             await self._client.run_script(BURY, [self._keys["dying"], self._keys["about"]], [lease])
         except ProtocolError as error:
-            log.warning("clearing up after a node was interrupted", lease=lease, reason=error.message)
+            log.warning("cleanup after a node was interrupted", lease=lease, reason=error.message)
         else:
             self.removed += 1
-            log.info("cleared up after a node", lease=lease, seconds=round(time.monotonic() - begun, 3))
+            log.info("cleanup after a node done", lease=lease, seconds=round(time.monotonic() - begun, 3))
         finally:
             self._removing.discard(lease)
 
@@ -274,7 +289,7 @@ class Membership:
             "cluster_clock_skew_seconds": ("How far this node's clock is ahead of Redis'", self.skew),
             "cluster_settings_differ": (
                 "Nodes whose settings differ from this one's where all must agree",
-                self.differing,
+                len(self.differing),
             ),
             "cluster_nodes_removed_total": ("Dead nodes after which this one has cleared up", self.removed),
         }

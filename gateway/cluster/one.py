@@ -8,6 +8,7 @@ import trio
 
 from gateway.auth.identity import Identity
 from gateway.auth.tokens import Authenticator
+from gateway.cluster import requests
 from gateway.cluster.base import Listing
 from gateway.cluster.local import Local
 from gateway.cluster.merging import whole_of
@@ -17,9 +18,10 @@ __all__ = ["OneNode"]
 
 
 class OneNode:
-    """A :class:`~gateway.cluster.base.Cluster` of one; never waits, so never raises for that."""
+    """A :class:`~gateway.cluster.base.Cluster` of one; waits for no other node, so never raises for that."""
 
     def __init__(self, hub: Hub, auth: Authenticator) -> None:
+        self._hub = hub
         self._local = Local(hub, auth.revocations)
         self._auth = auth
 
@@ -31,12 +33,16 @@ class OneNode:
         """See :class:`~gateway.cluster.base.Cluster`."""
         return None
 
+    def warnings(self) -> list[str]:
+        """See :class:`~gateway.cluster.base.Cluster`."""
+        return []
+
     async def leave(self) -> None:
         """See :class:`~gateway.cluster.base.Cluster`. There is nobody to tell."""
 
     async def stats(self, org: str | None) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        mine = await self._local.hub.statistics.count(org)
+        mine = await self._local.stats(requests.Stats(org))
         node = {"id": mine["node"], "node": mine["node"], "connections": mine["connections"]}
         return {**mine, "cluster": {"nodes": [node], "missing": [], **whole_of([mine])}}
 
@@ -44,15 +50,15 @@ class OneNode:
         self, org: str, *, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
     ) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return Listing(self._local.connections(org, user, room, after, limit), [])
+        return Listing(await self._local.connections(requests.Connections(org, user, room, after, limit)), [])
 
     async def connection(self, org: str, connection_id: str) -> dict[str, Any]:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return self._local.connection(org, connection_id)
+        return await self._local.connection(requests.Connection(org, connection_id))
 
     async def rooms(self, org: str, *, after: str | None, limit: int) -> Listing:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return Listing(await self._local.hub.statistics.page_of_rooms(org, after, limit), [])
+        return Listing(await self._local.rooms(requests.Rooms(org, after, limit)), [])
 
     async def send(
         self,
@@ -68,16 +74,17 @@ class OneNode:
     ) -> Sent:
         """See :class:`~gateway.cluster.base.Cluster`."""
         if user is not None:
-            return await self._local.hub.send_to_user(
+            return await self._hub.send_to_user(
                 org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
             )
-        return self._local.send(org, event, data, None, connection, sender, mid)
+        assert connection is not None
+        return await self._local.send(requests.Send(org, event, data, connection, sender, mid))
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None
     ) -> None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        self._local.disconnect(org, connection_id, code, reason, only_of)
+        await self._local.disconnect(requests.Disconnect(org, connection_id, code, reason, only_of))
 
     async def revoke(self, org: str, *, jti: str | None, user: str | None) -> int:
         """See :class:`~gateway.cluster.base.Cluster`."""
@@ -98,7 +105,7 @@ class OneNode:
 
     async def trace(self, org: str, mid: str, *, user: str | None) -> dict[str, Any] | None:
         """See :class:`~gateway.cluster.base.Cluster`."""
-        return self._local.trace(org, mid, user)
+        return await self._local.trace(requests.Trace(org, mid, user))
 
     def measures(self) -> dict[str, tuple[str, float]]:
         """See :class:`~gateway.cluster.base.Cluster`."""

@@ -1,6 +1,6 @@
 """Presence over all nodes: what this one knows goes to Redis, what changes comes back to the watchers.
 
-Redis adds up what the nodes state (``statements.py``), and the script that does so tells who has come or
+Redis adds up what the nodes state (``presence_sync.py``), and the script that does so tells who has come or
 gone, under a number. The node that ran it passes that on to the nodes where somebody watches the room.
 That may be lost together with the node, which the numbers betray: then the room is read anew (``roster.py``).
 
@@ -19,7 +19,7 @@ from gateway.broker.base import Channel, Event, Position, organisation_channel, 
 from gateway.broker.redis.client import Client
 from gateway.cluster.presence_sync import PresenceSync, mine_key, totals_key
 from gateway.cluster.roster import Change, Roster
-from gateway.cluster.scripts import COUNT, READ, WHERE
+from gateway.cluster.scripts import COUNT, READ, WHERE, ReadCall, pack
 from gateway.config.settings import ClusterSettings
 from gateway.hub.hub import Hub
 from gateway.hub.peer import Member
@@ -154,7 +154,7 @@ class SharedPresence(Presence):
 
     async def _read(self, channel: Channel, watch: float = 0.0) -> tuple[int, dict[str, int]]:
         version, *flat = await self._client.run_script(
-            READ, [totals_key(self._client, channel)], [int(watch * 1000), 1]
+            READ, [totals_key(self._client, channel)], [pack(ReadCall(int(watch * 1000), all=True))]
         )
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return int(version or 0), {user.decode(): int(count) for user, count in pairs}
@@ -243,7 +243,9 @@ class SharedPresence(Presence):
             return
         wanted = int(self._settings.lease * _WATCHED * 1000)
         try:
-            [version] = await self._client.run_script(READ, [totals_key(self._client, channel)], [wanted, 0])
+            [version] = await self._client.run_script(
+                READ, [totals_key(self._client, channel)], [pack(ReadCall(wanted, all=False))]
+            )
             newest = int(version or 0)
             if newest <= watched.roster.known:
                 watched.behind = 0

@@ -15,7 +15,7 @@ import trio
 from gateway.broker.channels import Channel, stored_channel
 from gateway.broker.redis.client import Client
 from gateway.cluster.roster import Change
-from gateway.cluster.scripts import SET
+from gateway.cluster.scripts import SET, SetCall, pack
 from protocol.errors import ProtocolError
 
 __all__ = ["PresenceSync", "mine_key", "totals_key"]
@@ -143,9 +143,7 @@ class PresenceSync:
 
     async def _set(self, channel: Channel, lease: str, counts: Mapping[str, int]) -> None:
         keys = [totals_key(self._client, channel), mine_key(self._client, channel, lease)]
-        watched, *flat = await self._client.run_script(
-            SET, keys, [word for pair in counts.items() for word in pair]
-        )
+        watched, *flat = await self._client.run_script(SET, keys, [pack(SetCall(list(counts.items())))])
         if watched and flat:
             triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
             self._changed(

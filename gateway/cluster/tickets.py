@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import deque
 
 import msgspec
-import trio
 
 from gateway.auth.identity import Grants, Identity, Permission
+from gateway.auth.tickets import OpenTickets
 from gateway.auth.tokens import Authenticator
 from gateway.broker.redis.client import Client
 from gateway.config.settings import AuthSettings
@@ -36,27 +35,21 @@ class _Saved(msgspec.Struct, array_like=True):
 
 
 class SharedTickets:
-    """As ``gateway.auth.tickets.Tickets``, for all nodes; the bound holds for those issued by this one."""
+    """As ``gateway.auth.tickets.Tickets``, for all nodes; the bounds hold for those issued by this one."""
 
     def __init__(self, client: Client, settings: AuthSettings, auth: Authenticator) -> None:
         self._client = client
         self._settings = settings
         self._auth = auth
-        self._open: deque[float] = deque()
-        """When those that were issued here expire, used or not."""
+        self._open: OpenTickets[bool] = OpenTickets(settings)
+        """Keys of those that were issued here: open, or used on another node and not expired yet."""
 
     async def issue(self, identity: Identity) -> str:
         """A new ticket: 192 random bits as URL-safe text. Raises OVERLOADED and BROKER_UNAVAILABLE."""
-        now = trio.current_time()
-        while self._open and self._open[0] <= now:
-            self._open.popleft()
-        if len(self._open) >= self._settings.max_tickets:
-            wait = max(self._open[0] - now, 0.001)
-            raise ProtocolError(ErrorCode.OVERLOADED, "too many tickets are open", retry_after=wait)
         ticket = secrets.token_urlsafe(24)
         key = self._key(ticket)
         ttl = int(self._settings.ticket_ttl * 1000)
-        self._open.append(now + self._settings.ticket_ttl)
+        self._open.add(identity.org, key, True)
         await self._client.call(key, b"SET", key, _pack(identity), b"PX", max(ttl, 1))
         return ticket
 
@@ -65,6 +58,7 @@ class SharedTickets:
         then the ticket may be used up."""
         key = self._key(ticket)
         value = await self._client.call(key, b"GETDEL", key, again=False)
+        self._open.take(key)
         if value is None:
             raise ProtocolError(
                 ErrorCode.UNAUTHENTICATED, "the ticket is unknown, expired or was used already"

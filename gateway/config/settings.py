@@ -66,6 +66,7 @@ class AuthSettings(Group, frozen=True):
     in_band_timeout: Seconds = 5.0
     ticket_ttl: Seconds = 30.0
     max_tickets: Count = 100_000
+    """Open tickets of each organisation, on each node; ten times that of all organisations together."""
     token_ttl: Seconds = 3600.0
     """Lifetime of issued tokens when none is asked for."""
     max_token_ttl: Seconds = 86400.0 * 30
@@ -112,26 +113,38 @@ class LimitSettings(Group, frozen=True):
 
     message_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
     """Largest message from a client; a larger one closes with 1009."""
+    message_values: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] = 8192
+    """Values and keys in one message or REST body; more are refused with 404.
+
+    A megabyte may hold a million, which hold the event loop for half a second; so many take 2 ms."""
     queue_messages: Count = 4096
     """Messages that may wait for one slow connection."""
     queue_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 * 2**20
     rooms_per_connection: Count = 1000
     patterns_per_filter: Count = 64
     pending_commands: Count = 1024
-    """Commands of one connection that wait for the broker."""
+    """Publishes of one connection that wait for the broker, and its calls; more are refused with 403."""
     connections: Count = 100_000
-    connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 0
+    connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the
-    next two."""
-    connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
+    next two. With ``--dev`` 0.
+
+    An office or a carrier has thousands of clients behind one address; a machine that takes all of its ports
+    has 28,000, and would leave nobody else a place. Behind a proxy set ``trusted_proxies``."""
+    connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    """0 is no limit; with ``--dev`` 0.
+
+    A person has some tabs and devices, a service some hundred workers; a page that connects in a loop, or a
+    stolen token, has no end."""
     connections_per_organisation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """0 is no limit: an organisation may be all there is. Set it where there are several."""
     head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
     head_timeout: Seconds = 10.0
-    """A peer must have sent its whole request head by then."""
+    """Deadline for a whole request head."""
     body_bytes: Bytes = 2**20
     """Largest REST body; no larger than ``message_bytes``, which is what clients are told to expect."""
     body_timeout: Seconds = 30.0
-    """A REST body must have arrived whole by then."""
+    """Deadline for a whole REST body."""
     keep_alive: Seconds = 75.0
     """How long an HTTP connection may stay idle, and how long the head of a later request may take.
 
@@ -147,7 +160,11 @@ Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class RateSettings(Group, frozen=True):
-    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429."""
+    """Token buckets, in units per second; 0 is no limit. Over one: error 300 or HTTP 429.
+
+    Commands, bytes and joins have none by default: organisations take turns, so that what one sends costs the
+    others little, and the right number is another for each service.
+    """
 
     burst: Seconds = 5.0
     """A full bucket holds this many seconds' worth."""
@@ -163,10 +180,17 @@ class RateSettings(Group, frozen=True):
     joins_per_user: Rate = 0.0
     joins_per_organisation: Rate = 0.0
     joins_per_ip: Rate = 0.0
-    connections_per_user: Rate = 0.0
+    connections_per_user: Rate = 200.0
+    """New connections, as the next two; how many may be open at once is in ``limits``. With ``--dev`` 0.
+
+    All of ``limits.connections_per_user`` may come back at once after an outage (``burst`` seconds' worth),
+    and a client that is refused in a loop is slowed down."""
     connections_per_organisation: Rate = 0.0
-    connections_per_ip: Rate = 0.0
-    """New connections; how many may be open at once is in ``limits``."""
+    connections_per_ip: Rate = 1000.0
+    """With ``--dev`` 0.
+
+    A node takes some thousand new connections a second; one address, behind which there may be an office or a
+    carrier, gets a part of them."""
     failed_logins_per_ip: Rate = 20.0
     abuse_after: Count = 500
     """Commands that come sooner than ``retry_after`` said, without a pause of a second, after which the
@@ -174,12 +198,17 @@ class RateSettings(Group, frozen=True):
 
 
 class OverloadSettings(Group, frozen=True):
-    """When load is shed; 0 is never."""
+    """When the gateway sheds load; 0: never."""
 
     loop_lag: Rate = 2.0
-    """Seconds by which the event loop may be late."""
+    """Largest event loop lag, in seconds."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Resident memory of the process."""
+    """Resident memory of the process; 0 leaves it to ``memory_share``."""
+    memory_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.75
+    """The same as a part of the memory that the machine or the control group has, divided by ``workers``.
+
+    Every cache, queue and history has its own bound; where their sum is more than the machine has, refusing
+    new connections is better than being killed with all of them."""
     retry_after: Seconds = 5.0
 
 
@@ -195,7 +224,7 @@ class SuspicionSettings(Group, frozen=True):
 
 
 class TraceSettings(Group, frozen=True):
-    """What became of each message, recipient by recipient (``GET /api/v1/messages/{mid}/trace``)."""
+    """Message traces, recipient by recipient (``GET /api/v1/messages/{mid}/trace``)."""
 
     messages: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Messages remembered; 0 switches tracing off."""
@@ -211,14 +240,14 @@ class ConnectionSettings(Group, frozen=True):
     """The life of one connection, all in seconds."""
 
     heartbeat: Seconds = 30.0
-    """A ping goes out after this long; a peer silent for two of them is dead."""
+    """Interval of pings; a peer that is silent for two of them is disconnected."""
     inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0
     expiry_notice: Annotated[float, msgspec.Meta(ge=0)] = 30.0
-    """A client is told this long before its token expires; 0 is not at all."""
+    """Seconds before its token expires that a client is told; 0: never."""
     resume_ttl: Seconds = 300.0
-    """How long a resume token is good after its connection has ended."""
+    """How long a resume token is valid after its connection has ended."""
     close_timeout: Seconds = 2.0
     """How long the peer has to answer a Close frame."""
     command_timeout: Seconds = 10.0
@@ -237,22 +266,22 @@ class DrainSettings(Group, frozen=True):
 
 
 class RedisSettings(Group, frozen=True):
-    """How a node uses Redis; of no meaning for the memory broker. Times are in seconds."""
+    """How a node uses Redis; ignored by the memory broker. Times are in seconds."""
 
     prefix: str = "trireme"
-    """Begins every key; gateways that share a Redis and shall know nothing of each other differ in it."""
+    """Key prefix; use different prefixes to isolate gateways that share a Redis."""
     ca_file: str = ""
-    """PEM file with the authorities that may vouch for a ``rediss`` server; empty: those of the system."""
+    """PEM file with the certificate authorities for a ``rediss`` server; empty: those of the system."""
     timeout: Seconds = 5.0
-    """No answer for this long means that the connection is broken; a publish without a place fails."""
+    """A connection without an answer for this long is broken; its pending publishes fail."""
     patience: Seconds = 1.0
-    """Away for longer than this, and publishes are refused at once instead of waiting for it."""
+    """When Redis is unavailable for longer than this, publishes are refused at once instead of waiting."""
     retry_after: Seconds = 1.0
-    """Hint to clients whose command was refused because Redis is away."""
+    """Hint to clients whose command was refused because Redis is unavailable."""
     max_backoff: Seconds = 2.0
     """Longest pause between two attempts to connect."""
     heartbeat: Seconds = 2.0
-    """A connection on which nothing came for this long is asked whether it lives."""
+    """A connection that is silent for this long is pinged."""
     sweep: Seconds = 10.0
     """Each joined room's position is compared with Redis this often, in case a message was lost unseen."""
     pending: Count = 20_000
@@ -294,13 +323,13 @@ class SupervisorSettings(Group, frozen=True):
     """How ``--workers`` above 1 watches over its processes."""
 
     restarts: Count = 10
-    """Workers that may die within ``window`` seconds; one more, and the whole ends with exit code 3."""
+    """Workers that may die within ``window`` seconds; one more, and the supervisor exits with code 3."""
     window: Seconds = 60.0
     backoff: Seconds = 0.5
     """Seconds before a worker is started again; twice as long for each that died within ``window``."""
     backoff_maximum: Seconds = 15.0
     start_timeout: Seconds = 30.0
-    """A worker that does not listen by then is ended, and counts as dead."""
+    """A worker that does not listen by then is killed, and counts as dead."""
     silence: Annotated[float, msgspec.Meta(ge=2)] = 5.0
     """Seconds without a sign of life, due every second, after which a worker is killed and replaced."""
 
@@ -330,17 +359,17 @@ class HistorySettings(Group, frozen=True):
 
 
 class ClusterSettings(Group, frozen=True):
-    """How nodes that share a Redis act as one; of no meaning for a node that is alone.
+    """How nodes that share a Redis act as one; ignored by a single node.
 
     Times are in seconds.
     """
 
     lease: Annotated[float, msgspec.Meta(ge=0.5, le=300)] = 10.0
-    """So long after a node's death, at the latest, its users have gone from their rooms."""
+    """Maximum seconds a dead node's users stay in presence."""
     answer_timeout: Seconds = 2.0
-    """How long other nodes may take to answer a question or to carry out an order."""
+    """How long other nodes may take to answer a request."""
     pending: Count = 10_000
-    """Questions that wait for answers, and answers that wait to be sent; more are refused with 301."""
+    """Requests that wait for answers, and answers that wait to be sent; more are refused with 301."""
     answer_bytes: Bytes = 8 * 2**20
     """Largest answer of one node."""
 
@@ -393,6 +422,7 @@ class Settings(Group, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     broker: str = "memory"
     database: str = "sqlite:///data/gateway.db"
+    """Where notifications are kept; ``none``: there are no notifications."""
     workers: Count = 1
     """Processes that share the port; more than one need a broker that joins them."""
     own_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0

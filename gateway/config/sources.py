@@ -43,6 +43,13 @@ _OF_A_SERVICE: Final = re.compile(
 )
 
 
+_OF_DEVELOPMENT: Final[dict[str, dict[str, Any]]] = {
+    "limits": {"connections_per_ip": 0, "connections_per_user": 0},
+    "rates": {"connections_per_ip": 0.0, "connections_per_user": 0.0},
+}
+"""Defaults with ``--dev``, where a load test comes from one machine."""
+
+
 def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
     """The settings from ``file`` (without one ``./gateway.toml`` where it exists), from the
     ``GATEWAY_…`` variables of ``environ`` and from ``flags``.
@@ -53,6 +60,9 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
     tree = _from_file(file)
     _merge(tree, _from_environment(environ))
     _merge(tree, _from_flags(flags))
+    if tree.get("dev"):
+        for group, values in _OF_DEVELOPMENT.items():
+            tree[group] = {**values, **tree.get(group, {})}
     tree["allowed_origins"] = [_origin(each) for each in tree.get("allowed_origins", ())]
     settings = msgspec.convert(tree, Settings)
     _check_together(settings)
@@ -198,10 +208,12 @@ def _check_together(settings: Settings) -> None:
     broker, database, tls = settings.broker, settings.database, settings.tls
     if broker != "memory":
         parse_address(broker)
-    if not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/":
+    if database != "none" and (
+        not database.startswith((SQLITE + "/", _POSTGRESQL)) or database == SQLITE + "/"
+    ):
         raise SettingsError(
             f"database {hide_password(database)!r} is unknown:"
-            f" use {SQLITE}/FILE or {_POSTGRESQL}USER@HOST/NAME"
+            f" use {SQLITE}/FILE, {_POSTGRESQL}USER@HOST/NAME, or none"
         )
     if settings.workers > 1 and broker == "memory":
         raise SettingsError(
@@ -242,7 +254,7 @@ def _check_together(settings: Settings) -> None:
         try:
             ip_network(proxy, strict=False)
         except ValueError:
-            raise SettingsError(f"trusted_proxies: {proxy!r} is no address and no network") from None
+            raise SettingsError(f"trusted_proxies: {proxy!r} is not an address or a network") from None
     if settings.auth.token_ttl > settings.auth.max_token_ttl:
         raise SettingsError("auth.token_ttl must not be longer than auth.max_token_ttl")
 

@@ -34,14 +34,19 @@ from gateway.hub.registry import Registry
 from gateway.hub.room import Room
 from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher
+from protocol.envelope import Envelope
 from protocol.errors import ProtocolError
 from protocol.names import check_event, check_mid, check_room
+from protocol.sizes import check_size
 from protocol.values import footprint
 
 __all__ = ["Delivery", "Sent"]
 
 _SMALL: Final = 256
 """Bytes of a message beyond which its memory is looked at; what is smaller takes 16 kB at most."""
+_LATEST: Final = 10**13 - 1
+_LONGEST_MID: Final = "0" * 24
+"""As long as those of :func:`_random_mids`."""
 
 _AT_ONCE: Final = 50
 """Users that are sent to before others have their turn: each takes some 20 µs."""
@@ -70,8 +75,9 @@ class Delivery:
         tracer: Tracer | None,
         *,
         timeout: float,
+        message_bytes: int,
     ) -> None:
-        """``timeout`` bounds every wait for the broker, in seconds."""
+        """``timeout`` bounds every wait for the broker, in seconds; ``message_bytes`` every event."""
         self.listeners: dict[str, Callable[[Event], None]] = {}
         """Channels without members, whose events are for somebody else in here."""
         self._broker = broker
@@ -81,6 +87,7 @@ class Delivery:
         self._counters = counters
         self._tracer = tracer
         self._timeout = timeout
+        self._message_bytes = message_bytes
         self._mids = _random_mids()
         broker.attach(Sink(self.deliver, self.lost, self.reset, flusher.flush))
 
@@ -106,10 +113,11 @@ class Delivery:
 
         ``size`` is what ``data`` took on the wire, in bytes, or 0. The bounds of history and of what waits
         for slow clients count with what it takes in memory, which is looked at when it may be much.
-        ``data`` nests ``MAX_EVENT_DEPTH`` deep at most.
+        ``data`` nests ``MAX_EVENT_DEPTH`` deep at most. Raises what :meth:`check_size` raises.
         """
         if size > _SMALL or not size:
             size = max(size, footprint(data))
+            self.check_size(room, event, data, sender=sender, mid=mid, size=size)
         if exclude:
             size += footprint(list(exclude))
         self._counters.publishes += 1
@@ -128,6 +136,25 @@ class Delivery:
             ),
             done,
         )
+
+    def check_size(
+        self, room: str | None, event: str, data: Any, *, sender: str | None, mid: str | None, size: int
+    ) -> None:
+        """Raise TOO_LARGE when some client's codec makes this event larger than clients were told.
+
+        ``size`` is what :func:`protocol.sizes.check_size` asks for.
+        """
+        envelope = Envelope(
+            "event",
+            room=room,
+            event=event,
+            data=data,
+            ts=_LATEST,
+            mid=mid or _LONGEST_MID,
+            sender=sender,
+            critical=True,
+        )
+        check_size(envelope, self._message_bytes, size=size)
 
     async def publish(
         self,

@@ -31,12 +31,13 @@ class Hub:
         *,
         node: str,
         command_timeout: float = 10.0,
+        message_bytes: int = 2**20,
         weights: Mapping[str, int] | None = None,
         presence: Presence | None = None,
         id: str | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """``command_timeout`` bounds every wait for the broker, in seconds.
+        """``command_timeout`` bounds every wait for the broker, in seconds; ``message_bytes`` every event.
 
         ``id`` begins the ids of connections; the node's name, where that is enough to tell them apart.
         """
@@ -61,7 +62,14 @@ class Hub:
             weights=weights or {},
         )
         delivery = Delivery(
-            broker, flusher, registry, rooms.channels, self.counters, tracer, timeout=command_timeout
+            broker,
+            flusher,
+            registry,
+            rooms.channels,
+            self.counters,
+            tracer,
+            timeout=command_timeout,
+            message_bytes=message_bytes,
         )
         self.statistics = Statistics(
             registry, self.counters, flusher.share, node=node, started_at=self.started_at
@@ -83,6 +91,7 @@ class Hub:
         self.leave = rooms.leave
         self.set_filter = rooms.set_filter
         self.new_mid = delivery.new_mid
+        self.check_size = delivery.check_size
         self.submit = delivery.submit
         self.publish = delivery.publish
         self.send_to_user = delivery.send_to_user

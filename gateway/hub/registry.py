@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.auth.identity import Identity
 from gateway.broker.base import Broker
@@ -63,9 +63,11 @@ class Registry:
         ip: str,
         user_agent: str | None = None,
         client_id: str | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Connection:
         """Register an authenticated connection; it hears its organisation and its user from its return on.
 
+        ``before`` is awaited when it is registered and hears nothing yet.
         Raises 3xx when the broker cannot be reached.
         """
         organisation = self._organisation(identity.org)
@@ -95,6 +97,8 @@ class Registry:
                 with deadline(self._timeout):
                     pages = [await self._rooms.look(*each) for each in zip(own, taps, strict=True)]
                     await self._presence.settled(connection)
+                if before is not None:
+                    await before()
             except BaseException:
                 self.disconnected(connection, CloseCode.INTERNAL_ERROR)
                 raise

@@ -26,6 +26,8 @@ MAX_LISTED: Final = 1000
 """Rooms of an organisation, or organisations of the node, that one answer names: those with most members."""
 _PIECE: Final = 1000
 """Names, members or connections looked at before others get their turn: about half a millisecond."""
+_DESCRIBED: Final = 50
+"""Connections described before others get their turn."""
 
 T = TypeVar("T")
 Pieces = Generator[None, None, T]
@@ -52,6 +54,21 @@ class Statistics:
     async def page_of_rooms(self, org: str, after: str | None, limit: int) -> list[dict[str, Any]]:
         """As :meth:`rooms`, giving way."""
         return await _in_turns(self._rooms(org, after, limit))
+
+    def connections(
+        self, org: str, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """The organisation's connections to this node, the oldest first: at most ``limit`` behind ``after``.
+
+        Of one ``user``, in one ``room``, or all.
+        """
+        return _at_once(self._connections(org, user, room, after, limit))
+
+    async def page_of_connections(
+        self, org: str, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """As :meth:`connections`, giving way."""
+        return await _in_turns(self._connections(org, user, room, after, limit))
 
     def of(self, org: str | None) -> dict[str, Any]:
         """Counts of one organisation, or with None of the whole node; names at most ``MAX_LISTED``."""
@@ -87,6 +104,33 @@ class Statistics:
             seen += room.size
             if seen >= _PIECE:
                 seen = 0
+                yield
+        return found
+
+    def _connections(
+        self, org: str, user: str | None, room: str | None, after: tuple[int, str] | None, limit: int
+    ) -> Pieces[list[dict[str, Any]]]:
+        organisation = self._registry.organisations.get(org)
+        if organisation is None:
+            return []
+        behind = None if after is None else tuple(after)
+        present = list(organisation.connections.values())
+        first: list[Connection] = []
+        for start in range(0, len(present), _PIECE):
+            first += [
+                each
+                for each in present[start : start + _PIECE]
+                if (user is None or each.user == user)
+                and (room is None or room in each.memberships)
+                and (behind is None or _age(each) > behind)
+            ]
+            first = sorted(first, key=_age)[:limit]
+            yield
+        found = []
+        for number, connection in enumerate(first, 1):
+            if connection.id in organisation.connections:
+                found.append(connection.summary())
+            if number % _DESCRIBED == 0:
                 yield
         return found
 
@@ -183,6 +227,10 @@ def _largest(counts: Iterable[tuple[str, int]]) -> Pieces[dict[str, int]]:
         if number % _PIECE == 0:
             yield
     return {name: count for count, name in sorted(largest, key=_name)}
+
+
+def _age(connection: Connection) -> tuple[int, str]:
+    return connection.connected_at, connection.id
 
 
 def _name(counted: tuple[int, str]) -> str:

@@ -30,7 +30,7 @@ class Guard:
         """Peer → its connections, of every kind; those of trusted proxies are not counted."""
         self.addresses = Addresses(settings.trusted_proxies)
         self.limiters = Limiters(settings.rates)
-        self.overload = Overload(settings.overload)
+        self.overload = Overload(settings.overload, workers=settings.workers)
         self.suspicion = Suspicion(
             settings.suspicion,
             failed_logins_per_ip=settings.rates.failed_logins_per_ip,
@@ -95,6 +95,10 @@ class Guard:
             self._open[ip] = left
         else:
             del self._open[ip]
+
+    def census(self) -> dict[str, int]:
+        """Count what is held of addresses now."""
+        return {"addresses": len(self._open), "peers": len(self._sockets), "suspects": len(self.suspicion)}
 
     def _wait(self, seconds: float, message: str) -> None:
         if seconds:

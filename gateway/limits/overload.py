@@ -8,6 +8,7 @@ at half the bound and not before a second of calm, so that it does not flap.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -26,13 +27,20 @@ _INTERVAL: Final = 0.25
 _CALM: Final = 4
 """Samples below half the bound before the node takes everything again."""
 _STATM: Final = Path("/proc/self/statm")
+_GROUP_BOUNDS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""As a container sees its own control group, of either version."""
 
 
 class Overload:
     """Whether this node sheds load, and why."""
 
-    def __init__(self, settings: OverloadSettings) -> None:
+    def __init__(self, settings: OverloadSettings, *, workers: int = 1) -> None:
+        """``workers`` processes share the memory of the machine."""
         self._settings = settings
+        self._memory = settings.memory_bytes or int(settings.memory_share * available_bytes() / workers)
         self._calm = 0
         self.reason: str | None = None
         """Why load is shed; None while it is not."""
@@ -57,8 +65,8 @@ class Overload:
         load, reason = 0.0, ""
         if settings.loop_lag and lag / settings.loop_lag > load:
             load, reason = lag / settings.loop_lag, "the event loop is late"
-        if settings.memory_bytes and memory / settings.memory_bytes > load:
-            load, reason = memory / settings.memory_bytes, "memory is short"
+        if self._memory and memory / self._memory > load:
+            load, reason = memory / self._memory, "memory is short"
         if load >= 1:
             if self.reason is None:
                 log.warning("shedding load", reason=reason, lag=round(lag, 3), memory=memory)
@@ -69,7 +77,7 @@ class Overload:
             calm = load < (0.9 if self.reason == "memory is short" else 0.5)
             self._calm = self._calm + 1 if calm else 0
             if self._calm >= _CALM:
-                log.info("taking all load again")
+                log.info("accepting full load again")
                 self.reason = None
 
     def refuse_publish(self) -> None:
@@ -81,6 +89,18 @@ class Overload:
                 f"the gateway is overloaded: {self.reason}",
                 retry_after=self._settings.retry_after,
             )
+
+
+def available_bytes() -> int:
+    """Memory that this process may have: the machine's, or its control group's; 0 where nobody tells."""
+    try:
+        bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (OSError, ValueError):
+        return 0
+    for file in _GROUP_BOUNDS:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it says "max"
+            bounds.append(int(file.read_text()))
+    return min(bounds)
 
 
 def resident_bytes() -> int:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
+from gateway.operations.inbox import Inbox
+from gateway.operations.notifications import Notifications
 from gateway.operations.rooms import Rooms
 from gateway.operations.tokens import Tokens
 
@@ -28,7 +30,7 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("connections", "events", "rooms", "tokens")
+    __slots__ = ("connections", "events", "notifications", "rooms", "tokens")
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
@@ -41,3 +43,5 @@ class Operations:
         """List, look at and close connections; statistics."""
         self.tokens = Tokens(auth, cluster, settings.auth)
         """Issue, refresh and revoke tokens; tickets."""
+        self.notifications = Notifications(Inbox(settings.database, settings.store, self.events))
+        """Create, list, read and delete notifications; their ``inbox`` has to run."""

@@ -15,7 +15,7 @@ from gateway.limits.overload import Overload
 from gateway.operations.rules import organisation, permit, permit_target, require_service
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
-from protocol.values import check_event_data, check_value
+from protocol.values import check_event_data, check_value, footprint
 
 __all__ = ["MOST_USERS", "Events"]
 
@@ -87,6 +87,7 @@ class Events:
 
         Raises FORBIDDEN without the permission ``publish`` in the room, and without the role service
         for a whole organisation and for ``critical``; WRONG_ORGANISATION; 10x for bad names and data;
+        TOO_LARGE when a client's codec would make more of it than ``limits.message_bytes``;
         OVERLOADED, BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
@@ -138,7 +139,8 @@ class Events:
         are permitted by the same patterns as rooms, under the names ``user:NAME`` and
         ``connection:ID``.
         Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
-        WRONG_ORGANISATION; 10x for bad names and data; NOT_FOUND for a connection that is not open;
+        WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
+        open;
         BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
@@ -155,10 +157,12 @@ class Events:
             permit_target(identity, "user", user)
         else:
             permit_target(identity, "connection", str(connection))
+        data = check_event_data(data) if connection is None else check_value(data)
+        self._hub.check_size(None, event, data, sender=identity.user, mid=mid, size=footprint(data))
         return await self._cluster.send(
             org,
             event,
-            check_event_data(data) if connection is None else check_value(data),
+            data,
             user=user,
             connection=connection,
             sender=identity.user,

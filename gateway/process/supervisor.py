@@ -207,7 +207,7 @@ class Supervisor:
                         return  # it ended; that is seen elsewhere
                     said += chunk
             if not said:
-                log.error("worker does not listen in time", node=worker.node)
+                log.error("worker did not start in time", node=worker.node)
                 worker.process.kill()
                 return
             log.info("a worker listens", node=worker.node, pid=worker.process.pid)
@@ -242,12 +242,12 @@ class Supervisor:
             self._deaths.popleft()
         deaths = len(self._deaths)
         code = worker.process.returncode
-        log.error("a worker died", node=worker.node, exit_code=code, deaths=deaths)
+        log.error("worker died", node=worker.node, exit_code=code, deaths=deaths)
         others = any(not each.ended.is_set() for each in self._serving.values())
         if code == _UNUSABLE and not others:
             self._end(_UNUSABLE)
         elif unborn >= _FAST and not others:
-            log.error("giving up: a worker does not start", node=worker.node, tries=unborn)
+            log.error("giving up: no worker can start", node=worker.node, tries=unborn)
             self._end(GAVE_UP)
         elif deaths > settings.restarts and not (unborn and others):
             log.error("giving up: workers die too often", deaths=deaths, seconds=settings.window)
@@ -293,7 +293,7 @@ class Supervisor:
                 self._keepers.start_soon(self._keep, slot, listening, old, failed)
                 await _either(listening, failed, self._stopping)
                 if not listening.is_set():
-                    log.error("no new worker could start; the old ones go on serving", node=old.node)
+                    log.error("no new worker could start; keeping the old ones", node=old.node)
                     break
                 old.send_signal(signal.SIGHUP)
                 with trio.move_on_after(

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 async def _beat(stream: trio.SocketStream) -> None:
-    """Show the supervisor that the event loop turns."""
+    """Show the supervisor that the event loop responds."""
     try:
         while True:
             await trio.sleep(BEAT_EVERY)

@@ -19,7 +19,18 @@ from gateway.problems import (
     problem_for,
     retry_after_header,
 )
-from gateway.rest import auth, connections, events, health, messages, pages, rooms, stats
+from gateway.rest import (
+    auth,
+    commands,
+    connections,
+    events,
+    health,
+    messages,
+    notifications,
+    pages,
+    rooms,
+    stats,
+)
 from gateway.rest.bodies import BodyConnection, BodyRequest
 from gateway.rest.http import check_target
 from gateway.rest.openapi import add_openapi
@@ -80,7 +91,7 @@ def create_app(services: Services) -> QuartTrio:
     app.extensions[EXTENSION] = services
     app.extensions[pages.EXTENSION] = pages.load_pages()
     add_openapi(app)
-    for resource in (auth, stats, connections, rooms, events, messages):
+    for resource in (auth, stats, connections, rooms, events, messages, notifications, commands):
         app.register_blueprint(resource.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
     app.register_blueprint(pages.blueprint)
@@ -101,7 +112,7 @@ def _share(response: Response, allowed: list[str]) -> None:
     response.headers["Access-Control-Expose-Headers"] = "Retry-After"
     if request.method == "OPTIONS" and "Allow" in response.headers:
         response.headers["Access-Control-Allow-Methods"] = response.headers["Allow"]
-        response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
+        response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Last-Event-ID"
         response.headers["Access-Control-Max-Age"] = "600"
 
 

@@ -19,14 +19,17 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @operation(tags="operation", answer=Readiness, public=True)
 async def get_health() -> Response:
-    """Answer as long as the event loop turns."""
+    """Answer 200 while the event loop responds."""
     return reply(Readiness(status="ok"))
 
 
 @blueprint.get("/readyz")
 @operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
-    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach."""
+    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach.
+
+    `database` says whether notifications can be stored and read now; 503 for it only with `store.strict`.
+    """
     found = services()
     if found.is_draining():
         raise ProtocolError(
@@ -43,7 +46,23 @@ async def get_readiness() -> Response:
         raise ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE, f"broker: {reason}", retry_after=found.settings.retry_after
         )
-    return reply(Readiness(status="ready"))
+    inbox = found.operations.notifications.inbox
+    reason = inbox.ready() if inbox.enabled else None
+    if reason is not None and inbox.strict:
+        raise ProtocolError(
+            ErrorCode.DATABASE_UNAVAILABLE,
+            f"database: {reason}",
+            retry_after=found.settings.store.retry_after,
+        )
+    breakers = {backend.pattern: backend.state.value for backend in found.calls.backends}
+    return reply(
+        Readiness(
+            status="ready",
+            detail="; ".join(found.cluster.warnings()),
+            database=reason is None if inbox.enabled else None,
+            calls=breakers or None,
+        )
+    )
 
 
 @blueprint.get("/metrics")

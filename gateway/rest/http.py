@@ -21,6 +21,7 @@ __all__ = [
     "admit",
     "caller",
     "check_target",
+    "identified",
     "named",
     "page",
     "read_body",
@@ -47,6 +48,19 @@ async def caller() -> Identity:
     identity = await services().admission.requesting(_address(), request.headers.get("Authorization", ""))
     admit(identity, len(await request.get_data()))
     return identity
+
+
+async def identified() -> tuple[Identity, str]:
+    """As :func:`caller`, who may also show a token or a ticket in the query, and counts nothing; and the
+    address."""
+    address = _address()
+    identity = await services().admission.requesting(
+        address,
+        request.headers.get("Authorization", ""),
+        ticket=request.args.get("ticket"),
+        token=request.args.get("token"),
+    )
+    return identity, address
 
 
 def admit(identity: Identity, size: int) -> None:
@@ -82,7 +96,7 @@ async def read_body(model: type[M], *, optional: bool = False) -> M:
         data = b"{}"
     elif request.mimetype and request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body with Content-Type: application/json")
-    check_items(data)
+    check_items(data, services().settings.limits.message_values)
     try:
         # msgspec does not look into the text of members that the model does not know.
         return msgspec.json.decode(data.decode("utf-8"), type=model)

@@ -15,6 +15,7 @@ from protocol.envelope import MAX_EVENT_BYTES, MAX_MID_BYTES, MAX_ROOM_BYTES
 __all__ = [
     "Batch",
     "BatchResults",
+    "Body",
     "Broadcast",
     "BroadcastOperation",
     "ClosedConnections",
@@ -542,7 +543,15 @@ class Trace(msgspec.Struct, omit_defaults=True):
     sender: str | None = None
 
 
-class Readiness(msgspec.Struct):
+class Readiness(msgspec.Struct, omit_defaults=True):
     """Whether the gateway takes work."""
 
     status: str
+    detail: str = ""
+    """What an operator should see to all the same: settings of other nodes, or clocks, that differ."""
+    calls: dict[str, str] | None = None
+    """Breaker of each backend of calls, by its pattern: closed, open or half-open."""
+    database: (
+        Annotated[bool, msgspec.Meta(description="Whether the database can be used, where there is one.")]
+        | None
+    ) = None

@@ -27,10 +27,10 @@ from quart_schema import (
 from quart_trio import QuartTrio
 from werkzeug.routing import BaseConverter
 
-from gateway import __version__
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.problems import STATUS
 from gateway.rest.models import PlainText, Problem
+from gateway.version import VERSION
 from protocol.errors import ErrorCode
 
 __all__ = ["NameConverter", "add_openapi", "openapi_document", "operation"]
@@ -64,14 +64,14 @@ _MEANINGS: Final[dict[int, str]] = {
 _STATUSES: Final[dict[int, str]] = {
     400: "The request is wrong; `detail` names the field.",
     401: "No token, or one that does not verify, has expired or was revoked.",
-    403: "The token does not permit this, or is for another organisation.",
+    403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
     429: "Too much in too short a time; come again after `retry_after` seconds.",
     500: "The gateway failed.",
-    503: "Not now: overloaded, draining, or the broker cannot be reached.",
+    503: "Not now: overloaded, draining, or the broker or the database cannot be reached.",
 }
 
 
@@ -90,6 +90,7 @@ def operation(
     query: type[msgspec.Struct] | None = None,
     errors: Sequence[int] = (),
     public: bool = False,
+    status: int = 200,
 ) -> Callable[[F], F]:
     """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
 
@@ -101,9 +102,9 @@ def operation(
         if query is not None:
             document_querystring(query)(handler)
             statuses |= {400}
-        document_response(answer)(handler)
-        for status in sorted(statuses):
-            document_response(Problem, status)(handler)
+        document_response(answer, status)(handler)
+        for each in sorted(statuses):
+            document_response(Problem, each)(handler)
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
@@ -173,7 +174,7 @@ def add_openapi(app: QuartTrio) -> None:
     QuartSchema(
         app,
         openapi_path=None,
-        info=Info(title="Trireme", version=__version__, description=_DESCRIPTION.format(errors=errors)),
+        info=Info(title="Trireme", version=VERSION, description=_DESCRIPTION.format(errors=errors)),
         security_schemes={"bearer": HttpSecurityScheme(scheme="bearer", bearer_format="JWT")},
         security=[{"bearer": []}],
         conversion_preference="msgspec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -12,12 +12,15 @@ from gateway.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
+    from gateway.auth.identity import Identity
     from gateway.broker.base import Broker
+    from gateway.calls.registry import Calls
     from gateway.cluster.base import Cluster
     from gateway.config.settings import Settings
     from gateway.hub.hub import Hub
     from gateway.limits.guard import Guard
     from gateway.operations import Operations
+    from protocol.envelope import Envelope
 
 __all__ = ["EXTENSION", "Services", "services"]
 
@@ -39,11 +42,21 @@ class Services:
     started_at: float
     """Seconds since 1970 UTC."""
     guard: Guard
+    calls: Calls
+    commands: Callable[[Identity, str, str | None, Sequence[bytes]], Awaitable[list[Envelope]]]
+    """Does posted commands (``gateway/session/posted.py``), given who asks, from which address and with what
+    client."""
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(
-            self.hub, self.cluster, self.guard, started_at=self.started_at, is_draining=self.is_draining
+            self.hub,
+            self.cluster,
+            self.guard,
+            self.calls,
+            started_at=self.started_at,
+            is_draining=self.is_draining,
+            inbox_measures=self.operations.notifications.inbox.measures,
         )
 
 

@@ -11,24 +11,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
 import msgspec
-import structlog
+import trio
 
 from gateway.auth.identity import Permission
 from gateway.broker.base import Position, Since
+from gateway.calls.caller import Caller
 from gateway.hub.connection import Connection
 from gateway.operations.rules import permit
 from gateway.session.checks import Own, SinceData, TokenData, check_filter, own_place, read, read_since
 from gateway.session.context import Context
 from gateway.session.joining import join, leave
+from gateway.session.turns import in_turn
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_room
 from protocol.patterns import EventFilter
-from protocol.values import check_value
 
-__all__ = ["COMMANDS", "Command"]
-
-log = structlog.get_logger(__name__)
+__all__ = ["COMMANDS", "Command", "TypingData"]
 
 Command = Callable[[Context, Connection, Envelope, int], Coroutine[Any, Any, None] | None]
 
@@ -58,7 +57,9 @@ class _Ack(msgspec.Struct):
     of: Own | None = None
 
 
-class _Typing(msgspec.Struct):
+class TypingData(msgspec.Struct):
+    """The data of ``typing``."""
+
     state: Literal["start", "stop"] = "start"
 
 
@@ -186,21 +187,32 @@ async def _send_to_users(
     session.reply(envelope, mid=next(iter(sent.values())).mid, data={"users": places})
 
 
-async def _call(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
-    handler = session.services.calls.find(check_event(envelope.event))
+def _call(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
+    name = check_event(envelope.event)
+    if session.pending >= session.services.settings.limits.pending_commands:
+        raise ProtocolError(ErrorCode.TOO_MANY_PENDING, "too many commands are pending", retry_after=1.0)
+    session.pending += 1
+    session.transport.spawn(functools.partial(_answer, session, connection, envelope, name, size))
+
+
+async def _answer(session: Context, connection: Connection, envelope: Envelope, name: str, size: int) -> None:
+    """Answer one call, in a task of its own: commands behind it are not held up."""
+    calls, settings = session.services.calls, session.services.settings.connection
+    caller = Caller(connection.id, connection.identity)
+
+    async def invoke() -> None:
+        session.reply(envelope, data=await calls.invoke(name, envelope.data, caller=caller))
+
     try:
-        result = await handler(connection, envelope.data)
-    except ProtocolError:
-        raise
-    except Exception:
-        log.exception("a call handler failed", call=envelope.event)
-        raise ProtocolError(ErrorCode.INTERNAL, "the handler of this call failed") from None
-    try:
-        check_value(result)
+        with calls.hold(connection.org, size), trio.move_on_after(settings.command_timeout) as scope:
+            await in_turn(invoke(), connection.organisation.share)
+        if scope.cancelled_caught:
+            raise ProtocolError(ErrorCode.TIMEOUT, "the command took too long", retry_after=1.0)
     except ProtocolError as error:
-        log.error("a call handler returned what cannot be sent", call=envelope.event, reason=error.message)
-        raise ProtocolError(ErrorCode.INTERNAL, "the handler of this call failed") from None
-    session.reply(envelope, data=result)
+        session.refuse(error, envelope)
+    finally:
+        session.pending -= 1
+        session.transport.outbox.flush()  # nobody else does it behind a task
 
 
 def _ack(session: Context, connection: Connection, envelope: Envelope, size: int) -> None:
@@ -273,7 +285,7 @@ def _typing(session: Context, connection: Connection, envelope: Envelope, size: 
     if room not in connection.memberships:
         raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
     permit(connection.identity, room, Permission.PUBLISH)
-    if read(envelope.data, _Typing).state == "start":
+    if read(envelope.data, TypingData).state == "start":
         session.start_typing(room)
     else:
         session.stop_typing(room)

@@ -26,7 +26,7 @@ class Context(Protocol):
     """None until the client is known."""
     resume_token: str
     pending: int
-    """Publishes that wait for the broker."""
+    """Publishes that wait for the broker, and calls under way."""
 
     def send(self, envelope: Envelope) -> None:
         """Queue one message to the client."""

@@ -63,11 +63,11 @@ class Deadlines:
         """The connection ends when this identity's token does."""
         self._expires = self._notice = math.inf
         if identity.expires is not None:
-            left = identity.expires + settings.auth.leeway - time.time()
-            self._expires = trio.current_time() + left
+            left = identity.expires - time.time()
+            self._expires = trio.current_time() + left + settings.auth.leeway
             notice = settings.connection.expiry_notice
             if notice and left > notice:
-                self._notice = self._expires - notice
+                self._notice = trio.current_time() + left - notice
 
     def due(self, now: float) -> Due | None:
         """What has come by ``now``, once each."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from gateway.admission import Admission
 from gateway.auth.tokens import Authenticator
+from gateway.calls.registry import Calls
 from gateway.cluster.base import Cluster
 from gateway.config.settings import Settings
 from gateway.hub.hub import Hub
 from gateway.limits.guard import Guard
 from gateway.operations import Operations
-from gateway.session.calls import Calls
 
 __all__ = ["Client", "Services"]
 

@@ -41,6 +41,10 @@ __all__ = ["Client", "Services", "Session"]
 log = structlog.get_logger(__name__)
 
 _AUTH_FIRST: Final = "the first message must be auth"
+_AT_ONCE: Final = 64
+"""Rooms that are left before others have their turn."""
+_FIRST_VALUES: Final = 64
+"""Values and keys of a message before its sender is known: ``auth`` has six."""
 
 
 class Session:
@@ -50,6 +54,8 @@ class Session:
         "_catching_up",
         "_deadlines",
         "_limiter",
+        "_most_values",
+        "_saved",
         "client",
         "codec",
         "connection",
@@ -81,15 +87,27 @@ class Session:
         self.client = client
         self._catching_up = CatchUp(self)
         self._deadlines = Deadlines()
+        self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
+        self._saved: bytes | None = None
+        """What the resume token stands for, once the rooms are being left."""
 
     # --- beginning and end --------------------------------------------------------------------
 
     async def admit(self, identity: Identity, *, id: int | None = None) -> None:
         """The client is who it says: register it and greet it."""
         settings = self.services.settings
-        self._deadlines.admitted(settings.connection.inactivity)
+        # Over a transport that carries nothing in, nobody can say anything to stay.
+        speaks = self.transport.kind not in {"sse", "poll"}
+        self._deadlines.admitted(settings.connection.inactivity if speaks else 0.0)
         self.transport.message_bytes = settings.limits.message_bytes
+        self._most_values = settings.limits.message_values
+        unread: int | None = None
+
+        async def count() -> None:
+            nonlocal unread
+            unread = await self.services.operations.notifications.glance(identity)
+
         try:
             connection = await self.services.hub.connect(
                 identity=identity,
@@ -98,6 +116,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
+                before=count,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -117,6 +136,7 @@ class Session:
                 "message_bytes": settings.limits.message_bytes,
                 "rooms": settings.limits.rooms_per_connection,
                 "patterns": settings.limits.patterns_per_filter,
+                "values": settings.limits.message_values,
             },
         }
         if identity.user is not None:
@@ -127,6 +147,8 @@ class Session:
         }
         if identity.expires is not None:
             greeting["expires"] = int(identity.expires * 1000)
+        if unread is not None:
+            greeting["unread"] = unread
         self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
         self.set_expiry(identity)
 
@@ -157,6 +179,22 @@ class Session:
         self.transport.close(code, reason, flush_timeout=flush_timeout)
         self.outbox.flush()
 
+    async def leave_rooms(self) -> None:
+        """The connection is gone: leave its rooms a few at a time; :meth:`ended` must follow.
+
+        A thousand rooms in one go would keep the others waiting for 10 ms.
+        """
+        connection = self.connection
+        if connection is None or len(connection.memberships) <= _AT_ONCE:
+            return
+        self._saved = self._remember(connection)
+        if self.typing is not None:
+            self.typing.stop_all()
+        for number, room in enumerate(list(connection.memberships), 1):
+            self.services.hub.leave(connection, room)
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
     def ended(self) -> None:
         """The connection is gone: leave nothing behind but what its resume token stands for."""
         if self.connection is None:
@@ -168,6 +206,8 @@ class Session:
 
     def _remember(self, connection: Connection) -> bytes:
         """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
+        if self._saved is not None:
+            return self._saved
         hub = self.services.hub
         saved = snapshot.take(connection, hub.presence)
         ttl = self.services.settings.connection.resume_ttl
@@ -243,7 +283,7 @@ class Session:
             return None
         envelope: Envelope | None = None
         try:
-            envelope = codec.decode(payload)
+            envelope = codec.decode(payload, max_items=self._most_values)
             command = COMMANDS.get(envelope.t)
             if command is None:
                 raise ProtocolError(ErrorCode.UNKNOWN_KIND, "t: reserved for server messages")

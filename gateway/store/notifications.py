@@ -14,7 +14,7 @@ from gateway.store.cursors import cursor_of, position_of
 from gateway.store.database import Database
 from gateway.store.ids import Ids
 from gateway.store.outbox import Entry, Outbox, entry_of
-from gateway.store.queries import KNOWN, MARK_ALL_READ, NEWEST_UNREAD, UNREAD, mark, page
+from gateway.store.queries import KNOWN, MARK_ALL_READ, NEWEST_UNREAD, ONE, UNREAD, mark, page
 from gateway.store.rows import check_text, ids_json, insert_new, json_text
 from gateway.store.tables import notifications
 from gateway.store.values import Kind, Notification, notification_of
@@ -191,6 +191,15 @@ class Notifications:
         check_text("org", org)
         check_text("user", user)
         return await self._database.read(lambda connection: self._unread(connection, org, user))
+
+    async def has(self, org: str, user: str, id: int) -> bool:
+        """Whether the user has it, read or not, and it is neither deleted nor expired."""
+        if not 0 <= id < 2**63:
+            return False
+        asked = {**self._user(org, user), "id": id}
+        return await self._database.read(
+            lambda connection: connection.execute(ONE, asked).first() is not None
+        )
 
     async def read(self, org: str, user: str, ids: Iterable[int]) -> Changed:
         """Mark those of the user as read; others, and those read before, stay as they are."""

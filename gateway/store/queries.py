@@ -13,7 +13,7 @@ from sqlalchemy import Column, Select, Update, bindparam, func, or_, select, uni
 from gateway.store.rows import among
 from gateway.store.tables import notifications
 
-__all__ = ["KNOWN", "MARK_ALL_READ", "NEWEST_UNREAD", "UNREAD", "mark", "page"]
+__all__ = ["KNOWN", "MARK_ALL_READ", "NEWEST_UNREAD", "ONE", "UNREAD", "mark", "page"]
 
 _c = notifications.c
 _OF_USER: Final = (
@@ -28,6 +28,8 @@ UNREAD: Final = select(func.count()).select_from(
     select(_c.id).where(*_OF_USER, _NOT_READ).limit(bindparam("n")).subquery()
 )
 """How many are unread, counted up to ``n``."""
+
+ONE: Final = select(_c.id).where(_c.id == bindparam("id"), *_OF_USER)
 
 NEWEST_UNREAD: Final = select(func.max(_c.id)).where(*_OF_USER, _NOT_READ)
 

@@ -15,9 +15,9 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
+from gateway.calls.registry import CallHandler
 from gateway.client import Client, connect
-from gateway.config.settings import AuthSettings, Settings, SettingsError
-from gateway.session.calls import CallHandler
+from gateway.config.settings import AuthSettings, LimitSettings, RateSettings, Settings, SettingsError
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
 from gateway.testing.link import Link, LinkEnd
@@ -34,9 +34,18 @@ _SECRET = "of the test kit, and of nothing else"
 def make_settings(**changes: Any) -> Settings:
     """Settings for a node in memory; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
 
+    There is no database, unless ``database`` names one.
+
     Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
     """
-    base = Settings(port=0, node="test", auth=AuthSettings(secret=_SECRET))
+    base = Settings(
+        port=0,
+        node="test",
+        auth=AuthSettings(secret=_SECRET),
+        database="none",
+        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
+        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
+    )
     raw = msgspec.to_builtins(base)
     for name, value in changes.items():
         raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value

@@ -13,6 +13,7 @@ from gateway.config.origins import Origins
 from gateway.problems import STATUS
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
+from gateway.transports.asking import note
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
@@ -21,12 +22,10 @@ from protocol.encoding import websocket
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import NegotiationError, choose_subprotocol
 
-__all__ = ["WebSocketUpgrade"]
+__all__ = ["BEFORE_AUTH", "WebSocketUpgrade"]
 
-_BEFORE_AUTH: Final = 32 * 1024
+BEFORE_AUTH: Final = 32 * 1024
 """Bytes of a message before the client has said who it is: room for ``auth`` with its token, and no more."""
-_MAX_NOTE: Final = 200
-"""Characters kept of what a client says of itself (user agent, client id)."""
 
 
 class WebSocketUpgrade:
@@ -68,7 +67,7 @@ class WebSocketUpgrade:
                 token=request.parameter("token"),
             )
         self._refuse_when_draining()  # that may have taken a while
-        client = Client(ip, _note(request.headers.get("user-agent")), _note(request.parameter("client")))
+        client = Client(ip, note(request.headers.get("user-agent")), note(request.parameter("client")))
         if identity is not None:
             with _refusing(self._services):
                 admission.check_in(identity, ip)
@@ -80,7 +79,7 @@ class WebSocketUpgrade:
             unread=unread,
         )
         if identity is None:
-            wire.message_bytes = min(_BEFORE_AUTH, wire.message_bytes)
+            wire.message_bytes = min(BEFORE_AUTH, wire.message_bytes)
         session = Session(self._services, wire, codec, websocket(codec), client)
         # Urgent, as the greeting is: nothing urgent that comes behind them may overtake them.
         wire.outbox.put_urgent(accept_response(request, codec.subprotocol if request.subprotocols else None))
@@ -101,7 +100,11 @@ class WebSocketUpgrade:
         finally:
             self.sessions.discard(session)
             guard.closed(peer)
-            session.ended()
+            try:
+                with trio.CancelScope(shield=True):
+                    await session.leave_rooms()
+            finally:
+                session.ended()
 
     def _refuse_when_draining(self) -> None:
         if self._is_draining():
@@ -123,9 +126,3 @@ def _refusing(services: Services) -> Iterator[None]:
         raise Refusal(
             STATUS[error.code], error.message, code=error.code, retry_after=error.retry_after
         ) from None
-
-
-def _note(text: str | None) -> str | None:
-    if text is None:
-        return None
-    return "".join(character for character in text[:_MAX_NOTE] if character.isprintable()) or None

@@ -186,4 +186,4 @@ function show(root) {
 
 const answer = await fetch("/api/v1/openapi.json");
 if (answer.ok) show(await answer.json());
-else page.replaceChildren(make("p", {}, `The OpenAPI document cannot be had: HTTP ${answer.status}.`));
+else page.replaceChildren(make("p", {}, `Could not load the OpenAPI document: HTTP ${answer.status}.`));

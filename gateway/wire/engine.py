@@ -20,6 +20,21 @@ class Engine:
         self.pump = Pump.create(self.flusher) if pump else None
         self.timers = Timers()
 
+    def census(self) -> dict[str, int]:
+        """Count what the three hold now.
+
+        ``sockets`` are watched, ``timers`` armed, ``waiting`` shares and outboxes have something to send,
+        ``slots`` of the counters are in use.
+        """
+        flusher = self.flusher
+        share = flusher.share
+        return {
+            "sockets": 0 if self.pump is None else len(self.pump),
+            "timers": len(self.timers),
+            "waiting": len(flusher.active) + len(share.dirty) + len(share.slow),
+            "slots": flusher.tally.used,
+        }
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:

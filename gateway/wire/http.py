@@ -9,8 +9,8 @@ What this adds to them, each with a test:
 
 * Only HTTP/1.1. ``Upgrade: h2c`` and the HTTP/2 preface would open a second, differently
   bounded protocol on the same port.
-* A WebSocket upgrade on a kept-alive connection (a reverse proxy that reuses connections does
-  this) is handed back to the listener, see :meth:`HttpServer.serve_stream`.
+* A WebSocket upgrade, or a GET of a path that the listener answers, on a kept-alive connection (browsers and
+  reverse proxies reuse connections) is handed back to the listener, see :meth:`HttpServer.serve_stream`.
 * The end of an answer is shielded. In hypercorn the application's task group is cancelled while
   its last send still has to close the connection or restart the keep-alive clock, so that
   at random neither happens and the connection stays for ever.
@@ -26,7 +26,7 @@ What this adds to them, each with a test:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, cast
 
 import h11
@@ -69,13 +69,19 @@ _DETAILS: Final[dict[int, str]] = {
 class HttpServer:
     """Serves an ASGI application on streams that somebody else accepted."""
 
-    def __init__(self, app: Any, settings: Settings, *, websocket_path: str = "/ws") -> None:
-        """``app`` is an ASGI 3 application; times and sizes come from ``settings.limits``."""
+    def __init__(
+        self, app: Any, settings: Settings, *, websocket_path: str = "/ws", stream_paths: Collection[str] = ()
+    ) -> None:
+        """``app`` is an ASGI 3 application; times and sizes come from ``settings.limits``.
+
+        A GET of one of ``stream_paths`` is for the listener.
+        """
         limits = settings.limits
         self._app = app
         self._send_timeout = limits.send_timeout
         self._graceful = settings.shutdown_timeout / 2
         self._websocket_path = websocket_path.encode("ascii")
+        self._stream_paths = frozenset(path.encode("ascii") for path in stream_paths)
         self._config = _config(keep_alive=limits.keep_alive, head_bytes=limits.head_bytes)
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
@@ -117,7 +123,7 @@ class HttpServer:
         """Serve HTTP on ``stream`` until one side closes it, and close it.
 
         ``unread`` is what was already received. Returns None; or, when a later request on the
-        connection asks for a WebSocket, the bytes received from that request's first on: then the
+        connection is for the listener, the bytes received from that request's first on: then the
         stream is open and the caller's to answer. No exception of the connection comes out of
         here; they are logged.
         """
@@ -128,6 +134,7 @@ class HttpServer:
             ConnectionState(self._state.copy()),
             replay(stream, unread, send_timeout=self._send_timeout),
             self._websocket_path,
+            self._stream_paths,
         )
         self._open.add(connection)
         self._idle = trio.Event() if self._idle.is_set() else self._idle
@@ -135,7 +142,7 @@ class HttpServer:
             with connection.scope:
                 await connection.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            log.debug("HTTP connection broke off", exc_info=True)
+            log.debug("HTTP connection lost", exc_info=True)
         except* Exception:
             log.exception("HTTP connection failed")
         finally:
@@ -197,6 +204,7 @@ class _Connection(TCPServer):
         state: ConnectionState,
         stream: ReplayStream,
         websocket_path: bytes,
+        stream_paths: frozenset[bytes],
     ) -> None:
         super().__init__(app, config, context, state, cast("trio.SSLStream[trio.SocketStream]", stream))
         self.scope = trio.CancelScope()
@@ -206,6 +214,7 @@ class _Connection(TCPServer):
         self._over = False
         self._http1: _Http1 | None = None
         self._websocket_path = websocket_path
+        self._stream_paths = stream_paths
 
     def abort(self) -> None:
         """Cut the connection off."""
@@ -227,6 +236,7 @@ class _Connection(TCPServer):
         )
         self._http1.replay = self._replay
         self._http1.websocket_path = self._websocket_path
+        self._http1.stream_paths = self._stream_paths
         self._http1.connection = _Parser(wrapper.config.h11_max_incomplete_size)
         with self._reader:
             while True:
@@ -268,7 +278,10 @@ class _Connection(TCPServer):
 
 
 class _Parser(h11.Connection):
-    """h11's parser, in which chunk extensions and trailers have the bound of the head."""
+    """h11's parser, in which chunk extensions and trailers have the bound of the head.
+
+    What follows the last request is not read (RFC 9112, section 9.6): to refuse it would race the answer.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_bytes)
@@ -277,10 +290,14 @@ class _Parser(h11.Connection):
         """Bytes received since the head that are no data, those that wait for more included."""
 
     def receive_data(self, data: bytes) -> None:
+        if data and self.their_state is h11.MUST_CLOSE:
+            return
         self._around += len(data)
         super().receive_data(data)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._around = len(self.trailing_data[0])
@@ -301,8 +318,9 @@ class _Http1(H11Protocol):
 
     replay: ReplayStream
     websocket_path: bytes
+    stream_paths: frozenset[bytes]
     upgrade: bytes | None = None
-    """Request head and what follows it, when a WebSocket was asked for."""
+    """Request head and what follows it, when that is for the listener."""
     _method = b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -316,6 +334,9 @@ class _Http1(H11Protocol):
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
             # The two are read differently by proxies: what one takes for the body is a request to another.
             await self._refuse(400)
+            return
+        if self.keep_alive_requests and request.method == b"GET" and self._path(request) in self.stream_paths:
+            self.upgrade = _head(request) + self.connection.trailing_data[0]
             return
         headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
         if len(headers) < len(request.headers):
@@ -332,9 +353,15 @@ class _Http1(H11Protocol):
         await super()._create_stream(request)
 
     def _is_websocket(self, request: h11.Request) -> bool:
-        path = split_target(request.target)[0].encode("latin-1")
         offered = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
-        return request.method == b"GET" and path == self.websocket_path and b"websocket" in offered
+        return (
+            request.method == b"GET"
+            and self._path(request) == self.websocket_path
+            and b"websocket" in offered
+        )
+
+    def _path(self, request: h11.Request) -> bytes:
+        return split_target(request.target)[0].encode("latin-1")
 
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)

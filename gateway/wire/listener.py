@@ -1,6 +1,7 @@
 """One port: accepts sockets, reads each request head, and gives the connection to whom it is for.
 
-``GET /ws`` goes to the WebSocket side, everything else, untouched, to HTTP. A peer has
+``GET /ws`` goes to the WebSocket side, paths that were named with ``streams`` to their handlers, everything
+else, untouched, to HTTP. A peer has
 ``head_timeout`` seconds for the TLS handshake and its whole head, and ``head_bytes`` of room;
 a silent peer, a byte a second, or 100 kB of head cost no more than that.
 """
@@ -13,7 +14,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,9 +22,16 @@ import trio
 
 from gateway.wire.sockets import bind
 from gateway.wire.tls import Handshakes, TlsSocket, TlsStream
-from gateway.wire.upgrade import Refusal, UpgradeRequest, parse_upgrade, refusal_response
+from gateway.wire.upgrade import (
+    Refusal,
+    Request,
+    UpgradeRequest,
+    parse_request,
+    parse_upgrade,
+    refusal_response,
+)
 
-__all__ = ["Accepted", "HttpHandler", "Life", "Listener", "WebSocketHandler"]
+__all__ = ["Accepted", "HttpHandler", "Life", "Listener", "StreamHandler", "WebSocketHandler"]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +105,8 @@ Life = Awaitable[None]
 """Serves an upgraded connection until it has ended; to be awaited at once."""
 WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[Life]]
 """Takes in one upgrade request, given what came behind its head; raises Refusal, or returns what goes on."""
+StreamHandler = Callable[[Accepted, Request], Awaitable[Life]]
+"""Takes in one GET request, with whose answer the connection ends; raises Refusal, or returns the rest."""
 HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
 """Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
@@ -119,6 +129,7 @@ class Listener:
         *,
         websocket: WebSocketHandler,
         http: HttpHandler | None,
+        streams: Mapping[str, StreamHandler] | None = None,
         path: str | None = "/ws",
         head_bytes: int = 16384,
         head_timeout: float = 10.0,
@@ -126,13 +137,19 @@ class Listener:
         door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side."""
+        """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side.
+
+        ``streams``: path → who answers a GET of it.
+        """
         self._websocket = websocket
         self._http = http
         absolute = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/ ?]*)?"
         self._ours = re.compile(
             rb"[A-Z]{1,16} " + (b"" if path is None else absolute + re.escape(path.encode()) + rb"[ ?]")
         )
+        self._streams = dict(streams or {})
+        paths = b"|".join(re.escape(each.encode()) for each in self._streams) or rb"(?!)"
+        self._stream = re.compile(rb"GET " + absolute + rb"(?:" + paths + rb")[ ?]")
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
         self._max_connections = max_connections
@@ -236,7 +253,7 @@ class Listener:
         with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
             try:
                 head, unread = await self._ask(connection, b"")
-                while not self._ours.match(head):
+                while not self._ours.match(head) and not self._stream.match(head):
                     assert self._http is not None
                     scope.deadline = math.inf
                     upgrade = await self._http(connection.as_stream(), head + unread)
@@ -244,6 +261,10 @@ class Listener:
                         return None
                     scope.deadline = trio.current_time() + self._head_timeout
                     head, unread = await self._ask(connection, upgrade)
+                if self._stream.match(head):
+                    plain = parse_request(head, max_bytes=self._head_bytes)
+                    scope.deadline = math.inf
+                    return await self._streams[plain.path](connection, plain)
                 request = parse_upgrade(head, max_bytes=self._head_bytes)
                 scope.deadline = math.inf
                 return await self._websocket(connection, request, unread)

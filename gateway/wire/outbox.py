@@ -188,6 +188,16 @@ class Outbox:
         self.size += len(frame)
         return True
 
+    def take(self) -> list[Frame]:
+        """Take out all that is queued, which counts as sent: of an outbox without socket and writer."""
+        self._unfold()
+        frames, self.queue = self.queue, []
+        self._tally.messages[self._slot] += len(frames)
+        self.share.sent_bytes += self.size
+        self.size = self._urgent = 0
+        self.blocked = False
+        return frames
+
     def _unfold(self) -> None:
         if self.alone is not None:
             self.queue.append(self.alone)

@@ -167,6 +167,11 @@ class Tally:
         self.messages.append(0)
         return len(self.messages) - 1
 
+    @property
+    def used(self) -> int:
+        """Slots that are taken."""
+        return len(self.messages) - len(self._free)
+
     def close(self, slot: int) -> int:
         """Give a slot back; returns what it counted."""
         count = self.messages[slot]

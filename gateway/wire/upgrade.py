@@ -1,4 +1,4 @@
-"""The opening handshake: reading the request head, the 101 answer, and refusals (RFC 6455, section 4)."""
+"""Request heads that the listener answers itself, and the opening handshake (RFC 6455, section 4)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from protocol.errors import ErrorCode
 
 __all__ = [
     "Refusal",
+    "Request",
     "UpgradeRequest",
     "accept_response",
+    "parse_request",
     "parse_upgrade",
     "refusal_response",
     "split_target",
@@ -60,15 +62,13 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class UpgradeRequest:
-    """A well-formed request to upgrade to WebSocket version 13."""
+class Request:
+    """A well-formed GET request."""
 
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
     """Lower-case names; repeated headers are joined with a comma (RFC 9110, section 5.3)."""
-    key: bytes
-    subprotocols: list[str] = field(default_factory=list)
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter."""
@@ -76,8 +76,24 @@ class UpgradeRequest:
         return values[0] if values else None
 
 
-def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
-    """Parse one request head (with its closing blank line); raises :class:`Refusal` with the HTTP status."""
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest(Request):
+    """A well-formed request to upgrade to WebSocket version 13."""
+
+    key: bytes
+    subprotocols: list[str] = field(default_factory=list)
+
+
+def parse_request(head: bytes, *, max_bytes: int) -> Request:
+    """Parse the head of one GET request; raises :class:`Refusal` with the HTTP status."""
+    request, headers = _parse(head, max_bytes)
+    if request.http_version not in {b"1.0", b"1.1"}:
+        raise Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    path, query = split_target(request.target)
+    return Request(path=path, query=_parameters(query, errors="strict"), headers=headers)
+
+
+def _parse(head: bytes, max_bytes: int) -> tuple[h11.Request, dict[str, str]]:
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
     try:
         parser.receive_data(head)
@@ -90,6 +106,12 @@ def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
     for raw_name, raw_value in request.headers:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return request, headers
+
+
+def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
+    """Parse one request head (with its closing blank line); raises :class:`Refusal` with the HTTP status."""
+    request, headers = _parse(head, max_bytes)
     path, query = split_target(request.target)
     if request.method != b"GET":
         raise Refusal(405, "a WebSocket begins with GET", headers={"Allow": "GET"})
@@ -133,9 +155,11 @@ def split_target(target: bytes) -> tuple[str, str]:
     return path, query
 
 
-def _parameters(query: str) -> dict[str, list[str]]:
+def _parameters(query: str, *, errors: str = "replace") -> dict[str, list[str]]:
     try:
-        return parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        return parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS, errors=errors)
+    except UnicodeDecodeError:
+        raise Refusal(400, "the query is not UTF-8") from None
     except ValueError:
         raise Refusal(400, f"the query is limited to {_MAX_PARAMETERS} parameters") from None
 

@@ -93,3 +93,21 @@ async def test_a_ticket_of_a_token_that_ended_meanwhile_is_refused(now: Clock) -
     with pytest.raises(ProtocolError) as caught:
         auth.tickets.redeem(revoked)
     assert caught.value.code is ErrorCode.TOKEN_REVOKED
+
+
+def test_no_organisation_uses_up_the_tickets_of_another(clock: Clock) -> None:
+    tickets = Tickets(AuthSettings(ticket_ttl=30, max_tickets=2), clock)
+
+    def issue(org: str) -> bool:
+        try:
+            tickets.issue(Identity(org, "alice", frozenset(), Grants.ALL))
+        except ProtocolError as error:
+            assert error.code is ErrorCode.OVERLOADED and error.retry_after == 30
+            return False
+        return True
+
+    assert [issue("acme") for _ in range(4)] == [True, True, False, False]
+    assert issue("other")
+    assert sum(issue(f"o{number}") for number in range(100)) == 2 * 10 - 3  # all together are bounded, too
+    clock.now += 30
+    assert issue("acme") and len(tickets) == 1

@@ -172,7 +172,7 @@ async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Non
             error = await node.refused()
             assert (error.code, error.retry_after) == (ErrorCode.BROKER_UNAVAILABLE, 1.0)
             assert error.message == "the broker is full"
-        assert logged == ["the broker refuses a command"]
+        assert logged == ["broker refused a command"]
         await until(lambda: node.broker.ready() is not None, "it says that it is full")
         new = await node.refused(channel=room_channel("acme", "new"))
         assert new.code == ErrorCode.BROKER_UNAVAILABLE, "rooms that begin are refused as well"

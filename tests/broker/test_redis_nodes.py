@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import trio
 
 from gateway.broker.base import Event, Since, room_channel, user_channel
+from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.scripts import Script
 from protocol.errors import ErrorCode, ProtocolError
-from tests.broker.nodes import cluster_of, measure, numbers, redis_of
+from tests.broker.nodes import cluster_of, fresh_prefix, measure, numbers, redis_of
 from tests.broker.traffic import traffic
 from tests.redis_server import RedisServer, redis_server
 from tests.support import until
@@ -208,3 +210,35 @@ async def test_a_page_survives_trimming_meanwhile(address: str) -> None:
                 page = await two.broker.history(room, since=None, limit=200)
                 seqs = [seq or 0 for seq in numbers(page)]
                 assert seqs == list(range(page.seq - len(seqs) + 1, page.seq + 1))
+
+
+async def test_a_node_with_a_wrong_clock_hides_no_history(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster_of(2, address, history={"age": 60.0}) as (one, two):
+        hour = 3600
+        place = await one.publish(ROOM, ts=int(time.time() - hour) * 1000)  # its clock was set back
+        await one.publish(ROOM)
+        assert await two.kept() == [1, 2]
+        now = time.time
+        for ahead in (-hour, hour):
+            monkeypatch.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+            assert await two.kept() == [1, 2]
+            page = await two.broker.history(ROOM, since=Since(place.epoch, 0), limit=10)
+            assert (numbers(page), page.complete) == ([1, 2], True)
+
+
+async def test_history_of_a_release_without_the_time_of_writing_goes_by_its_events(
+    shared_redis: RedisServer,
+) -> None:
+    prefix = fresh_prefix()
+    async with cluster_of(1, shared_redis.url, prefix=prefix, history={"age": 60.0}) as (node,):
+        await node.publish(ROOM, ts=int(time.time() - 3600) * 1000)
+        await node.publish(ROOM)
+        assert await node.kept() == [1, 2]
+        stream = Keys.of(prefix, ROOM).stream
+        entries = await shared_redis.ask("XRANGE", stream, "-", "+")
+        await shared_redis.ask("DEL", stream)
+        for id, (name, packet, *_) in entries:
+            await shared_redis.ask("XADD", stream, id, name, packet)
+        assert await node.kept() == [2]

@@ -144,7 +144,7 @@ async def test_a_refusal_reaches_the_caller_in_a_bounded_form() -> None:
 async def test_anything_else_is_a_failure_without_details(said: bytes) -> None:
     async with backend(lambda _: said, answer_bytes=4096) as (server, made):
         error = await refused(made)
-        assert (error.code, error.message) == (ErrorCode.INTERNAL, "the backend of this call failed")
+        assert (error.code, error.message) == (ErrorCode.INTERNAL, "the call backend failed")
         assert made.answered == {"failed": 1} and made.active == 0
     assert len(server.requests) == 1
 

@@ -21,7 +21,7 @@ from gateway.session.session import Session
 from gateway.wire.connection import WireConnection
 from gateway.wire.outbox import Outbox
 from tests.framing import CLOSE, PING, PONG, TEXT, Frame, client_frame, take_frame
-from tests.support import start_gateway
+from tests.support import held, start_gateway
 from tests.upgrade import request_head
 from tests.wire.support import Peer, read_head
 from tests.wire.test_life_cycle import count_sockets, count_tasks
@@ -187,15 +187,8 @@ async def chaos(**changes: Any) -> AsyncIterator[Gateway]:
 
 
 def _nothing_left(gateway: Gateway) -> None:
-    hub, engine = gateway.hub, gateway._engine
-    assert hub.connections == {} and hub.organisations == {}
-    assert not gateway.sessions and not gateway.guard._open
-    assert gateway.http.connections == 0 and gateway.listener.open == 0
-    assert engine.pump is not None and len(engine.pump) == 0
-    assert len(engine.timers) == 0
-    flusher = engine.flusher
-    assert not flusher.active and not flusher.share.dirty and not flusher.share.slow
-    assert len(flusher.tally._free) == len(flusher.tally.messages)
+    assert held(gateway) == {}
+    hub = gateway.hub
     assert hub.counters.connects == hub.counters.disconnects == sum(hub.counters.closes.values())
 
 

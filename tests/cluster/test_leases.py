@@ -17,7 +17,7 @@ from websockets.trio.client import connect
 from gateway.app import Gateway
 from gateway.broker.base import room_channel
 from gateway.broker.redis.broker import RedisBroker
-from gateway.cluster.scripts import REVOKE
+from gateway.cluster.scripts import REVOKE, RevokeCall, pack
 from gateway.config.settings import HistorySettings, RedisSettings
 from tests.cluster.test_presence import watching
 from tests.cluster.together import Client, client, knows, request, rest, together
@@ -355,7 +355,12 @@ async def test_a_revocation_is_the_newest_whatever_the_clock_did(redis: RedisSer
         ahead = (time.time() + 3600) * 1000
         await broker.client.call(keys[0], b"ZADD", keys[0], f"{ahead:.0f}", "before")
         for number in range(3):
-            assert await broker.client.run_script(REVOKE, keys, [f"r{number}", "1", 10**9, 100]) == 1
+            assert (
+                await broker.client.run_script(
+                    REVOKE, keys, [pack(RevokeCall(f"r{number}", "1", 10**9, 100))]
+                )
+                == 1
+            )
         found = await broker.client.call(keys[0], b"ZRANGE", keys[0], "0", "-1")
         assert found == [b"before", b"r0", b"r1", b"r2"]
         nursery.cancel_scope.cancel()

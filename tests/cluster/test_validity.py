@@ -86,7 +86,7 @@ async def test_a_revocation_that_a_node_did_not_hear_comes_with_the_next_beat(
         issued = n2.auth.issue(org="acme", user="alice")
         async with client(n2, token=issued.token) as alice:
             deaf = n2.cluster.rpc  # type: ignore[attr-defined]
-            monkeypatch.setattr(deaf, "_heard_question", lambda message: None)
+            monkeypatch.setattr(deaf.answering, "take", lambda message, size: None)
             monkeypatch.setattr(deaf, "_hurried", lambda: None)
             await rest(n1, "/auth/revoke", {"user": "alice"})
             assert await closed(alice) == 1008
@@ -143,3 +143,7 @@ async def test_revocations_and_tickets_are_bounded(shared_redis: RedisServer) ->
         answer = await request(n1, "/auth/ticket", {})
         assert (answer.status_code, answer.json()["code"]) == (503, 301)
         assert answer.json()["retry_after"] <= 30
+        # That was one organisation's share: another has its own.
+        await rest(n1, "/auth/ticket", {}, org="other")
+        await rest(n1, "/auth/revoke", {"jti": "t0"}, org="other")
+        await rest(n2, "/auth/revoke", {"jti": "t1"}, org="other")

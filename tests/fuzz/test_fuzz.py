@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from gateway.wire.connection import WireConnection
+from gateway.wire.reader import Reader
 from tests.framing import BINARY, CLOSE, TEXT
 from tests.fuzz import reference
 from tests.fuzz.__main__ import campaign
@@ -112,11 +113,11 @@ def test_a_good_answer_is_read() -> None:
 def test_faults_of_a_gateway_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that fails on a message, forgets a session's end, or never closes."""
 
-    def fail(self: WireConnection, payload: bytes, text: bool) -> None:
+    def fail(self: Reader, payload: bytes, text: bool) -> None:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(WireConnection, "_deliver", fail)
+        patch.setattr(Reader, "deliver", fail)
         assert any("Traceback" in what for _, what in run_batch(7, range(20)).violations)
 
     async def deaf(self: WireConnection, handler: object) -> None:

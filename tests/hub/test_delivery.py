@@ -215,3 +215,26 @@ async def test_wide_text_and_excluded_users_count_with_their_memory(gateway: Gat
     sizes = [event.size for event in (await gateway.hub.history("acme", "r", limit=2)).events]
     assert sizes[0] > 4 * 10_000
     assert sizes[1] > 1000 * (49 + 9)
+
+
+@pytest.mark.parametrize(("codec", "letter", "growth"), [(JSON, "y", 1), (CBOR, "\x01", 6)])
+async def test_no_event_is_larger_than_clients_were_told(codec: Codec, letter: str, growth: int) -> None:
+    """In the codec that makes most of it: a control character is one byte of CBOR and six of JSON."""
+    limit = 65536
+    async with (
+        running_gateway(limits={"message_bytes": limit, "body_bytes": limit}) as gateway,
+        connected(gateway, codec=codec, rooms={"*": ["publish"], "user:*": ["publish"]}) as writer,
+        connected(gateway, user="bob") as reader,
+    ):
+        await reader.ask("join", room="r")
+        whole = letter * (limit - 120)
+        assert (await writer.ask("publish", room="r", event="e", data=whole)).code == E.TOO_LARGE
+        assert (
+            await writer.ask("send", event="e", data={"user": "bob", "data": whole[:-60]})
+        ).code == E.TOO_LARGE
+        with pytest.raises(ProtocolError, match="the largest message"):
+            await gateway.hub.publish("acme", "r", "e", whole)
+        fits = letter * ((limit - 400) // growth)
+        assert (await writer.ask("publish", room="r", event="e", data=fits)).t == "reply"
+        (event,) = await reader.settled()
+        assert event.data == fits

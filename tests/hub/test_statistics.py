@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from gateway.hub import statistics
 from gateway.hub.organisation import OrganisationTotals, Retired
 from protocol.patterns import EventFilter
 from tests.hub.lines import Lines, Node
-from tests.support import connected, running_gateway
+from tests.support import all_connected, connected, running_gateway
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "_PIECE", 2)
+    monkeypatch.setattr(statistics, "_DESCRIBED", 2)
     monkeypatch.setattr(statistics, "MAX_LISTED", 4)
 
 
@@ -44,6 +46,28 @@ async def test_pages_of_rooms_are_the_listing_in_parts(gateway: Gateway) -> None
             after = page[-1]["room"]
         assert found == everything
         assert await gateway.hub.statistics.page_of_rooms("nobody", None, 3) == []
+
+
+@pytest.mark.usefixtures("small")
+async def test_pages_of_connections_are_the_listing_in_parts(gateway: Gateway) -> None:
+    users = ["a", "b", "c", "a", "e", "a", "g"]
+    async with all_connected(gateway, users) as clients:
+        for client in clients[:5]:
+            await client.ask("join", room="r")
+        count = gateway.hub.statistics
+        everything = count.connections("acme", None, None, None, 100)
+        ages = [(each["connected_at"], each["connection"]) for each in everything]
+        assert ages == sorted(ages) and len(ages) == 7
+        assert len(await count.page_of_connections("acme", "a", None, None, 100)) == 3
+        assert len(await count.page_of_connections("acme", "a", "r", None, 100)) == 2
+        found: list[dict[str, Any]] = []
+        after: tuple[int, str] | None = None
+        while page := await count.page_of_connections("acme", None, None, after, 3):
+            assert len(page) <= 3
+            found += page
+            after = page[-1]["connected_at"], page[-1]["connection"]
+        assert found == everything
+        assert await count.page_of_connections("nobody", None, None, None, 3) == []
 
 
 @pytest.mark.usefixtures("small")
@@ -81,6 +105,7 @@ async def test_others_get_their_turn_while_it_is_counted(node: Node) -> None:
         lambda: node.hub.statistics.count("acme"),
         lambda: node.hub.statistics.count(None),
         lambda: node.hub.statistics.page_of_rooms("acme", None, 100),
+        lambda: node.hub.statistics.page_of_connections("acme", None, None, None, 100),
     ):
         turns, finished = 0, False
         async with trio.open_nursery() as nursery:

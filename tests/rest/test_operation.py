@@ -73,6 +73,19 @@ async def test_metrics_follow_what_happens(api: Api, gateway: Gateway) -> None:
     assert after["trireme_messages_received_total"] >= during["trireme_messages_received_total"]
 
 
+async def test_clients_do_not_choose_the_labels(api: Api, gateway: Gateway) -> None:
+    for code in (4000, 4321, 3999, 4322):
+        async with connected(gateway) as alice:
+            await alice.socket.aclose(code)
+    await until(lambda: not gateway.hub.connections)
+    after = await metrics(api)
+    closes = {name: count for name, count in after.items() if name.startswith("trireme_disconnections")}
+    assert closes == {
+        "trireme_disconnections_total{reason=4000}": 1,
+        "trireme_disconnections_total{reason=other}": 3,
+    }
+
+
 async def test_http_requests_are_counted_by_status(api: Api) -> None:
     await api.get("/stats")
     await api.get("/stats", token="")

@@ -16,7 +16,7 @@ async def begin_anew(gateway: MemoryGateway, events: int) -> str:
     """The broker loses its data, and so many events come after that; returns the new epoch."""
     gateway.broker.forget()
     epoch = (await gateway.hub.history("acme", "r", limit=1)).epoch
-    gateway.broker.reset(ROOM, epoch, 0)
+    gateway.broker.sink.reset(ROOM, epoch, 0)
     for number in range(events):
         await gateway.hub.publish("acme", "r", "e", number)
     return epoch

@@ -47,6 +47,17 @@ async def test_auth_is_answered_with_connected(clock: MockClock, codec: Codec) -
         assert (await client.ask("ping")).t == "pong", "the time for auth no longer counts"
 
 
+async def test_few_values_are_read_before_the_sender_is_known(clock: MockClock, codec: Codec) -> None:
+    async with stranger(codec) as (gateway, client):
+        token = gateway.auth.issue(org="acme", user="alice").token
+        await client.send("auth", id=1, data={"token": token, "more": [{}] * 60})
+        await assert_refused(gateway, client, "auth")
+    async with stranger(codec) as (gateway, client):
+        token = gateway.auth.issue(org="acme", user="alice").token
+        assert (await client.ask("auth", data={"token": token, "more": [{}] * 50})).t == "connected"
+        assert (await client.ask("ping", data=[{}] * 8000)).t == "pong", "then as many as the greeting says"
+
+
 async def test_auth_without_id_is_answered_all_the_same(clock: MockClock) -> None:
     async with stranger() as (gateway, client):
         await client.send("auth", data={"token": gateway.auth.issue(org="acme").token})

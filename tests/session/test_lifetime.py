@@ -53,7 +53,7 @@ async def test_the_end_is_announced(clock: MockClock) -> None:
         assert notice.data == {"expires": alice.greeting.data["expires"]}
         announced = trio.current_time()
         assert (await end(alice))[0] == 1008
-        assert trio.current_time() - announced == pytest.approx(20, abs=0.5)
+        assert trio.current_time() - announced == pytest.approx(20 + LEEWAY, abs=0.5), "before the token ends"
 
 
 async def test_refresh_prolongs(clock: MockClock, codec: Codec) -> None:
@@ -161,7 +161,7 @@ async def test_without_the_setting_nobody_is_inactive(clock: MockClock) -> None:
 
 
 async def test_a_long_call_is_no_missed_heartbeat(clock: MockClock) -> None:
-    """While a command waits nothing is read, so no pong is seen: that must not pass for death."""
+    """A connection that only waits for an answer is alive."""
 
     async def slow(*_: object) -> None:
         await trio.sleep(60)

@@ -224,3 +224,26 @@ async def test_a_token_is_good_for_its_time(clock: MockClock) -> None:
             assert (await alice.ask("join", data={"resume": tokens[0]})).t == "reply"
             await trio.sleep(11)
             assert (await alice.ask("join", data={"resume": tokens[1]})).code == E.NOT_FOUND
+
+
+async def test_many_rooms_are_left_a_few_at_a_time_and_all_come_back(gateway: Gateway) -> None:
+    rooms = [f"r{number}" for number in range(300)]
+    seen: set[int] = set()
+
+    async def watch() -> None:
+        while gateway.hub.connections:
+            seen.update(len(each.memberships) for each in gateway.hub.connections.values())
+            await trio.lowlevel.checkpoint()
+
+    async with connected(gateway) as client:
+        for room in rooms:
+            await client.ask("join", room=room)
+        token = client.greeting.data["resume"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await client.socket.aclose()
+    assert {300, 44} < seen, "others had their turn in between"
+    assert gateway.hub.census()["rooms"] == 0
+    async with connected(gateway) as again:
+        reply = await again.ask("join", data={"resume": token})
+        assert sorted(reply.data["rooms"]) == sorted(rooms)

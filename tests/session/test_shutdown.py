@@ -24,13 +24,11 @@ BIG = "x" * 20_000
 
 @contextlib.asynccontextmanager
 async def stopped_within(gateway: Gateway, seconds: float) -> AsyncIterator[None]:
-    """Stop, and fail unless it is over ``seconds`` later; some more are allowed to a busy machine."""
+    """Stop, and fail unless it is over long before ``shutdown_timeout``, ``seconds`` later or soon after."""
     gateway.stop()
-    begun = trio.current_time()
     yield
-    with trio.fail_after(DEADLINE):
+    with trio.fail_after(seconds + DEADLINE):
         await gateway.finished.wait()
-    assert trio.current_time() - begun < seconds + 3
     assert not gateway.hub.connections and not gateway.hub.organisations and not gateway.sessions
     assert gateway.listener.open == 0
 
@@ -66,7 +64,7 @@ async def test_who_has_not_said_who_it_is_is_told_too(nursery: trio.Nursery) -> 
 
 async def test_what_is_queued_is_flushed_first(nursery: trio.Nursery) -> None:
     """Also to a client that is slower than the closing handshake may be."""
-    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=8.0)
+    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=60.0)
     async with connected(gateway) as slow, connected(gateway, user="bob") as bob:
         await slow.ask("join", room="r")
         (session,) = [each for each in gateway.sessions if each.connection.user == "alice"]
@@ -97,7 +95,7 @@ async def test_a_client_that_never_reads_does_not_hold_it_up(nursery: trio.Nurse
 
 
 async def test_a_client_that_never_answers_the_close_does_not_hold_it_up(nursery: trio.Nursery) -> None:
-    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=8.0)
+    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=60.0)
     token = gateway.auth.issue(org="acme").token
     async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as stream:
         await stream.send_all(request_head(f"/ws?token={token}"))
@@ -117,7 +115,7 @@ async def test_a_waiting_command_does_not_hold_it_up(nursery: trio.Nursery) -> N
         started.set()
         await trio.sleep_forever()
 
-    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=8.0)
+    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=60.0)
     gateway.handle_call("never", never)
     async with connected(gateway) as alice:
         await alice.send("call", id=1, event="never")
@@ -140,8 +138,10 @@ async def test_peers_before_their_upgrade_do_not_hold_it_up(nursery: trio.Nurser
 
 
 async def test_who_asks_after_the_stop_is_refused(nursery: trio.Nursery) -> None:
-    """It had connected before; there is a client that keeps the node from ending meanwhile."""
-    gateway = await start_gateway(nursery, connection={"close_timeout": 1.0}, shutdown_timeout=8.0)
+    """It had connected before, and clients are still leaving; later its connection is closed unasked."""
+    gateway = await start_gateway(
+        nursery, connection={"close_timeout": 1.0}, shutdown_timeout=60.0, drain={"delay": 1.0}
+    )
     token = gateway.auth.issue(org="acme").token
     async with (
         await trio.open_tcp_stream("127.0.0.1", gateway.port) as lingering,
@@ -154,12 +154,10 @@ async def test_who_asks_after_the_stop_is_refused(nursery: trio.Nursery) -> None
             answer = await knock(gateway, f"/ws?token={token}", stream=late)
             assert (answer.status, answer.problem["code"]) == (503, E.SHUTTING_DOWN)
             assert answer.headers["retry-after"] == "1"
-            with pytest.raises(OSError):
-                await trio.open_tcp_stream("127.0.0.1", gateway.port)
 
 
 async def test_commands_after_closing_are_not_handled(nursery: trio.Nursery) -> None:
-    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=8.0)
+    gateway = await start_gateway(nursery, connection={"close_timeout": 0.2}, shutdown_timeout=60.0)
     async with attacker(gateway) as peer:  # trio-websocket would answer the Close by itself meanwhile
         async with stopped_within(gateway, 0.2):
             await until(lambda: gateway.hub.counters.drained == 1)

@@ -94,7 +94,7 @@ class Followed:
         try:
             packet = parse(payload)
         except ValueError:
-            log.warning("something else is published under this name", channel=self.keys.stream)
+            log.warning("unreadable message on a channel of this name", channel=self.keys.stream)
             return True
         if not packet.ordered:
             self._put(packet, 0)
@@ -173,7 +173,7 @@ class Followed:
         try:
             events = packet.events(self.name, after)
         except ValueError:
-            log.exception("a packet cannot be read", channel=self.keys.stream, first=packet.first)
+            log.exception("unreadable packet", channel=self.keys.stream, first=packet.first)
             if packet.ordered:
                 self._sink.lost(self.name, max(packet.first, after + 1), packet.last)
             return

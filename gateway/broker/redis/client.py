@@ -114,7 +114,7 @@ class Client:
     def refused(self, reason: str) -> ProtocolError:
         """What a user is told when Redis refuses: not why, since that names keys; the log says it."""
         if self._said.may(reason):
-            log.error("the broker refuses a command", reason=reason)
+            log.error("broker refused a command", reason=reason)
         return ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE,
             "the broker is full" if is_full(reason) else "the broker refuses this",

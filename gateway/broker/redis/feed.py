@@ -245,7 +245,7 @@ class Feed:
                 or (same and place.seq <= channel.seq)
             ):
                 continue
-            log.warning("a message of the broker did not come", channel=channel.keys.stream)
+            log.warning("a broker message was lost", channel=channel.keys.stream)
             channel.unsettle(Phase.CHECKED)
             self.repairs.ask(channel)
             if channel.shard is not None:

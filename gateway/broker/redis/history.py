@@ -71,11 +71,12 @@ async def _read(
     events: list[Event] = []
     seq = after
     while limit:
-        for packet in page.packets:
+        for packet, age in zip(page.packets, page.ages, strict=True):
             if events and packet.first > seq + 1:
                 return None
             for event in packet.events(channel, seq):
-                if events or event.ts >= oldest:
+                # An event says when it was by the clock of the node that published it, which may be wrong.
+                if events or (event.ts >= oldest if age is None else age <= history.age):
                     events.append(event)
             seq = max(seq, packet.last)
         if since is None:

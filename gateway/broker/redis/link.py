@@ -137,7 +137,7 @@ class Link:
 
     def _away(self, reason: str) -> None:
         if self.away_since is None or self.reason == _NEVER:
-            log.warning("broker away", link=self.name, reason=reason)
+            log.warning("broker unavailable", link=self.name, reason=reason)
         if self.away_since is None:
             self.away_since = trio.current_time()
         self.reason = reason

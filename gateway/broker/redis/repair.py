@@ -73,6 +73,8 @@ class Page(NamedTuple):
     packets: list[Packet]
     state: RoomState
     """As it is at ``place``."""
+    ages: list[float | None]
+    """Of each packet the seconds since it was written, by Redis' clock; None where that is unknown."""
 
 
 async def check(
@@ -106,17 +108,18 @@ async def read(
     row = await servers.follow(
         shard, lambda at, asking: at.commands.run_script(READ, list(keys), words, asking=asking)
     )
-    packets = []
-    for text in row[4]:
+    packets, ages = [], []
+    for text, age in zip(row[4], row[6], strict=True):
         try:
             packets.append(parse(text))
+            ages.append(None if age < 0 else age / 1000)
         except ValueError:  # somebody else's: what is missing in its place will be told
-            log.warning("something else is in this stream", stream=keys[0])
+            log.warning("unreadable entry in this stream", stream=keys[0])
     state = {
         name.decode(): msgspec.json.decode(value)
         for name, value in zip(row[5][::2], row[5][1::2], strict=True)
     }
-    return Page(_place(row), packets, state)
+    return Page(_place(row), packets, state, ages)
 
 
 def grouped(channels: Iterable[Followed], servers: Servers) -> Iterator[list[Followed]]:
@@ -204,9 +207,7 @@ class Repairs:
     async def _later(self, group: list[Followed], error: Exception) -> None:
         if isinstance(error, Refused):
             if self._said.may(group[0].keys.stream):
-                log.error(
-                    "the broker refuses to compare rooms", channel=group[0].keys.stream, reason=str(error)
-                )
+                log.error("broker refused to compare rooms", channel=group[0].keys.stream, reason=str(error))
             await trio.sleep(_PAUSE_REFUSED)
         else:
             self._servers.moved()

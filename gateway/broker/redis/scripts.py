@@ -2,7 +2,8 @@
 
 A channel is three keys with one hash tag, so that a cluster keeps them together:
 
-``t:{channel}``    the stream; one entry is one packet, its id is ``<last seq of the packet>-0``
+``t:{channel}``    the stream; one entry is one packet ``p``, its id is ``<last seq of the packet>-0``,
+                   and ``at`` the time (ms of Redis) at which it was written
 ``t:{channel}:m``  a hash: ``epoch``, ``base`` (the seq at which that epoch began), ``seq``, ``tag`` (of
                    the last packet), for each writer ``w:<writer>``: its last batch and the answer to it; for
                    each entry of the channel's state ``s:<name>``: its value as JSON, and ``state``: the bytes

@@ -264,7 +264,7 @@ class Servers:
         self._slots = slots
         if slots != old:
             if old:
-                log.info("the cluster has changed", primaries=sorted(shards))
+                log.info("cluster topology changed", primaries=sorted(shards))
             self._changed()
 
     def _shard(self, name: str, locate: Callable[[], Awaitable[Location | SocketLocation]]) -> Shard:

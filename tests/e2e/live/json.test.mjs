@@ -83,7 +83,7 @@ test("a command that is refused says why, and the connection goes on", async (t)
   const alice = await client(t, "alice");
   await assert.rejects(alice.call("nobody:answers"), { code: 108 });
   await assert.rejects(alice.join("a*"), { code: 105 });
-  await assert.rejects(alice.publish(null, "everybody"), { code: 103 });
+  await assert.rejects(alice.publish(null, "everybody"), { code: 202 });
   assert.deepEqual((await alice.ping({ still: "here" })).data, { still: "here" });
   assert.ok((await alice.stats()).connections >= 1);
 });

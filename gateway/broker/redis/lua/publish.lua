@@ -108,7 +108,8 @@ local function publish(stream, meta, seen, channel, at)
     local packet
     local function add()
       packet = table.concat({epoch, text(first), #parts, tag, prev, text(total)}, ' ') .. '\n' .. body
-      local id = redis.pcall('XADD', stream, 'MINID', '~', text(oldest + 1), text(seq) .. '-0', 'p', packet)
+      local id = redis.pcall('XADD', stream, 'MINID', '~', text(oldest + 1), text(seq) .. '-0',
+        'p', packet, 'at', text(now))
       return type(id) == 'table' and id.err
     end
     local failed = add()

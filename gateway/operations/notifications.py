@@ -1,0 +1,277 @@
+"""Notifications: created by services, kept in a database, read by their users."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import trio
+
+from gateway.auth.identity import Identity
+from gateway.operations.inbox import Inbox
+from gateway.operations.rules import organisation, require_service
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.names import check_mid
+from protocol.values import check_value
+
+if TYPE_CHECKING:
+    from gateway.store import Changed, Created
+
+__all__ = [
+    "MAX_ACTION",
+    "MAX_DATA",
+    "MAX_MESSAGE",
+    "MAX_PAGE",
+    "MAX_TITLE",
+    "MAX_USERS",
+    "Kind",
+    "Notifications",
+]
+
+Kind = Literal["info", "success", "warning", "error"]
+
+MAX_USERS: Final = 1000
+MAX_PAGE: Final = 100
+MAX_TITLE: Final = 200
+"""Characters."""
+MAX_MESSAGE: Final = 2000
+"""Characters."""
+MAX_DATA: Final = 4096
+"""Bytes of JSON."""
+MAX_ACTION: Final = 2048
+"""Bytes of JSON."""
+_MAX_USER: Final = 200
+_DEPTH: Final = 8
+"""Containers inside each other in ``data`` and ``action``: events, pages and replies wrap them in more."""
+_GREETING: Final = 0.5
+"""Seconds that the greeting waits for the number of unread notifications."""
+
+_KINDS: Final = frozenset({"info", "success", "warning", "error"})
+_ACTION_FIELDS: Final = frozenset({"type", "label", "payload"})
+_is_text = re.compile(r"[^\x00-\x1f\x7f]+").fullmatch
+_IGNORED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028\u2029\ufeff]+")
+"""What browsers skip before or inside of the scheme of an address, and a little more."""
+_SCRIPTS: Final = ("javascript:", "data:", "vbscript:")
+
+
+class Notifications:
+    """All raise NOT_FOUND where the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database
+    is away; OVERLOADED when too much waits for it, and TIMEOUT when nobody knows whether it was stored:
+    repeat that with the same ``mid``.
+    """
+
+    __slots__ = ("inbox",)
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+
+    async def create(
+        self,
+        identity: Identity,
+        users: Sequence[str],
+        *,
+        type: str,
+        title: str,
+        message: str,
+        data: Any = None,
+        action: Any = None,
+        expires_at: int | None = None,
+        mid: str | None = None,
+        org: str | None = None,
+    ) -> Created:
+        """One notification for each of 1 to ``MAX_USERS`` users: stored when this returns, told at once.
+
+        ``type`` is info, success, warning or error. ``action`` is a map of ``type``, and perhaps ``label``
+        and ``payload``, in which no text is an address that runs as a script. ``expires_at`` is in
+        milliseconds since 1970 and in the future. The same ``mid`` in the organisation answers as the first
+        time.
+
+        Raises FORBIDDEN without the role service; WRONG_ORGANISATION; BAD_FIELD, TOO_LARGE.
+        """
+        require_service(identity, "creating notifications")
+        org = organisation(identity, org)
+        if not 1 <= len(users) <= MAX_USERS:
+            raise _bad("users", f"1 to {MAX_USERS:,} are allowed")
+        for user in users:
+            _check_user(user, "users")
+        if type not in _KINDS:
+            raise _bad("type", f"one of {', '.join(sorted(_KINDS))}")
+        _check_text("title", title, MAX_TITLE)
+        _check_length("message", message, MAX_MESSAGE)
+        check_value(message, "message")
+        if mid is not None:
+            check_mid(mid)
+        if expires_at is not None and not time.time() * 1000 < expires_at < 2**53:
+            raise _bad("expires_at", "must be in the future, in milliseconds since 1970")
+        _check_json("data", data, MAX_DATA)
+        if action is not None:
+            _check_action(action)
+        created = await self.inbox.store.notifications.create(
+            org,
+            users,
+            type=type,  # type: ignore[arg-type]  # checked above
+            title=title,
+            message=message,
+            data=data,
+            action=action,
+            expires_ms=expires_at,
+            sender=identity.user,
+            mid=mid,
+        )
+        self.inbox.deliver(created.entries)
+        return created
+
+    async def list(
+        self,
+        identity: Identity,
+        *,
+        user: str | None = None,
+        unread: bool = False,
+        type: Kind | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        org: str | None = None,
+    ) -> dict[str, Any]:
+        """``notifications`` of the user, at most ``limit`` (1 to ``MAX_PAGE``), the newest first.
+
+        ``unread`` counts all that are not read, up to ``store.unread_maximum``; ``next`` is the cursor of the
+        next page where there is one. Raises BAD_FIELD for a cursor of another list, and what :meth:`read`
+        raises.
+        """
+        org, user = _owner(identity, org, user)
+        if not 1 <= limit <= MAX_PAGE:
+            raise _bad("limit", f"1 to {MAX_PAGE} are allowed")
+        if type is not None and type not in _KINDS:
+            raise _bad("type", f"one of {', '.join(sorted(_KINDS))}")
+        store = self.inbox.store.notifications
+        page = await store.list(org, user, unread=unread, type=type, limit=limit, cursor=cursor)
+        answer: dict[str, Any] = {
+            "notifications": [each.as_data() for each in page.notifications],
+            "unread": await store.unread_count(org, user),
+        }
+        if page.next is not None:
+            answer["next"] = page.next
+        return answer
+
+    async def read(
+        self, identity: Identity, id: str, *, user: str | None = None, org: str | None = None
+    ) -> int:
+        """Mark one as read, also when it is already; returns how many are unread now.
+
+        Raises FORBIDDEN for another user without the role service, WRONG_ORGANISATION, MISSING_FIELD for a
+        token without a user that names none, NOT_FOUND for what is not there or is another user's.
+        """
+        org, user = _owner(identity, org, user)
+        number, store = _number(id), self.inbox.store.notifications
+        changed = await store.read(org, user, [number])
+        if not changed.ids and not await store.has(org, user, number):
+            raise _unknown()
+        return self._told(changed)
+
+    async def read_all(self, identity: Identity, *, user: str | None = None, org: str | None = None) -> int:
+        """Mark all as read that are there now; returns how many are unread then. Raises as :meth:`read`."""
+        org, user = _owner(identity, org, user)
+        return self._told(await self.inbox.store.notifications.read_all(org, user))
+
+    async def delete(
+        self, identity: Identity, id: str, *, user: str | None = None, org: str | None = None
+    ) -> int:
+        """Remove one; returns how many are unread afterwards. Raises as :meth:`read`."""
+        org, user = _owner(identity, org, user)
+        changed = await self.inbox.store.notifications.delete(org, user, [_number(id)])
+        if not changed.ids:
+            raise _unknown()
+        return self._told(changed)
+
+    async def glance(self, identity: Identity) -> int | None:
+        """How many the user has not read, for the greeting; None when that is not known soon."""
+        if not self.inbox.enabled or identity.user is None or self.inbox.ready() is not None:
+            return None
+        with trio.move_on_after(_GREETING):
+            try:
+                return await self.inbox.store.notifications.unread_count(identity.org, identity.user)
+            except ProtocolError:
+                return None
+        return None
+
+    def _told(self, changed: Changed) -> int:
+        self.inbox.deliver(changed.entries)
+        return changed.unread
+
+
+def _bad(field: str, text: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.BAD_FIELD, f"{field}: {text}")
+
+
+def _unknown() -> ProtocolError:
+    return ProtocolError(ErrorCode.NOT_FOUND, "this user has no such notification")
+
+
+def _number(id: str) -> int:
+    if id.isascii() and id.isdecimal() and len(id) <= 19:
+        return int(id)
+    raise _unknown()
+
+
+def _owner(identity: Identity, org: str | None, user: str | None) -> tuple[str, str]:
+    """Whose notifications a request is about."""
+    org = organisation(identity, org)
+    if user is None:
+        if identity.user is None or org != identity.org:
+            raise ProtocolError(ErrorCode.MISSING_FIELD, "user: is missing; the token names none there")
+        return org, identity.user
+    if user != identity.user or org != identity.org:
+        require_service(identity, "another user's notifications: this")
+    _check_user(user, "user")
+    return org, user
+
+
+def _check_user(user: str, field: str) -> None:
+    _check_text(field, user, _MAX_USER)
+
+
+def _check_text(field: str, text: str, most: int) -> None:
+    _check_length(field, text, most)
+    if not _is_text(text):
+        raise _bad(field, "must not hold control characters")
+    check_value(text, field)
+
+
+def _check_length(field: str, text: str, most: int) -> None:
+    if not text:
+        raise _bad(field, "must not be empty")
+    if len(text) > most:
+        raise _bad(field, f"must not be longer than {most:,} characters")
+
+
+def _check_json(field: str, value: Any, most: int) -> None:
+    if value is None:
+        return
+    check_value(value, field, max_depth=_DEPTH)
+    if len(msgspec.json.encode(value)) > most:
+        raise ProtocolError(ErrorCode.TOO_LARGE, f"{field}: must not be larger than {most:,} bytes of JSON")
+
+
+def _check_action(action: Any) -> None:
+    if not isinstance(action, dict):
+        raise _bad("action", "must be a map")
+    _check_json("action", action, MAX_ACTION)
+    if unknown := set(action) - _ACTION_FIELDS:
+        raise _bad("action", f"has no field {min(unknown)[:100]!r}")
+    if "type" not in action:
+        raise ProtocolError(ErrorCode.MISSING_FIELD, "action.type: is missing")
+    for field in ("type", "label"):
+        value = action.get(field, "-")
+        if not isinstance(value, str):
+            raise _bad(f"action.{field}", "must be text")
+        _check_text(f"action.{field}", value, MAX_TITLE)
+    layer: list[Any] = [action]
+    while layer:
+        for text in layer:
+            if isinstance(text, str) and _IGNORED.sub("", text).lower().startswith(_SCRIPTS):
+                raise _bad("action", "must not hold an address that runs as a script (javascript:, data:)")
+        maps = [inner for each in layer if isinstance(each, dict) for inner in (*each, *each.values())]
+        layer = maps + [inner for each in layer if isinstance(each, list | tuple) for inner in each]

@@ -1,0 +1,1 @@
+"""Server-sent events, long-poll and posted commands, as clients see them."""

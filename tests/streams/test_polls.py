@@ -1,0 +1,119 @@
+"""``GET /api/v1/poll``: cursor after cursor, on one node or on several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from gateway.app import Gateway
+from tests.streams.support import Caller
+from tests.support import running_gateway, start_gateway, until
+
+
+async def test_polls_follow_a_flood_without_a_gap(nursery: trio.Nursery) -> None:
+    gateway = await start_gateway(nursery, history={"messages": 1000})
+    caller = Caller(gateway)
+    found: dict[str, list[int]] = {"a": [], "b": []}
+    messages, cursor = await caller.poll(join=["a", "b"], timeout=0)
+    assert messages == []
+
+    async def flood() -> None:
+        for number in range(400):
+            for room in found:
+                await gateway.publish("acme", room, "e", number)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as flooding:
+        flooding.start_soon(flood)
+        with trio.fail_after(40):
+            while any(len(numbers) < 400 for numbers in found.values()):
+                messages, cursor = await caller.poll(join=["b", "a"], cursor=cursor)
+                assert messages
+                for message in messages:
+                    found[message["room"]].append(message["data"])
+    assert found == {"a": list(range(400)), "b": list(range(400))}
+    assert await caller.poll(join=["b", "a"], cursor=cursor, timeout=0) == ([], cursor)
+    await until(lambda: not gateway.hub.connections and not gateway.sessions)
+
+
+async def test_it_answers_when_something_comes(gateway: Gateway) -> None:
+    caller = Caller(gateway)
+    answers: list[Any] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def ask() -> None:
+            answers.append(await caller.poll(join="r", events="x:*"))
+
+        await until(lambda: any(each.memberships for each in gateway.hub.connections.values()))
+        shown = (await caller.get("/connections")).json()["connections"]
+        assert [each["subprotocol"] for each in shown] == ["poll"]
+        await gateway.publish("acme", "r", "other")
+        await gateway.publish("acme", "r", "x:1", {"n": 1})
+    ((messages, _),) = answers
+    assert [(each["event"], each["seq"], each["data"]) for each in messages] == [("x:1", 2, {"n": 1})]
+
+
+async def test_two_polls_with_one_cursor_get_the_same(gateway: Gateway) -> None:
+    caller = Caller(gateway)
+    _, cursor = await caller.poll(join="r", timeout=0)
+    await gateway.publish("acme", "r", "e", 1)
+    first = await caller.poll(join="r", cursor=cursor)
+    assert await caller.poll(join="r", cursor=cursor) == first
+
+
+async def test_a_poll_that_vanishes_leaves_nothing(gateway: Gateway) -> None:
+    caller = Caller(gateway)
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caller.get, "/poll")
+            await until(lambda: len(gateway.hub.connections) == 1)
+            nursery.cancel_scope.cancel()
+    await until(lambda: not gateway.hub.connections and not gateway.sessions)
+
+
+async def test_a_drain_answers_polls_with_closing() -> None:
+    async with running_gateway() as gateway:
+        caller = Caller(gateway)
+        answers: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                answers.append(await caller.poll(join="r"))
+
+            await until(lambda: any(each.memberships for each in gateway.hub.connections.values()))
+            gateway.stop()
+        ((messages, cursor),) = answers
+        assert [(each["t"], each["code"]) for each in messages] == [("closing", 1012)]
+        assert cursor
+
+
+@pytest.mark.parametrize("timeout", ["-1", "61", "nan", "soon"])
+async def test_bad_timeouts(gateway: Gateway, timeout: str) -> None:
+    refused = await Caller(gateway).get("/poll", timeout=timeout)
+    assert (refused.status_code, refused.json()["code"]) == (400, 104)
+
+
+async def test_a_room_that_may_not_be_joined_is_refused(gateway: Gateway) -> None:
+    caller = Caller(gateway, rooms={"ok": ["join"]})
+    refused = await caller.get("/poll", join=["ok", "no"])
+    assert (refused.status_code, refused.json()["code"]) == (403, 202)
+    await until(lambda: not gateway.hub.connections)
+
+
+async def test_polls_count_as_commands() -> None:
+    async with running_gateway(rates={"commands_per_user": 1.0, "burst": 2.0}) as gateway:
+        caller = Caller(gateway)
+        statuses = [(await caller.get("/poll", timeout=0)).status_code for _ in range(5)]
+        assert statuses[0] == 200 and statuses[-1] == 429
+
+
+async def test_escapes_in_the_path_are_told(gateway: Gateway) -> None:
+    caller = Caller(gateway)
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(caller.base + "/p%6Fll", headers=caller.headers)
+    assert answer.status_code in {200, 400}
