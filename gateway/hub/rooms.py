@@ -90,7 +90,8 @@ class Rooms:
         with self.held(room, connection.organisation) as tap:
             try:
                 with deadline(self._timeout):
-                    await self._broker.subscribe(room.channel)
+                    if room.name is not None:  # a connection hears its organisation and its user already
+                        await self._broker.subscribe(room.channel)
                     page = await self._read_up(room, since, tap)
             except BaseException:
                 if held is not None:

@@ -293,8 +293,8 @@ def test_the_first_pattern_that_fits_counts_and_the_rest_is_the_default() -> Non
         assert bounds.of(CHAT) == bounds.of(room_channel("globex", "chat:2")) == Bounds(50, 1000, 60)
         assert bounds.of(NEWS) == Bounds(5, 2**20, 3600)
         # Patterns are of rooms, and no organisation or user can be named like one.
-        for channel in (organisation_channel("chat:1"), user_channel("acme", "chat:1")):
-            assert bounds.of(channel) == bounds.default == Bounds(5, 2**20, 60)
+        assert bounds.of(organisation_channel("chat:1")) == bounds.default == Bounds(5, 2**20, 60)
+        assert bounds.of(user_channel("acme", "chat:1")) == Bounds(256, 2**20, 86400)
 
 
 def test_the_remembered_bounds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

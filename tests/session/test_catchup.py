@@ -172,7 +172,7 @@ async def test_a_resume_replays_each_room_before_what_is_new_in_it(clock: MockCl
         await until(lambda: not gateway.hub.connections)
         for room in rooms:
             await publish(gateway, 3, room)
-        gateway.broker.delay = 1.0
+        gateway.broker.delay = 0.7
         async with gateway.connect() as alice, trio.open_nursery() as nursery:
 
             async def go_on() -> None:
