@@ -138,7 +138,7 @@ async def _fan_out(rig: Rig, codec: Codec, events: int, *, blocked: int = 0) -> 
 
     async def publish() -> None:
         for _ in range(events):
-            rig.hub.submit("acme", "bench-0", "tick", _DATA, _nothing, sender="user-0", size=100)
+            rig.hub.submit("acme", "bench-0", "tick", _DATA, _nothing, "user-0", None, None, False, 100)
         while rig.engine.flusher.active:
             rig.engine.flusher.flush()
 

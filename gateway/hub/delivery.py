@@ -102,11 +102,10 @@ class Delivery:
         event: str,
         data: Any,
         done: Done,
-        *,
-        sender: str | None = None,
-        mid: str | None = None,
-        exclude: frozenset[str] | None = None,
-        critical: bool = False,
+        sender: str | None,
+        mid: str | None,
+        exclude: frozenset[str] | None,
+        critical: bool,
         size: int,
     ) -> None:
         """Publish to a room, or with None to the organisation; ``done`` gets the place or a 3xx error.
@@ -185,11 +184,11 @@ class Delivery:
             event,
             data,
             placed,
-            sender=sender,
-            mid=mid,
-            exclude=exclude or None,
-            critical=critical,
-            size=size,
+            sender,
+            mid,
+            exclude or None,
+            critical,
+            size,
         )
         return await self._position(placed)
 

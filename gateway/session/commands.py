@@ -122,9 +122,9 @@ def _publish(session: Context, connection: Connection, envelope: Envelope, size:
             envelope.event,
             envelope.data,
             functools.partial(_published, session, envelope),
-            mid=envelope.mid,
-            critical=envelope.critical is True,
-            size=size,
+            envelope.mid,
+            envelope.critical is True,
+            size,
         )
     except ProtocolError:  # refused, so nothing will call back
         session.pending -= 1
