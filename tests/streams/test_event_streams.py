@@ -158,15 +158,15 @@ async def test_bad_queries_are_refused_before_anything_is_sent(gateway: Gateway)
     for query, code in [
         ({"join": [f"r{number}" for number in range(33)]}, 400),
         ({"join": ""}, 105),
-        ({"join": "r", "cursor": "A" * 40}, 105),
-        ({"join": "r", "cursor": "é"}, 105),
-        ({"join": "r", "cursor": cursor[:-4] + "AAAA"}, 105),
-        ({"join": "r", "overflow": "none"}, 105),
+        ({"join": "r", "cursor": "A" * 40}, 104),
+        ({"join": "r", "cursor": "é"}, 104),
+        ({"join": "r", "cursor": cursor[:-4] + "AAAA"}, 104),
+        ({"join": "r", "overflow": "none"}, 104),
         ({"events": [f"e{number}" for number in range(65)]}, 401),
     ]:
         refused = await caller.get("/stream", **query)
         assert refused.headers["content-type"] == "application/problem+json"
-        assert refused.json()["code"] in {code, 104, 105}, refused.text
+        assert refused.json()["code"] == code, refused.text
         assert refused.json()["status"] == refused.status_code in {400, 409}
     for who in (other, foreign):
         for path in ("/stream", "/poll"):
