@@ -242,7 +242,7 @@ async def test_many_rooms_are_left_a_few_at_a_time_and_all_come_back(gateway: Ga
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             await client.socket.aclose()
-    assert {300, 44} < seen, "others had their turn in between"
+    assert len(seen & {236, 172, 108, 44}) >= 2, "others had their turn in between"
     assert gateway.hub.census()["rooms"] == 0
     async with connected(gateway) as again:
         reply = await again.ask("join", data={"resume": token})
