@@ -27,7 +27,7 @@ _TELLING: Final = re.compile(
 _IN_ADDRESS: Final = re.compile(r"\b(token|ticket)=[^&\s\"'#]+", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b(bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
 _DEPTH: Final = 4
-_CHATTY: Final = ("httpx", "httpcore", "hypercorn.access")
+_CHATTY: Final = ("alembic", "httpx", "httpcore", "hypercorn.access")
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -141,6 +141,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         "publish": ("--room", "--event", "--data", "--url", "--token"),
         "tail": ("ROOMS", "--events", "--format"),
         "check": ("--config",),
+        "migrate": ("--to", "--database", "--config"),
     }.items():
         assert command in overview
         text = said(command, "--help")

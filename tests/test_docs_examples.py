@@ -18,7 +18,7 @@ from tests.rest.api import SERVICE
 from tests.support import connected, start_gateway
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/quickstart.md", "docs/rest.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/rest.md", "docs/notifications.md"]
 FENCE = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 # An HTTP error is a failure of the example, and a curl that hangs one of the test.
@@ -26,9 +26,11 @@ PRELUDE = 'set -euo pipefail\ncurl() { command curl --fail-with-body --max-time 
 
 
 @pytest.fixture
-async def gateway(nursery: trio.Nursery) -> AsyncIterator[Gateway]:
+async def gateway(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway with everything on that an example shows."""
-    yield await start_gateway(nursery, trace={"messages": 100})
+    yield await start_gateway(
+        nursery, trace={"messages": 100}, database=f"sqlite:///{tmp_path / 'gateway.db'}"
+    )
 
 
 def examples() -> list[object]:
@@ -49,6 +51,7 @@ async def run(script: str, gateway: Gateway, **environment: str) -> subprocess.C
         "PATH": str(Path(curl).parent),
         "TRIREME": f"http://127.0.0.1:{gateway.port}",
         "TOKEN": gateway.auth.issue(org="acme", **SERVICE).token,
+        "SERVICE": gateway.auth.issue(org="acme", **SERVICE).token,
         **environment,
     }
     return await trio.run_process(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.trio.client import connect
 
-from gateway.cluster import local
 from tests.cluster.together import Client, client, request, rest, together
 from tests.redis_server import RedisServer, address_of, redis_cluster
-from tests.support import DEADLINE, running_gateway
+from tests.support import DEADLINE
 
 
 async def closed(who: Client) -> int | None:
@@ -232,32 +230,3 @@ async def test_all_of_it_holds_over_a_redis_cluster(tmp_path: Path) -> None:
                 assert sorted([await alice.told() for _ in range(12)]) == sorted(
                     (f"r{number}", "leave", "bob") for number in range(12)
                 )
-
-
-async def test_others_get_their_turn_while_a_long_list_of_connections_is_made(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(local, "_PIECE", 2)
-    async with running_gateway() as gateway, contextlib.AsyncExitStack() as stack:
-        for number in range(7):
-            await stack.enter_async_context(client(gateway, f"u{number % 2}"))
-        everybody = sorted((each.connected_at, each.id) for each in gateway.hub.connections.values())
-        listing: list[tuple[int, str]] = []
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await trio.lowlevel.checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count)
-            for _ in range(4):
-                before = turns
-                after = listing[-1] if listing else None
-                page = await gateway.cluster.connections("acme", user=None, room=None, after=after, limit=2)
-                listing += [(each["connected_at"], each["connection"]) for each in page.items]
-                assert turns >= before + 3
-            nursery.cancel_scope.cancel()
-        assert listing == everybody

@@ -18,7 +18,7 @@ from gateway.cluster.rpc import Answers, Rpc
 from gateway.config.settings import ClusterSettings, HistorySettings, RedisSettings
 from protocol.errors import ErrorCode, ProtocolError
 from tests.redis_server import RedisServer
-from tests.support import until
+from tests.support import DEADLINE, until
 
 _prefixes = itertools.count(1)
 
@@ -91,6 +91,18 @@ async def nodes(redis: RedisServer, count: int, **settings: Any) -> AsyncIterato
             node.asked.clear()
         yield made
         nursery.cancel_scope.cancel()
+
+
+async def heard_by(node: Node, name: str) -> list[requests.Message]:
+    """What is said to a node that is not there, from now on."""
+    told: list[requests.Message] = []
+    node.client.listen(f"node:{name}", lambda payload: told.append(requests.decode(payload)))
+    with trio.fail_after(DEADLINE):
+        while not await node.client.tell(f"node:{name}", b'["warm","up"]'):
+            await trio.lowlevel.checkpoint()
+    await until(lambda: bool(told))
+    told.clear()
+    return told
 
 
 async def test_everybody_answers_in_a_way_of_their_own(shared_redis: RedisServer) -> None:
@@ -224,14 +236,11 @@ async def test_a_handler_may_wait_and_a_request_that_comes_meanwhile_is_left_alo
 
 async def test_a_handler_has_as_long_as_the_asking_node_waits(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, 2) as (_, n1):
-        told: list[requests.Message] = []
-        n1.client.listen("node:late", lambda payload: told.append(requests.decode(payload)))
+        told = await heard_by(n1, "late")
         wanted = requests.Revoked("acme", None, "alice", 1.5)
         question = requests.encode_request("q1", "late", wanted, 0.05)
-        await until(lambda: n1.client._servers.silent(0) is None)
-        while not told:  # until the subscription is there
-            n1.rpc.answering.take(requests.decode(question), len(question))
-            await until(lambda: not n1.rpc.answering.running)
+        n1.rpc.answering.take(requests.decode(question), len(question))
+        await until(lambda: bool(told))
         assert told[0].error is not None and told[0].error[0] == ErrorCode.TIMEOUT
         assert n1.asked == [wanted]
 
@@ -251,12 +260,7 @@ async def test_what_is_being_carried_out_is_bounded(shared_redis: RedisServer) -
 
 async def test_a_request_of_another_version_is_refused_or_understood(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, 2) as (n0, n1):
-        told: list[requests.Message] = []
-        n0.client.listen("node:old", lambda payload: told.append(requests.decode(payload)))
-        while not await n0.client.tell("node:old", b'["warm","up"]'):
-            await trio.lowlevel.checkpoint()
-        await until(lambda: bool(told))
-        told.clear()
+        told = await heard_by(n0, "old")
         fields = b'{"org":"acme","mid":"m","user":null,"later":1}'
         for payload, code in (
             (b'["a","old","burn",{}]', ErrorCode.UNKNOWN_CALL),

@@ -24,6 +24,8 @@ GETS = [
     "/rooms/r/presence",
     "/messages/m/trace",
     "/notifications",
+    "/stream",
+    "/poll",
 ]
 POSTS = [
     "/auth/token",
@@ -38,6 +40,7 @@ POSTS = [
     "/notifications",
     "/notifications/7/read",
     "/notifications/read-all",
+    "/commands",
 ]
 WITH_BODY = {
     "/auth/token": b'{"user": "e", "roles": []}',
@@ -49,7 +52,7 @@ WITH_BODY = {
     "/connections/c/send": b'{"event": "e", "org": "acme"}',
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
-    "/notifications": b'{"title": "e", "org": "acme"}',
+    "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
 }
 EVERY = [
     *(("GET", path) for path in GETS),
