@@ -48,6 +48,7 @@ WITH_BODY = {
     "/auth/revoke": b'{"user": "e", "org": "acme"}',
     "/broadcast": b'{"event": "e", "org": "acme"}',
     "/users/u/send": b'{"event": "e", "org": "acme"}',
+    "/users/send": b'{"event": "e", "org": "acme", "users": ["u"]}',
     "/connections/c/send": b'{"event": "e", "org": "acme"}',
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',

@@ -49,7 +49,7 @@ test("a user is reached on all connections, without a join", async (t) => {
   const { connections } = await alice.sendToUser("bob", "nudge", { from: "alice" });
   assert.equal(connections, 2);
   for (const event of await Promise.all(arrivals)) {
-    assert.deepEqual([event.data, event.room, event.seq], [{ from: "alice" }, undefined, undefined]);
+    assert.deepEqual([event.data, event.room, event.to], [{ from: "alice" }, undefined, "user"]);
   }
 });
 
