@@ -114,7 +114,7 @@ TABLE: Final = (
     Kind("reply", 18, "server", told=("id", "room", "data", "seq", "epoch", "mid")),
     Kind("error", 19, "server", told=("id", "room", "code", "message", "data")),
     Kind("event", 20, "server", told=EVENT_FIELDS),
-    Kind("lost", 21, "server", told=("room", "epoch", "data")),
+    Kind("lost", 21, "server", told=("room", "epoch", "data", "to")),
     Kind("pong", 22, "server", told=("id", "ts", "data")),
     Kind("closing", 23, "server", told=("code", "message", "data")),
 )

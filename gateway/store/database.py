@@ -34,6 +34,7 @@ class Database:
         self.verified = False
         """Whether the schema is known to be one that this release can use; nothing is done before."""
         self.reading = 0
+        self._closed = False
 
     def check(self) -> None:
         """Raise DATABASE_UNAVAILABLE before the schema has been seen."""
@@ -63,7 +64,11 @@ class Database:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._reader.connect() as connection:
-            return work(connection)
+            try:
+                return work(connection)
+            finally:
+                if self._closed:  # its pool is gone and would only drop it
+                    connection.invalidate()
 
     def transaction(self, works: Sequence[Callable[[Connection], None]]) -> tuple[Exception, bool] | None:
         """Do all of it in one commit; None, or the error and whether the COMMIT itself met it.
@@ -86,5 +91,6 @@ class Database:
 
     def close(self) -> None:
         """Close the connections that are not in use; those in use close when their threads are done."""
+        self._closed = True
         self._reader.dispose()
         self._writer.dispose()

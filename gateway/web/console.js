@@ -364,6 +364,7 @@ function ask() {
 }
 
 at("ask").addEventListener("close", () => {
+  if (at("ask").open) return; // asked again before this event came
   if (at("ask").returnValue === "yes") {
     keep(offered);
     client.disconnect();

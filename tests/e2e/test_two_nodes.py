@@ -104,7 +104,7 @@ async def test_two_nodes_are_one(folder: Folder, redis: RedisServer, tmp_path: P
             assert back["data"]["rooms"]["chat"]["recovered"] is True, back
             assert (await bob.event())["seq"] == 2
         async with httpx.AsyncClient() as http:
-            assert (await http.get(f"{one.http}/readyz")).json() == {"status": "ready"}
+            assert (await http.get(f"{one.http}/readyz")).json() == {"status": "ready", "database": True}
             redis.stop()
             unready = await readiness(http, one, 503)
             assert unready["code"] == 302, unready

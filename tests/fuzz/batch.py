@@ -272,7 +272,8 @@ class _Batch:
                 for message in transcript.messages
                 if message.t in {"reply", "error", "pong", "connected"} and message.id is not None
             )
-            if answered != Counter(plan.ids):
+            due = {id: answered[id] for id in plan.ids}
+            if due != Counter(plan.ids) or max(answered.values(), default=1) > 1:
                 raise Violation(f"ids {plan.ids} were answered {dict(answered)}")
 
 

@@ -168,7 +168,7 @@ def _frames(
         messages.append(corpus.command(rng, place, id))
     frames: list[Frame] = []
     for message in messages:
-        if "id" in message:
+        if "id" in message and message["t"] != "call":  # a call is given up when its caller leaves
             ids.append(message["id"])
         if not faithful and rng.random() < 0.15:
             message = spoil_message(rng, message)
