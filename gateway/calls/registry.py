@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ import structlog
 from gateway.calls.backend import Backend, CallerInfo, Request
 from gateway.calls.caller import Caller
 from gateway.config.settings import CallSettings
+from protocol.data import read
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.patterns import EventFilter
 from protocol.values import check_value
@@ -110,7 +110,7 @@ class Calls:
     async def _handle(self, name: str, registered: _Registered, data: Any, caller: Caller) -> Any:
         _check_roles(registered.roles, caller)
         if registered.arguments is not None:
-            data = _arguments(data, registered.arguments)
+            data = read(data, registered.arguments)
         try:
             result = await registered.handler(caller, data)
         except ProtocolError:
@@ -154,18 +154,3 @@ def arguments_of(handler: CallHandler) -> Any:
 def _check_roles(roles: frozenset[str], caller: Caller) -> None:
     if roles and roles.isdisjoint(caller.roles):
         raise ProtocolError(ErrorCode.FORBIDDEN, "this token may not make this call")
-
-
-_is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch
-
-
-def _arguments(data: Any, kind: Any) -> Any:
-    try:
-        return msgspec.convert({} if data is None else data, kind)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        place = "data" + path.rstrip("`")
-        missing = _is_missing(reason)
-        if missing:
-            raise ProtocolError(ErrorCode.MISSING_FIELD, f"{place}.{missing[1]}: is missing") from None
-        raise ProtocolError(ErrorCode.BAD_FIELD, f"{place}: {reason[0].lower()}{reason[1:]}") from None

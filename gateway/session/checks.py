@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from gateway.broker.base import Since
 from gateway.hub.connection import Connection
 from gateway.hub.room import Membership
+from protocol.data import read
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.patterns import check_patterns
 
@@ -32,22 +32,6 @@ class SinceData(msgspec.Struct):
 
     epoch: str
     seq: int
-
-
-_is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch
-
-
-def read(data: Any, shape: type[T]) -> T:
-    """Check a command's ``data``; raises MISSING_FIELD and BAD_FIELD, naming the place."""
-    try:
-        return msgspec.convert({} if data is None else data, shape)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        place = "data" + path.rstrip("`")
-        missing = _is_missing(reason)
-        if missing:
-            raise ProtocolError(ErrorCode.MISSING_FIELD, f"{place}.{missing[1]}: is missing") from None
-        raise ProtocolError(ErrorCode.BAD_FIELD, f"{place}: {reason[0].lower()}{reason[1:]}") from None
 
 
 def read_since(given: SinceData | None, field: str = "data.since") -> Since | None:
