@@ -38,8 +38,7 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.# Coverage is counted over the pure core, which is all that it is asked for: counting doubles the time of a test.
-test: $(VENV)/.run
+$(VENV)/.test: $(VENV)/.run
 	$(INSTALL) --editable '.[test]'
 	@touch $@
 
