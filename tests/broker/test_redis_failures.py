@@ -161,6 +161,12 @@ async def test_away_and_back(server: RedisServer) -> None:
                 await trio.sleep(0.01)
 
 
+async def used(server: RedisServer) -> int:
+    """Bytes that a server uses, as ``maxmemory`` counts them."""
+    answer = await server.ask("INFO", "memory")
+    return next(int(line[12:]) for line in answer.decode().splitlines() if line.startswith("used_memory:"))
+
+
 async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without memory refuses every batch; that is said once, and it is not taken for away."""
     logged: list[str] = []
@@ -176,6 +182,11 @@ async def test_full(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Non
         await until(lambda: node.broker.ready() is not None, "it says that it is full")
         new = await node.refused(channel=room_channel("acme", "new"))
         assert new.code == ErrorCode.BROKER_UNAVAILABLE, "rooms that begin are refused as well"
+        before = await used(server)
+        for room in ("r", "newer"):
+            error = await node.refused(channel=room_channel("acme", room), data="a" * 1_000_000)
+            assert error.message == "the broker is full"
+        assert await used(server) < before + 500_000, "not even what is refused is taken into memory"
         await server.ask("CONFIG SET", "maxmemory", "0")
         await node.ready()
         await node.publish()
