@@ -201,6 +201,8 @@ class _Batch:
                         number = int(task.name.removeprefix("session "))
                         self._result.violations.append((number, "it hangs\n" + "\n".join(_stacks(task))))
                 sessions.cancel_scope.cancel()
+            if self._shared:
+                await trio.sleep(60)  # what is left of the last rooms is looked after until then
             await trio.testing.wait_all_tasks_blocked()
             for what, count in {**self._remains(), "tasks": _tasks() - tasks}.items():
                 if count > 0:
