@@ -66,6 +66,7 @@ _STATUSES: Final[dict[int, str]] = {
     401: "No token, or one that does not verify, has expired or was revoked.",
     403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
+    409: "It is in another state than the request supposes; the members beside `detail` tell which.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
