@@ -92,8 +92,12 @@ def operation(
     errors: Sequence[int] = (),
     public: bool = False,
     status: int = 200,
+    patience: float = 0.0,
 ) -> Callable[[F], F]:
-    """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
+    """State what a handler takes and gives, and which error statuses beyond those that follow from it.
+
+    ``patience`` are seconds that it may take on top of what every handler may: it waits for something.
+    """
 
     def decorate(handler: F) -> F:
         statuses = {*errors} if public else {*errors, 401, 403, 429, 503}
@@ -109,6 +113,7 @@ def operation(
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
+        handler.patience = patience  # type: ignore[attr-defined]  # for the application's deadline
         return handler
 
     return decorate
