@@ -111,6 +111,8 @@ class Approvals:
         check_text("title", title, MAX_TITLE)
         if id is not None:
             check_pattern(id, field="id", max_bytes=MAX_ID)
+            if "/" in id:
+                raise bad("id", "must not contain /, since it stands in a path")
         if message is not None:
             check_length("message", message, MAX_MESSAGE)
             check_value(message, "message")

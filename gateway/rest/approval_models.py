@@ -47,7 +47,10 @@ class ApprovalCreation(Body, omit_defaults=True):
     users: Annotated[list[str], msgspec.Meta(description=f"1 to {MAX_USERS}.")] | None = None
     role: Annotated[str, msgspec.Meta(description="A role of tokens: who has it may decide.")] | None = None
     id: (
-        Annotated[str, msgspec.Meta(description=f"1 to {MAX_ID} bytes; makes the request safe to repeat.")]
+        Annotated[
+            str,
+            msgspec.Meta(description=f"1 to {MAX_ID} bytes without `/`; makes the request safe to repeat."),
+        ]
         | None
     ) = None
     message: Annotated[str, msgspec.Meta(description=f"1 to {MAX_MESSAGE:,} characters.")] | None = None

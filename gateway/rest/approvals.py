@@ -78,7 +78,7 @@ async def list_approvals() -> Response:
     )
 
 
-@blueprint.get("/approvals/<name:id>")
+@blueprint.get("/approvals/<id>")
 @operation(tags="approvals", query=WaitQuery, answer=Approval, errors=[404], patience=MAX_WAIT)
 async def get_approval(id: str) -> Response:
     """Look at one, for who is asked and for services; with `wait`, answered when it is decided.
@@ -94,7 +94,7 @@ async def get_approval(id: str) -> Response:
     )
 
 
-@blueprint.post("/approvals/<name:id>/decide")
+@blueprint.post("/approvals/<id>/decide")
 @operation(tags="approvals", body=ApprovalDecision, query=ApprovalOwner, answer=Approval, errors=[404, 409])
 async def decide_approval(id: str) -> Response:
     """Decide, as one who is asked. The first decision counts: later ones get 409 with it."""
