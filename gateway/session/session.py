@@ -107,6 +107,7 @@ class Session:
         async def count() -> None:
             nonlocal unread
             unread = await self.services.operations.notifications.glance(identity)
+            self.services.operations.approvals.watch.arrived(identity)
 
         try:
             connection = await self.services.hub.connect(
