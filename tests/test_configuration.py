@@ -12,6 +12,7 @@ import pytest
 from gateway.config.settings import (
     CallSettings,
     Group,
+    RoomEvents,
     RoomHistory,
     Settings,
     SettingsError,
@@ -102,6 +103,7 @@ def _another(path: str, default: Any) -> Any:
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
         "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
+        "events.patterns": {"chat:*": RoomEvents(types=["message:*"], strict=True)},
         "history.organisation": RoomHistory(messages=3),
         "history.user": UserHistory(messages=3, age=60.5),
         "calls": {"pause_*": CallSettings(url="http://backend.test/calls", timeout=1.5, roles=["operator"])},

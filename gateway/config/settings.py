@@ -319,6 +319,22 @@ class UserHistory(Group, frozen=True, omit_defaults=True):
     age: Seconds = 86400.0
 
 
+class RoomEvents(Group, frozen=True, omit_defaults=True):
+    """One ``[events.patterns."PATTERN"]``: what is published to rooms whose name matches is checked."""
+
+    types: list[str] = []
+    """Names or patterns of events; empty: every one. Data of those with a type must fit it (103, 104)."""
+    strict: bool = False
+    """Refuse (107) events that ``types`` does not name, and those without a type."""
+
+
+class EventSettings(Group, frozen=True):
+    """Which events rooms take (``docs/events.md``); nothing is checked where no pattern says so."""
+
+    patterns: dict[str, RoomEvents] = {}
+    """Room pattern → what is checked in its rooms; the first pattern that fits counts."""
+
+
 class SupervisorSettings(Group, frozen=True):
     """How ``--workers`` above 1 watches over its processes."""
 
@@ -471,6 +487,7 @@ class Settings(Group, frozen=True):
     drain: DrainSettings = DrainSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     history: HistorySettings = HistorySettings()
+    events: EventSettings = EventSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
     store: StoreSettings = StoreSettings()

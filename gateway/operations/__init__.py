@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.operations.approvals import Approvals
+from gateway.operations.checked import CheckedEvents
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
 from gateway.operations.inbox import Inbox
 from gateway.operations.notifications import Notifications
 from gateway.operations.rooms import Rooms
 from gateway.operations.tokens import Tokens
+from protocol.registry import EventTypes
 
 if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
@@ -31,12 +33,19 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("approvals", "connections", "events", "notifications", "rooms", "tokens")
+    __slots__ = ("approvals", "connections", "events", "notifications", "rooms", "tokens", "types")
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
     ) -> None:
-        self.events = Events(hub, cluster, overload)
+        self.types = EventTypes()
+        """The types of events that are known, the application's own included."""
+        patterns = settings.events.patterns
+        self.events = (
+            CheckedEvents(hub, cluster, overload, self.types, patterns)
+            if patterns
+            else Events(hub, cluster, overload)
+        )
         """Publish, send, trace."""
         self.rooms = Rooms(hub, cluster, largest_page=settings.history.page)
         """History, presence, the list of rooms."""

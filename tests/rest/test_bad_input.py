@@ -35,6 +35,7 @@ POSTS = [
     "/auth/ticket",
     "/auth/revoke",
     "/broadcast",
+    "/events",
     "/users/u/send",
     "/users/send",
     "/connections/c/send",
@@ -52,6 +53,7 @@ WITH_BODY = {
     "/auth/refresh": b'{"ttl": 60}',
     "/auth/revoke": b'{"user": "e", "org": "acme"}',
     "/broadcast": b'{"event": "e", "org": "acme"}',
+    "/events": b'{"event": "e", "org": "acme"}',
     "/users/u/send": b'{"event": "e", "org": "acme"}',
     "/users/send": b'{"event": "e", "org": "acme", "users": ["u"]}',
     "/connections/c/send": b'{"event": "e", "org": "acme"}',
@@ -156,6 +158,7 @@ async def test_bodies_must_be_json_objects(api: Api, path: str, good: bytes) -> 
 
 MISSPELT = [
     ("/broadcast", {"event": "e", "rooom": "chat:42"}),
+    ("/events", {"event": "task_started", "rooom": "chat:42"}),
     ("/users/alice/send", {"event": "e", "dta": 1}),
     ("/connections/c/send", {"event": "e", "dta": 1}),
     ("/connections/c/disconnect", {"cod": 4000}),
