@@ -50,6 +50,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_CALL = 108, 501, "no handler has that name"
     NOT_FOUND = 109, 404, "the user, connection or resource does not exist"
     CALL_REJECTED = 110, 422, "the handler rejected the call, with its reason"
+    CONFLICT = 111, 409, "the resource has another state or version than this needs; it comes with the error"
 
     UNAUTHENTICATED = 200, 401, "no token, or one that does not verify"
     TOKEN_EXPIRED = 201, 401, "the token has expired"
@@ -132,6 +133,7 @@ class ProtocolError(Exception):
         room: str | None = None,
         retry_after: float | None = None,
         fatal: CloseCode | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -140,11 +142,15 @@ class ProtocolError(Exception):
         self.room = room
         self.retry_after = retry_after
         self.fatal = fatal
+        self.details = details
+        """What else there is to say: more members of ``data``, and of the problem document."""
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """The ``data`` of the ``error`` envelope: ``retry_after`` where there is one."""
-        return None if self.retry_after is None else {"retry_after": self.retry_after}
+        """The ``data`` of the ``error`` envelope: the details, and ``retry_after`` where there is one."""
+        if self.retry_after is None:
+            return self.details
+        return {**(self.details or {}), "retry_after": self.retry_after}
 
 
 def malformed(reason: str) -> ProtocolError:

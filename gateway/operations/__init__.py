@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
+from gateway.operations.execution_relay import Relay
+from gateway.operations.execution_upkeep import Upkeep
+from gateway.operations.executions import Executions
 from gateway.operations.inbox import Inbox
 from gateway.operations.notifications import Notifications
 from gateway.operations.rooms import Rooms
@@ -30,7 +33,7 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("connections", "events", "notifications", "rooms", "tokens")
+    __slots__ = ("connections", "events", "executions", "notifications", "rooms", "tokens")
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
@@ -43,5 +46,16 @@ class Operations:
         """List, look at and close connections; statistics."""
         self.tokens = Tokens(auth, cluster, settings.auth)
         """Issue, refresh and revoke tokens; tickets."""
-        self.notifications = Notifications(Inbox(settings.database, settings.store, self.events))
+        relay = Relay(self.events, settings.executions.vocabularies, lease=settings.store.lease)
+        upkeep = Upkeep(settings.executions)
+        inbox = Inbox(
+            settings.database,
+            settings.store,
+            settings.executions,
+            self.events,
+            beside=(relay.run, upkeep.run),
+        )
+        self.notifications = Notifications(inbox)
         """Create, list, read and delete notifications; their ``inbox`` has to run."""
+        self.executions = Executions(hub, inbox, relay, upkeep, settings)
+        """Report, look up and sum up executions."""

@@ -56,7 +56,10 @@ class Services:
             self.calls,
             started_at=self.started_at,
             is_draining=self.is_draining,
-            inbox_measures=self.operations.notifications.inbox.measures,
+            inbox_measures=lambda: {
+                **self.operations.notifications.inbox.measures(),
+                **self.operations.executions.measures(),
+            },
         )
 
 

@@ -24,6 +24,9 @@ GETS = [
     "/rooms/r/presence",
     "/messages/m/trace",
     "/notifications",
+    "/executions",
+    "/executions/summary",
+    "/executions/e",
     "/stream",
     "/poll",
 ]
@@ -41,6 +44,7 @@ POSTS = [
     "/notifications",
     "/notifications/7/read",
     "/notifications/read-all",
+    "/executions",
     "/commands",
 ]
 WITH_BODY = {
@@ -54,11 +58,14 @@ WITH_BODY = {
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
     "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
+    "/executions": b'{"agent": "e", "org": "acme"}',
 }
 EVERY = [
     *(("GET", path) for path in GETS),
     *(("POST", path) for path in POSTS),
     ("DELETE", "/notifications/7"),
+    ("PATCH", "/executions/e"),
+    ("PATCH", "/executions/summary"),  # an execution that there cannot be
 ]
 
 
