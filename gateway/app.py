@@ -32,6 +32,7 @@ from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
 from gateway.operations.calls import call_handlers
+from gateway.operations.execution_calls import execution_call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import create_app
 from gateway.rest.services import Services as RestServices
@@ -119,7 +120,11 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
-        for name, handler in call_handlers(services.operations.notifications).items():
+        built_in = {
+            **call_handlers(services.operations.notifications),
+            **execution_call_handlers(services.operations.executions),
+        }
+        for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
