@@ -49,6 +49,7 @@ from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
 from gateway.wire.sockets import reachable_host
 from protocol.cache import FAMILIES
+from protocol.registry import emission
 
 __all__ = ["Beside", "Gateway", "serve", "welcome"]
 
@@ -128,6 +129,8 @@ class Gateway:
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
+        self.events = self.operations.types
+        """The types of events: ``gateway.events.register(MyEvent)`` adds one of your own."""
         self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
@@ -257,6 +260,23 @@ class Gateway:
         return await self.operations.events.publish(
             service(org, sender), room, event, data, mid=mid, exclude=exclude, critical=critical
         )
+
+    async def emit(
+        self,
+        org: str,
+        event: Any,
+        *,
+        room: str | None = None,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Position:
+        """Publish a typed event: one of ``protocol.events``, or an object of your own type.
+
+        It goes to its type's room when ``room`` is None. Raises what :meth:`publish` raises, MISSING_FIELD
+        and BAD_FIELD for an event that is not valid, too.
+        """
+        made = emission(event, room=room)
+        return await self.publish(org, made.room, made.event, made.data, sender=sender, mid=mid)
 
     async def send_to_user(
         self,

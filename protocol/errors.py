@@ -48,6 +48,7 @@ class ErrorCode(IntEnum):
     BAD_FIELD = 104, 400, "a field, or something in `data`, has a wrong type or value"
     BAD_ROOM = 105, 400, "not a valid name of a room"
     BAD_EVENT = 106, 400, "not a valid name of an event"
+    EVENT_NOT_ALLOWED = 107, 422, "the room does not take this event (`events.patterns`)"
     UNKNOWN_CALL = 108, 501, "no handler has that name"
     NOT_FOUND = 109, 404, "the user, connection or resource does not exist"
     CALL_REJECTED = 110, 422, "the handler rejected the call, with its reason"
