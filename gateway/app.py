@@ -31,6 +31,7 @@ from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.approval_calls import approval_calls
 from gateway.operations.calls import call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import OWN_PATHS, create_app
@@ -122,7 +123,10 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
-        for name, handler in call_handlers(services.operations.notifications).items():
+        built_in = call_handlers(services.operations.notifications) | approval_calls(
+            services.operations.approvals, within=0.8 * settings.connection.command_timeout
+        )
+        for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
@@ -232,6 +236,7 @@ class Gateway:
             "http": self.http.connections,
             "calls": self.calls.active,
             "calls.bytes": self.calls.held,
+            "approvals.waiting": self.operations.approvals.watch.waiting,
             **{f"engine.{name}": count for name, count in self._engine.census().items()},
             **{f"hub.{name}": count for name, count in self.hub.census().items()},
             **{f"guard.{name}": count for name, count in self.guard.census().items()},
@@ -338,6 +343,7 @@ class Gateway:
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             await background.start(self.operations.notifications.inbox.run)
+            background.start_soon(self.operations.approvals.watch.run)
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
@@ -354,6 +360,7 @@ class Gateway:
                 task_status.started()
                 await self._stop.wait()
                 self.draining = True
+                self.operations.approvals.watch.stop()
                 log.info("shutting down", connections=len(self.hub.connections))
                 # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
                 # /readyz and /metrics are answered as long as there is somebody to leave.

@@ -395,6 +395,18 @@ class StoreSettings(Group, frozen=True):
 
     notifications_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
     """Days after which a notification is removed, read or not."""
+    approvals_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    """Days after its decision that an approval is removed."""
+    approvals_longest: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 30 * 86400.0
+    """Largest deadline of an approval, and that of one without a deadline."""
+    approvals_open: Count = 1000
+    """Open approvals of one organisation; one more is refused with 405."""
+    approvals_open_bytes: Bytes = 8 * 2**20
+    """What the open approvals of one organisation may take together."""
+    approvals_reach: Count = 1000
+    """Users of a role who are told of one approval."""
+    approvals_waiting: Count = 1000
+    """Requests of one node that wait for a decision, a quarter of them for one organisation; more: 301."""
     pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Connections, and threads, that read; one more writes."""
     timeout: Seconds = 5.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.operations.approvals import Approvals
 from gateway.operations.checked import CheckedEvents
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
@@ -32,7 +33,7 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("connections", "events", "notifications", "rooms", "tokens", "types")
+    __slots__ = ("approvals", "connections", "events", "notifications", "rooms", "tokens", "types")
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
@@ -52,5 +53,12 @@ class Operations:
         """List, look at and close connections; statistics."""
         self.tokens = Tokens(auth, cluster, settings.auth)
         """Issue, refresh and revoke tokens; tickets."""
-        self.notifications = Notifications(Inbox(settings.database, settings.store, self.events))
+        inbox = Inbox(settings.database, settings.store, self.events)
+        self.notifications = Notifications(inbox)
         """Create, list, read and delete notifications; their ``inbox`` has to run."""
+        self.approvals = Approvals(hub, inbox, settings.store)
+        """Ask for approvals, list, wait for and decide them; their ``watch`` has to run."""
+
+    def measures(self) -> dict[str, tuple[str, float]]:
+        """For the metrics: name → what it is, and its value now; a name in ``_total`` is a counter's."""
+        return {**self.notifications.inbox.measures(), **self.approvals.measures()}

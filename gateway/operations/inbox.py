@@ -113,7 +113,7 @@ class Inbox:
                 self._left += 1
                 continue
             self._waiting += 1
-            lane, _ = self._lanes[hash((entry.org, entry.user)) % _LANES]
+            lane, _ = self._lanes[hash((entry.org, entry.user, entry.room)) % _LANES]
             lane.send_nowait((until, entry))
 
     async def _deliver_from(self, lane: trio.MemoryReceiveChannel[tuple[float, Entry]], store: Store) -> None:
@@ -129,15 +129,17 @@ class Inbox:
 
     async def _deliver(self, entry: Entry) -> bool:
         """Whether nothing is left to do; False when it must be tried again after the lease."""
+        identity = service(entry.org)
         try:
-            await self._events.send(
-                service(entry.org), entry.event, entry.data, user=entry.user, mid=entry.mid
-            )
+            if entry.room is not None:
+                await self._events.publish(identity, entry.room, entry.event, entry.data, mid=entry.mid)
+            else:
+                await self._events.send(identity, entry.event, entry.data, user=entry.user, mid=entry.mid)
         except ProtocolError as error:
             if 300 <= error.code < 400:
                 return False
-            # To try again would never help. The notification itself is in the list.
-            log.error("a notification cannot be delivered", mid=entry.mid, reason=error.message)
+            # To try again would never help. What has changed is in the lists.
+            log.error("a change cannot be delivered", mid=entry.mid, reason=error.message)
         return True
 
     async def _look_for_left(self, store: Store) -> None:

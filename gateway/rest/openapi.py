@@ -66,6 +66,7 @@ _STATUSES: Final[dict[int, str]] = {
     401: "No token, or one that does not verify, has expired or was revoked.",
     403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
+    409: "It is in another state than the request supposes; the members beside `detail` tell which.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
@@ -91,8 +92,12 @@ def operation(
     errors: Sequence[int] = (),
     public: bool = False,
     status: int = 200,
+    patience: float = 0.0,
 ) -> Callable[[F], F]:
-    """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
+    """State what a handler takes and gives, and which error statuses beyond those that follow from it.
+
+    ``patience`` are seconds that it may take on top of what every handler may: it waits for something.
+    """
 
     def decorate(handler: F) -> F:
         statuses = {*errors} if public else {*errors, 401, 403, 429, 503}
@@ -108,6 +113,7 @@ def operation(
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
+        handler.patience = patience  # type: ignore[attr-defined]  # for the application's deadline
         return handler
 
     return decorate

@@ -24,6 +24,8 @@ GETS = [
     "/rooms/r/presence",
     "/messages/m/trace",
     "/notifications",
+    "/approvals",
+    "/approvals/a",
     "/stream",
     "/poll",
 ]
@@ -42,6 +44,8 @@ POSTS = [
     "/notifications",
     "/notifications/7/read",
     "/notifications/read-all",
+    "/approvals",
+    "/approvals/a/decide",
     "/commands",
 ]
 WITH_BODY = {
@@ -56,6 +60,8 @@ WITH_BODY = {
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
     "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
+    "/approvals": b'{"title": "e", "users": ["u"], "org": "acme"}',
+    "/approvals/i/decide": b'{"choice": "e", "org": "acme"}',
 }
 EVERY = [
     *(("GET", path) for path in GETS),
