@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -92,7 +92,7 @@ async def running(
 
 
 @contextlib.contextmanager
-def bound() -> AsyncIterator[socket.socket]:  # type: ignore[misc]
+def bound() -> Iterator[socket.socket]:
     """A listening socket, so that its port is known before who answers there has started."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
