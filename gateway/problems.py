@@ -36,6 +36,7 @@ _CODES: Final[dict[int, ErrorCode]] = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.UNKNOWN_KIND,
     408: ErrorCode.TIMEOUT,
+    409: ErrorCode.CONFLICT,
     413: ErrorCode.TOO_LARGE,
     414: ErrorCode.TOO_LARGE,
     429: ErrorCode.RATE_LIMITED,

@@ -112,6 +112,7 @@ def _another(path: str, default: Any) -> Any:
         "allowed_origins": ["https://a.example", "https://b.example"],
         "trusted_proxies": ["10.0.0.0/8", "::1"],
         "extensions": ["app.calls"],
+        "executions.vocabularies": ["a", "c"],
     }
     if path in special:
         return special[path]

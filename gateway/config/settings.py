@@ -430,6 +430,29 @@ class StoreSettings(Group, frozen=True):
     """Whether ``/readyz`` answers 503 while the database is unavailable."""
 
 
+class ExecutionSettings(Group, frozen=True):
+    """Executions (``docs/executions.md``). No bound in bytes counts above a sixteenth of
+    ``limits.message_bytes``, so that an event can carry the whole execution."""
+
+    vocabularies: list[Literal["a", "c"]] = []
+    """Further events to the organisation: ``a`` ``agent:execution:start`` and so on, ``c``
+    ``agent_execution_started``, ``councilor_started`` and so on."""
+    stale: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 3600.0
+    """Seconds without a word of its reporter after which an execution is ended with the error ``stale``. 0:
+    never."""
+    keep: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 90
+    """Days (UTC) after which an execution is removed, with what summaries know of it."""
+    input_bytes: Bytes = 16 * 1024
+    """Bytes of JSON. Every event of an execution carries the input, so it is small."""
+    result_bytes: Bytes = 64 * 1024
+    """Bytes of JSON. What is larger belongs into a store of its own, with its address in the result."""
+    metadata_bytes: Bytes = 4096
+    tools_bytes: Bytes = 4096
+    error_bytes: Bytes = 4096
+    updates_bytes: Bytes = 64 * 1024
+    """Bytes of the timeline of one execution, some 500 updates; the oldest go first."""
+
+
 class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
@@ -450,7 +473,7 @@ class Settings(Group, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     broker: str = "memory"
     database: str = "sqlite:///data/gateway.db"
-    """Where notifications are kept; ``none``: there are no notifications."""
+    """Where notifications and executions are kept; ``none``: there are none."""
     workers: Count = 1
     """Processes that share the port; more than one need a broker that joins them."""
     own_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
@@ -491,6 +514,7 @@ class Settings(Group, frozen=True):
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
     store: StoreSettings = StoreSettings()
+    executions: ExecutionSettings = ExecutionSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

@@ -14,6 +14,9 @@ from gateway.operations.approvals import Approvals
 from gateway.operations.checked import CheckedEvents
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
+from gateway.operations.execution_relay import Relay
+from gateway.operations.execution_upkeep import Upkeep
+from gateway.operations.executions import Executions
 from gateway.operations.inbox import Inbox
 from gateway.operations.notifications import Notifications
 from gateway.operations.rooms import Rooms
@@ -33,7 +36,9 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("approvals", "connections", "events", "notifications", "rooms", "tokens", "types")
+    __slots__ = (
+        *("approvals", "connections", "events", "executions", "notifications", "rooms", "tokens", "types"),
+    )
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
@@ -53,12 +58,26 @@ class Operations:
         """List, look at and close connections; statistics."""
         self.tokens = Tokens(auth, cluster, settings.auth)
         """Issue, refresh and revoke tokens; tickets."""
-        inbox = Inbox(settings.database, settings.store, self.events)
+        relay = Relay(self.events, settings.executions.vocabularies, lease=settings.store.lease)
+        upkeep = Upkeep(settings.executions)
+        inbox = Inbox(
+            settings.database,
+            settings.store,
+            settings.executions,
+            self.events,
+            beside=(relay.run, upkeep.run),
+        )
         self.notifications = Notifications(inbox)
         """Create, list, read and delete notifications; their ``inbox`` has to run."""
+        self.executions = Executions(hub, inbox, relay, upkeep, settings)
+        """Report, look up and sum up executions."""
         self.approvals = Approvals(hub, inbox, settings.store)
         """Ask for approvals, list, wait for and decide them; their ``watch`` has to run."""
 
     def measures(self) -> dict[str, tuple[str, float]]:
         """For the metrics: name → what it is, and its value now; a name in ``_total`` is a counter's."""
-        return {**self.notifications.inbox.measures(), **self.approvals.measures()}
+        return {
+            **self.notifications.inbox.measures(),
+            **self.executions.measures(),
+            **self.approvals.measures(),
+        }

@@ -25,6 +25,7 @@ from gateway.rest import (
     commands,
     connections,
     events,
+    executions,
     health,
     messages,
     notifications,
@@ -97,7 +98,9 @@ def create_app(services: Services) -> QuartTrio:
     app.extensions[EXTENSION] = services
     app.extensions[pages.EXTENSION] = pages.load_pages()
     add_openapi(app)
-    for resource in (auth, stats, connections, rooms, events, messages, notifications, approvals, commands):
+    for resource in (
+        *(auth, stats, connections, rooms, events, messages, notifications, executions, approvals, commands),
+    ):
         app.register_blueprint(resource.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
     app.register_blueprint(pages.blueprint)

@@ -90,6 +90,7 @@ def operation(
     body: type[msgspec.Struct] | None = None,
     query: type[msgspec.Struct] | None = None,
     errors: Sequence[int] = (),
+    conflict: type[msgspec.Struct] | None = None,
     public: bool = False,
     status: int = 200,
     patience: float = 0.0,
@@ -97,6 +98,7 @@ def operation(
     """State what a handler takes and gives, and which error statuses beyond those that follow from it.
 
     ``patience`` are seconds that it may take on top of what every handler may: it waits for something.
+    ``conflict`` is the problem document of 409 that says how things are.
     """
 
     def decorate(handler: F) -> F:
@@ -110,6 +112,8 @@ def operation(
         document_response(answer, status)(handler)
         for each in sorted(statuses):
             document_response(Problem, each)(handler)
+        if conflict is not None:
+            document_response(conflict, 409)(handler)
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
@@ -159,7 +163,7 @@ class _Provider(OpenAPIProvider):
             content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
             return {"description": inspect.getdoc(model), "content": content}, {}
         schema, components = _schema(model)
-        media_type = PROBLEM_TYPE if model is Problem else "application/json"
+        media_type = PROBLEM_TYPE if issubclass(model, Problem) else "application/json"
         return {"description": inspect.getdoc(model), "content": {media_type: {"schema": schema}}}, components
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Notifications and approvals in a database: SQLite in a file, or PostgreSQL.
+"""Notifications, executions and approvals in a database: SQLite in a file, or PostgreSQL.
 
 ```
 async with Store.open(settings.database, settings.store) as store:
@@ -18,7 +18,7 @@ database is unreachable, locked or full; 301, 303 and 305 have a ``retry_after``
 From bottom to top: ``ids``, ``tables``, ``failures``, ``engine``, ``database`` (threads, deadlines),
 ``writer`` (group commit), ``rows``, ``queries``, ``values``, ``cursors``, ``approval_tables``,
 ``approval_values``, ``approval_queries``, ``outbox``, ``notifications``, ``approval_changes``, ``approvals``,
-``retention``, ``schema`` (Alembic), ``store``.
+``leases``, ``retention``, ``executions`` (a package of its own), ``schema`` (Alembic), ``store``.
 """
 
 from __future__ import annotations

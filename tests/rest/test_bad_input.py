@@ -26,6 +26,9 @@ GETS = [
     "/notifications",
     "/approvals",
     "/approvals/a",
+    "/executions",
+    "/executions/summary",
+    "/executions/e",
     "/stream",
     "/poll",
 ]
@@ -46,6 +49,7 @@ POSTS = [
     "/notifications/read-all",
     "/approvals",
     "/approvals/a/decide",
+    "/executions",
     "/commands",
 ]
 WITH_BODY = {
@@ -62,11 +66,14 @@ WITH_BODY = {
     "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
     "/approvals": b'{"title": "e", "users": ["u"], "org": "acme"}',
     "/approvals/i/decide": b'{"choice": "e", "org": "acme"}',
+    "/executions": b'{"agent": "e", "org": "acme"}',
 }
 EVERY = [
     *(("GET", path) for path in GETS),
     *(("POST", path) for path in POSTS),
     ("DELETE", "/notifications/7"),
+    ("PATCH", "/executions/e"),
+    ("PATCH", "/executions/summary"),  # an execution that there cannot be
 ]
 
 
