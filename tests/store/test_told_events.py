@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.config.settings import ExecutionSettings
 from protocol.envelope import Envelope
-from protocol.events import TaskApproved, from_data
+from protocol.events import ExecutionUpdated, TaskApproved, from_data
 from protocol.typed import TypedEvent
 from tests.rest.api import asking
 from tests.support import Raw, connected, running_gateway
@@ -19,6 +20,35 @@ async def told(client: Raw, *names: str) -> list[TypedEvent]:
     events = [from_data(str(each.event), each.data) for each in received]
     assert all(isinstance(each, TypedEvent) for each in events), received
     return events  # type: ignore[return-value]
+
+
+async def test_executions(tmp_path: Path) -> None:
+    settings = {
+        "database": f"sqlite:///{tmp_path / 'gateway.db'}",
+        "executions": ExecutionSettings(vocabularies=["a", "c"]),
+    }
+    async with (
+        running_gateway(**settings) as gateway,
+        asking(gateway) as ask,
+        connected(gateway, roles=["service"]) as service,
+    ):
+        await service.ask("join", room="executions")
+        begun = {"agent": "scribe", "method": "write", "team": "press", "status": "running"}
+        for status, result in (("completed", {"result": {"pages": 3}}), ("failed", {"error": "no ink"})):
+            id = (await ask.post("/executions", begun)).json()["id"]
+            began = ("agent:execution:start", "agent_execution_started", "councilor_started")
+            await told(service, "execution:updated", *began)
+            await ask.request("PATCH", f"/executions/{id}", json={"progress": 50, "step": "two"})
+            (step,) = await told(service, "execution:updated")
+            assert (step.progress, step.step) == (50, "two")  # type: ignore[attr-defined]
+            ended = {"status": status, "tools": ["pen"], **result}
+            assert (await ask.request("PATCH", f"/executions/{id}", json=ended)).status_code == 200
+            names = ("agent:execution:complete", "councilor_completed")
+            if status == "failed":
+                names = ("agent:execution:error", "councilor_error")
+            events = await told(service, "execution:updated", "agent_execution_completed", *names)
+            updated = next(each for each in events if isinstance(each, ExecutionUpdated))
+            assert (updated.id, updated.status, updated.team) == (id, status, "press")
 
 
 async def test_notifications_and_approvals(tmp_path: Path) -> None:
