@@ -15,27 +15,25 @@ import trio
 
 from gateway.app import Gateway
 from gateway.client import Client, CommandFailed, Event, connect
-from gateway.config.settings import CallSettings
+from gateway.config.settings import CallSettings, ExecutionSettings
 from protocol.errors import ErrorCode
 from protocol.events import CouncilorCompleted, MessageStatus, TaskCompleted, TaskCreated, TaskFailed
+from tests.e2e.prerequisites import node
 from tests.examples.support import EXAMPLES, bound, fastapi, running
-from tests.support import DEADLINE, running_gateway, url
+from tests.support import DEADLINE, connected, running_gateway, url
 
 SYSTEMS = sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.mjs")])
 PUBLIC = {"gateway", "gateway.client", "gateway.publisher", "gateway.testing", "protocol.events"}
 
 
 async def heard(client: Client, *events: str) -> list[Event]:
-    """Take events until all of these have come; returns those."""
-    found: list[Event] = []
+    """Take events until each of these has come, in whatever order; the first of each."""
+    found: dict[str, Event] = {}
     with trio.fail_after(DEADLINE):
-        for name in events:
-            while True:
-                event = await anext(client)
-                if event.event == name:
-                    found.append(event)
-                    break
-    return found
+        while not found.keys() >= set(events):
+            event = await anext(client)
+            found.setdefault(event.event, event)
+    return [found[name] for name in events]
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +61,96 @@ def test_an_example_is_short_and_uses_what_is_public(file: Path) -> None:
         assert {name for name in names if name.split(".")[0] in ("gateway", "protocol")} <= PUBLIC
     else:
         assert set(re.findall(r'from "([^"]+)"', source)) <= {"node:http"}
+
+
+async def test_a_notifications(tmp_path: Path) -> None:
+    stored = {
+        "database": f"sqlite:///{tmp_path / 'gateway.db'}",
+        "executions": ExecutionSettings(vocabularies=["a"]),
+    }
+    command = [node(), "notifications.mjs"]
+    async with running_gateway(**stored) as gateway, running(command, gateway=gateway) as backend:
+        await backend.listens()
+
+        async def ask(path: str, **body: Any) -> Any:
+            answer = await backend.http.post(path, json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        tokens = {user: (await ask("/login", user=user))["token"] for user in ("alice", "bob")}
+        async with page(gateway, tokens["alice"]) as alice, page(gateway, tokens["bob"]) as bob:
+            task = {"agent": "writer", "method": "summarise", "approvers": ["alice"]}
+            done = ("agent:execution:start", "agent:execution:complete", "task:executed")
+            failed = ("agent:execution:start", "agent:execution:error", "task:executed")
+            for title, names in (("Sum it up", done), ("Do the impossible", failed)):
+                id = (await ask("/tasks", title=title, **task))["id"]
+                created, pending = await heard(alice, "task:created", "permission:pending")
+                assert (created.data["task"], pending.data["task"]) == (id, id)
+                decision = {"id": pending.data["permission"], "choice": "approve"}
+                await alice.call("approvals.decide", decision)
+                started, ended, executed = await heard(bob, *names)
+                assert started.data["agent"] == "writer"
+                assert executed.data["success"] is (names is done)
+                assert ended.data["execution"] == started.data["execution"]
+                assert ended.data.get("tools") == (["search", "editor"] if names is done else None)
+            await ask("/remind", user="bob", text="lunch")
+            assert (await heard(bob, "reminder"))[0].data == {"text": "lunch"}
+            assert (await backend.http.get("/clients")).json()["connections"] == 2
+            assert (await backend.http.get("/nothing")).status_code == 404
+            service = gateway.auth.issue(org="acme", roles=["service"]).token
+            summary = await backend.http.get(
+                f"http://127.0.0.1:{gateway.port}/api/v1/executions/summary",
+                headers={"Authorization": f"Bearer {service}"},
+            )
+            counted = summary.json()["by_status"]
+            assert (counted["completed"], counted["failed"]) == (1, 1)
+
+
+async def test_b_platform_integration(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'gateway.db'}"
+    async with (
+        running_gateway(database=database) as gateway,
+        fastapi("platform_backend", gateway) as backend,
+    ):
+
+        async def ask(path: str, /, **body: Any) -> Any:
+            answer = await backend.http.post(path, json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        tokens = {user: (await ask(f"/login/{user}"))["token"] for user in ("alice", "bob")}
+        watching = gateway.auth.issue(org="acme", user="watch", rooms={"executions": ["join"]}).token
+        async with (
+            page(gateway, tokens["alice"]) as alice,
+            page(gateway, tokens["bob"]) as bob,
+            page(gateway, watching) as watcher,
+        ):
+            await ask("/messages", users=["alice", "bob", "away"], text="hello")
+            assert [(await heard(each, "message"))[0].data["text"] for each in (alice, bob)] == ["hello"] * 2
+            await ask("/announcements", text="maintenance", users=["alice"])
+            await alice.join("channel:news")
+            await ask("/channels/news", text="a post")
+            event = await anext(alice)
+            assert (event.event, event.data) == ("post", {"text": "a post"}), "and no announcement"
+            assert (await heard(bob, "announcement"))[0].data == {"text": "maintenance"}
+            with pytest.raises(CommandFailed):
+                await bob.publish("channel:news", "post", {})
+
+            await watcher.join("executions")
+            id = (await ask("/jobs/reporter?user=alice&team=finance"))["id"]
+            rows = []
+            while not rows or rows[-1].status != "completed":
+                rows.append((await heard(watcher, "execution:updated"))[0].typed())
+            assert [(row.id, row.team, row.step) for row in rows[1:3]] == [
+                (id, "finance", "load"),
+                (id, "finance", "compute"),
+            ]
+            (notified,) = await heard(alice, "notification:new")
+            assert notified.data["action"]["payload"] == {"execution": id}
+            assert (notified.data["type"], notified.data["message"]) == ("success", "reporter is done")
+        async with connected(gateway, token=(await ask("/login/away"))["token"]) as away:
+            kept = (await away.ask("history", data={"of": "user"})).data["events"]
+            assert [(each["event"], each["data"]) for each in kept] == [("message", {"text": "hello"})]
 
 
 async def test_d_a_chat() -> None:
