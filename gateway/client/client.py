@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
-import trio
+import anyio
 
 from gateway.client import replies
 from gateway.client.messages import (
@@ -232,9 +232,9 @@ class Client:
 
     async def ping(self) -> float:
         """Seconds to the gateway and back, with the time spent waiting for a connection."""
-        began = trio.current_time()
+        began = anyio.current_time()
         await self._session.command({"t": "ping"})
-        return trio.current_time() - began
+        return anyio.current_time() - began
 
     async def refresh(self, token: str) -> Refreshed:
         """Renew the token of the open connection; its permissions count at once.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
-import trio
+import anyio
 
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
 from gateway.client.errors import ClientClosed, ReconnectFailed
 from gateway.client.options import Options, Token
 from gateway.client.session import Session
-from gateway.client.transport import Dial, parse_url, tcp_dial
+from gateway.client.transport import Address, Sockets, parse_url
 from gateway.version import VERSION
 from protocol.cbor import CBOR
 from protocol.json import JSON
@@ -42,9 +43,11 @@ async def connect(
     window: int = 1024,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    dial: Dial | None = None,
+    dial: Callable[[Address], Awaitable[Any]] | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a gateway and stay connected for the length of the block; times are in seconds.
+
+    On Trio and on asyncio alike: the loop that runs decides.
 
     Entering waits for the first connection. All tasks and sockets belong to the block: leaving it,
     however, closes everything. The close handshake may take ``close_timeout``, also when the block was
@@ -76,7 +79,8 @@ async def connect(
     - ``window``: message ids that are remembered to drop duplicates; 0 remembers none.
     - ``headers``: more headers for the upgrade.
     - ``ssl_context``: for ``wss://``, in place of the system's certificates.
-    - ``dial``: opens the byte stream in place of TCP, for tunnels and tests.
+    - ``dial``: opens the connection in place of TCP, for tunnels and tests. It is given an ``Address`` and gives
+      a ``trio.abc.Stream``, or on asyncio a connected socket.
 
     Raises ``ConnectionRefused``, ``ConnectionFailed`` or ``ReconnectFailed`` when there is no
     connection, ``ValueError`` for parameters that make no sense. Errors of the block come out as they are.
@@ -86,7 +90,7 @@ async def connect(
     policy = reconnect if isinstance(reconnect, Backoff) else Backoff() if reconnect else None
     options = Options(
         address=parse_url(url),
-        dial=dial or tcp_dial(ssl_context),
+        sockets=_sockets(dial, ssl_context),
         codec=CBOR if codec == "cbor" else JSON,
         headers={"User-Agent": f"trireme-gateway/{VERSION}", **(headers or {})},
         reconnect=policy,
@@ -104,14 +108,14 @@ async def connect(
     )
     session = Session(options, token)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.run)
             try:
                 await session.started()
                 yield Client(session)
             finally:
                 session.fail(ClientClosed())
-                nursery.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = _own_error(group)
         if error is None:
@@ -125,10 +129,22 @@ async def connect(
         session.finish()
 
 
+def _sockets(dial: Callable[[Address], Awaitable[Any]] | None, ssl_context: ssl.SSLContext | None) -> Sockets:
+    """What opens WebSockets on the loop that runs here."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        from gateway.client.trio_socket import TrioSockets, tcp_dial
+
+        return TrioSockets(dial or tcp_dial(ssl_context))
+    from gateway.client.asyncio_socket import AsyncioSockets
+
+    return AsyncioSockets(dial, ssl_context)
+
+
 def _own_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     """The block's own error, when nothing but cancellation came with it.
 
-    The nursery is a detail that the caller did not open, so the group around it is one too.
+    The task group is a detail that the caller did not open, so the group around it is one too.
     """
     errors = [error for error in group.exceptions if not _is_cancellation(error)]
     return errors[0] if len(errors) == 1 else None
@@ -136,5 +152,5 @@ def _own_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 def _is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+        return error.split(anyio.get_cancelled_exc_class())[1] is None
+    return isinstance(error, anyio.get_cancelled_exc_class())

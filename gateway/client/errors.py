@@ -69,7 +69,13 @@ class ConnectionRefused(ConnectError):
     """
 
     def __init__(
-        self, status: int, reason: str, *, retry_after: float | None = None, address: str = ""
+        self,
+        status: int,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        address: str = "",
+        code: int | None = None,
     ) -> None:
         retry = status in (408, 429) or status >= 500
         by = f" by {address}" if address else ""
@@ -77,6 +83,8 @@ class ConnectionRefused(ConnectError):
         super().__init__(message, retry=retry, retry_after=retry_after, token=status == 401)
         self.status = status
         self.reason = reason
+        self.code = code
+        """The gateway's error number; None when somebody else answered, such as a proxy."""
 
 
 class Disconnected(ClientError):

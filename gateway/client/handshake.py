@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import msgspec
-import trio
+import anyio
+import anyio.abc
 
 from gateway.client.ended import Ended
 from gateway.client.errors import ConnectionFailed
 from gateway.client.messages import ConnectionInfo
 from gateway.client.options import Options, Token
-from gateway.client.transport import SocketClosed, Transport, open_transport
+from gateway.client.transport import Asked, SocketClosed, Transport
 from protocol.errors import CloseCode, ProtocolError, should_reconnect
 
 __all__ = ["establish"]
 
 
 async def establish(
-    nursery: trio.Nursery, options: Options, token: Token
+    tasks: anyio.abc.TaskGroup, options: Options, token: Token
 ) -> tuple[Transport, ConnectionInfo, int | None]:
     """Dial, upgrade with a (fresh) token, and wait for ``connected``, all within ``connect_timeout``.
 
     Returns the gateway's time too, in milliseconds since 1970 UTC. The caller closes the transport, whose
-    one task lives in ``nursery``. Raises :class:`~gateway.client.errors.ConnectError`.
+    one task lives in ``tasks``. Raises :class:`~gateway.client.errors.ConnectError`.
     """
     try:
-        with trio.fail_after(options.connect_timeout):
+        with anyio.fail_after(options.connect_timeout):
             headers = dict(options.headers)
             bearer = await _bearer(token)
             if bearer is not None:
                 headers["Authorization"] = f"Bearer {bearer}"
-            transport = await open_transport(
-                nursery,
-                options.address,
-                dial=options.dial,
-                subprotocol=options.codec.subprotocol,
-                binary=options.codec.binary,
-                headers=headers,
-                max_message_bytes=options.max_message_bytes,
+            transport = await options.sockets.open(
+                tasks,
+                Asked(
+                    options.address,
+                    subprotocol=options.codec.subprotocol,
+                    binary=options.codec.binary,
+                    headers=headers,
+                    max_message_bytes=options.max_message_bytes,
+                ),
             )
             try:
                 return transport, *await _welcome(transport, options)
             except BaseException:
                 await transport.aclose(CloseCode.NORMAL, options.close_timeout)
                 raise
-    except trio.TooSlowError:
+    except TimeoutError:
         where = options.address.authority
         raise ConnectionFailed(f"no connection to {where} within {options.connect_timeout:g} s") from None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.client.backoff import Backoff
 from gateway.client.errors import ReconnectFailed
-from gateway.client.transport import Address, Dial
+from gateway.client.transport import Address, Sockets
 from protocol.codec import Codec
 
 __all__ = ["Options", "Token"]
@@ -26,7 +26,7 @@ class Options:
     """The parameters of :func:`gateway.client.connect`, which explains them. Raises ValueError."""
 
     address: Address
-    dial: Dial
+    sockets: Sockets
     codec: Codec
     headers: Mapping[str, str]
     reconnect: Backoff | None

@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-import trio
+import anyio
+import anyio.abc
+import anyio.lowlevel
 
 from gateway.client.backoff import Backoff, Retries
 from gateway.client.ended import Ended
@@ -28,6 +30,7 @@ from gateway.client.errors import (
     TooManyPending,
 )
 from gateway.client.handshake import establish
+from gateway.client.inbox import Inbox, InboxClosed
 from gateway.client.link import Handlers, Link, LinkLost, OnReply
 from gateway.client.messages import ConnectionInfo, Event, Refreshed
 from gateway.client.options import Options, Token
@@ -68,32 +71,32 @@ class Session:
         """Why there will be no connection any more."""
         self._link: Link | None = None
         self._renewal: Renewal | None = None
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         self._waiting = 0
-        self._inbox, self._outlet = trio.open_memory_channel[Event](options.buffer)
+        self._inbox: Inbox[Event] = Inbox(options.buffer)
 
     # ---- connections -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect and reconnect until that is hopeless; then :attr:`failure` says why."""
         raised: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as tasks:
             try:
-                self.fail(await self._stay_connected(nursery))
+                self.fail(await self._stay_connected(tasks))
                 self.finish()
             except Exception as error:
-                raised = error  # by the callback; this nursery would make a group of it
+                raised = error  # by the callback; this task group would make a group of it
         if raised is not None:
             raise raised
 
-    async def _stay_connected(self, nursery: trio.Nursery) -> ClientError:
+    async def _stay_connected(self, tasks: anyio.abc.TaskGroup) -> ClientError:
         policy = self.options.reconnect
         retries = Retries(policy or Backoff())
         where = self.options.address.authority
         while True:
             error: ClientError
             try:
-                ended, lived = await self._connection(nursery)
+                ended, lived = await self._connection(tasks)
             except ConnectError as failed:
                 error, again, retry_after = failed, self._worth_another(failed), failed.retry_after
             else:
@@ -116,7 +119,7 @@ class Session:
             delay = retries.wait(retry_after)
             if retries.failures == 1:
                 log.warning("gateway at %s: %s; trying again in %.1f s", where, error, delay)
-            await trio.sleep(delay)
+            await anyio.sleep(delay)
 
     def _worth_another(self, error: ConnectError) -> bool:
         """Whether another try can help: always, but for the token, where a gateway was there before."""
@@ -124,18 +127,18 @@ class Session:
             return callable(self.token)
         return error.retry or self.info is not None
 
-    async def _connection(self, nursery: trio.Nursery) -> tuple[Ended, float]:
+    async def _connection(self, tasks: anyio.abc.TaskGroup) -> tuple[Ended, float]:
         """One connection, from the dialling to its end, and how many seconds it lived.
 
         Raises ConnectError when none comes about.
         """
-        transport, info, now = await establish(nursery, self.options, self.token)
-        began = trio.current_time()
+        transport, info, now = await establish(tasks, self.options, self.token)
+        began = anyio.current_time()
         ended: Ended | None = None
         try:
             ended = await self._live(transport, info, now)
         finally:
-            lived = trio.current_time() - began
+            lived = anyio.current_time() - began
             self._down()
             await transport.aclose(1000 if ended is None else ended.answer, self.options.close_timeout)
         return ended, lived
@@ -145,26 +148,26 @@ class Session:
         link = Link(
             transport,
             options.codec,
-            Handlers(self._receive, self._inbox.send),
+            Handlers(self._receive, self._inbox.put),
             heartbeat=options.heartbeat,
             heartbeat_timeout=options.heartbeat_timeout,
             max_payload=info.limits.message_bytes,
         )
         self.rooms.greeted(info.positions)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._bring_up, link, info)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._bring_up, link, info)
             if callable(self.token) and now is not None:
                 self._renewal = Renewal(now, info.expires)
-                nursery.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
+                tasks.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
             ended = await link.run()
-            nursery.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         return ended
 
     async def _bring_up(self, link: Link, info: ConnectionInfo) -> None:
         policy = self.options.reconnect or Backoff()
         resume = None if self.info is None else self.info.resume
         await Restorer(
-            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.send, resume
+            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.put, resume
         ).run()
         if link.ended is None:
             self.info = info
@@ -182,7 +185,7 @@ class Session:
         if self.state != State.CLOSED:
             self.state = state
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     def fail(self, error: ClientError) -> None:
         """From now on every command raises ``error``; the iteration does so after what was received."""
@@ -203,14 +206,14 @@ class Session:
 
     async def _receive(self, envelope: Envelope) -> None:
         for event in self.rooms.check(envelope):
-            await self._inbox.send(event)
+            await self._inbox.put(event)
         self.rooms.seen(envelope)
 
     async def next_event(self) -> Event | None:
         """Wait for the next one; None after the client's block was left. Raises :attr:`failure`."""
         try:
-            return await self._outlet.receive()
-        except trio.EndOfChannel:
+            return await self._inbox.get()
+        except InboxClosed:
             if self.failure is None or isinstance(self.failure, ClientClosed):
                 return None
             raise self.failure from self.failure.__cause__
@@ -239,7 +242,7 @@ class Session:
         self._waiting += 1
         limit = self.options.command_timeout if timeout is None else timeout
         try:
-            with trio.move_on_after(limit):
+            with anyio.move_on_after(limit):
                 return await self._until_answered(fields, on_reply, repeat=repeat)
         finally:
             self._waiting -= 1
@@ -248,7 +251,7 @@ class Session:
     async def _until_answered(
         self, fields: dict[str, Any], on_reply: OnReply | None, *, repeat: bool
     ) -> Envelope:
-        await trio.lowlevel.checkpoint_if_cancelled()  # before anything is sent
+        await anyio.lowlevel.checkpoint_if_cancelled()  # before anything is sent
         while True:
             link = await self._usable_link()
             command = link.command(fields, on_reply)
