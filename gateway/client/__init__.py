@@ -19,6 +19,7 @@ life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``,
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client, TypedEvent
 from gateway.client.connect import connect
+from gateway.client.course import TransportKind
 from gateway.client.errors import (
     ClientClosed,
     ClientError,
@@ -86,6 +87,7 @@ __all__ = [
     "State",
     "Token",
     "TooManyPending",
+    "TransportKind",
     "TypedEvent",
     "UnexpectedReply",
     "connect",

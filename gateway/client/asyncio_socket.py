@@ -167,5 +167,7 @@ def _closed(error: ConnectionClosed) -> SocketClosed:
 def _handshake_failed(address: Address, error: Exception) -> ConnectError:
     if isinstance(error, InvalidStatus):
         answer = error.response
-        return refused(address, answer.status_code, bytes(answer.body or b""), answer.headers.get("Retry-After"))
+        return refused(
+            address, answer.status_code, bytes(answer.body or b""), answer.headers.get("Retry-After")
+        )
     return ConnectionFailed(f"no WebSocket handshake with {address.authority}: {error.__cause__ or error}")

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from gateway.client import replies
+from gateway.client.course import TransportKind
 from gateway.client.messages import (
     ConnectionInfo,
     Event,
@@ -71,6 +72,16 @@ class Client:
         info = self._session.info
         assert info is not None  # connect() gives the client out after the first welcome
         return info
+
+    @property
+    def transport(self) -> TransportKind:
+        """What the current connection runs over, or the last one did: ``websocket``, ``sse`` or ``poll``."""
+        return self._session.transport
+
+    @property
+    def degraded(self) -> bool:
+        """The connection runs over something else than the first of ``transports``."""
+        return self._session.degraded
 
     @property
     def rooms(self) -> tuple[str, ...]:

@@ -46,15 +46,22 @@ class ClientError(Exception):
 class ConnectError(ClientError):
     """No connection came about. ``retry``: another try can help, after ``retry_after`` seconds at least.
 
-    ``token``: it was the token, so that another one can help.
+    ``token``: it was the token, so that another one can help. ``reached``: something answered at the address.
     """
 
     def __init__(
-        self, message: str, *, retry: bool = True, retry_after: float | None = None, token: bool = False
+        self,
+        message: str,
+        *,
+        retry: bool = True,
+        retry_after: float | None = None,
+        token: bool = False,
+        reached: bool = True,
     ) -> None:
         super().__init__(message)
         self.retry = retry
         self.token = token
+        self.reached = reached
         self.retry_after = retry_after
 
 

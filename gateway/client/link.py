@@ -1,4 +1,4 @@
-"""The life of one connection: a reader, a writer and a heartbeat in one task group, and the commands in flight.
+"""The life of one connection: a reader, a writer and a heartbeat, and the commands in flight.
 
 Everything a command changes in the client is changed by the reader, before it reads the next
 message: events that follow a reply find the rooms as the reply left them.
@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import anyio
+import msgspec
 
 from gateway.client.ended import Ended
 from gateway.client.errors import UnexpectedReply
@@ -111,6 +111,7 @@ class Link:
         self._pending: dict[int, Command] = {}
         self._outbox: deque[Command] = deque()
         self._wake = anyio.Event()
+        self._settled = anyio.Event()
         self._scope = anyio.CancelScope()
         self._closing: Ended | None = None
         self._resumed = -math.inf
@@ -143,6 +144,12 @@ class Link:
         for command in self._pending.values():
             command.settle()
         self._pending.clear()
+
+    async def idle(self) -> None:
+        """Wait until no command is without a reply."""
+        while self._pending:
+            self._settled = anyio.Event()
+            await self._settled.wait()
 
     def drain(self) -> None:
         """Let new commands wait for the next connection: this one will end soon."""
@@ -231,6 +238,7 @@ class Link:
         if command is None:
             return
         command.reply = envelope
+        self._settled.set()
         items: Event | list[Event] | None = None
         if command.on_reply is not None and envelope.t != "error":
             try:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-import msgspec
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import msgspec
 
 from gateway.client.backoff import Backoff, Retries
+from gateway.client.course import Course
 from gateway.client.ended import Ended
 from gateway.client.errors import (
     ClientClosed,
@@ -29,7 +30,7 @@ from gateway.client.errors import (
     ReconnectFailed,
     TooManyPending,
 )
-from gateway.client.handshake import establish
+from gateway.client.handshake import Welcome, establish
 from gateway.client.inbox import Inbox, InboxClosed
 from gateway.client.link import Handlers, Link, LinkLost, OnReply
 from gateway.client.messages import ConnectionInfo, Event, Refreshed
@@ -38,7 +39,6 @@ from gateway.client.renewal import Renewal
 from gateway.client.replies import command_error, refreshed
 from gateway.client.restore import FilterState, Restorer
 from gateway.client.rooms import Rooms
-from gateway.client.transport import Transport
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.values import check_value
@@ -46,6 +46,8 @@ from protocol.values import check_value
 __all__ = ["Session", "State"]
 
 log = logging.getLogger("gateway.client")
+
+_BROKEN: Final = 1006
 
 
 class State(StrEnum):
@@ -69,6 +71,10 @@ class Session:
         self.filter = FilterState()
         self.failure: ClientError | None = None
         """Why there will be no connection any more."""
+        self.transport = options.kinds[0]
+        """What the current connection runs over, or the last one did."""
+        self._course = Course(options.kinds, options.websocket_retry)
+        self._better: Welcome | None = None
         self._link: Link | None = None
         self._renewal: Renewal | None = None
         self._changed = anyio.Event()
@@ -86,6 +92,9 @@ class Session:
                 self.finish()
             except Exception as error:
                 raised = error  # by the callback; this task group would make a group of it
+            finally:
+                if self._better is not None:
+                    await self._better.transport.aclose(1000, self.options.close_timeout)
         if raised is not None:
             raise raised
 
@@ -104,6 +113,8 @@ class Session:
                 # A refused token is not the end for who can ask for another.
                 renewable = ended.code == CloseCode.POLICY_VIOLATION and callable(self.token)
                 again, retry_after = ended.reconnect or renewable, ended.retry_after
+                if self._better is not None:
+                    continue  # it is there already
                 if policy is not None and lived >= policy.stable:
                     retries.afresh()
             if policy is None or not again or (self.info is None and not self.options.retry_first):
@@ -132,36 +143,90 @@ class Session:
 
         Raises ConnectError when none comes about.
         """
-        transport, info, now = await establish(tasks, self.options, self.token)
+        welcome, self._better = self._better, None
+        if welcome is None:
+            welcome = await self._any_way(tasks)
         began = anyio.current_time()
         ended: Ended | None = None
         try:
-            ended = await self._live(transport, info, now)
+            ended = await self._live(tasks, welcome)
         finally:
             lived = anyio.current_time() - began
             self._down()
-            await transport.aclose(1000 if ended is None else ended.answer, self.options.close_timeout)
+            code = 1000 if ended is None else ended.answer
+            await welcome.transport.aclose(code, self.options.close_timeout)
+        if self._better is None:
+            lasted = lived >= (self.options.reconnect or Backoff()).stable
+            self._course.ended(welcome.kind, lasted=lasted, broken=ended.code == _BROKEN)
         return ended, lived
 
-    async def _live(self, transport: Transport, info: ConnectionInfo, now: int | None) -> Ended:
+    async def _any_way(self, tasks: anyio.abc.TaskGroup) -> Welcome:
+        """A connection over the first transport that lets one through. Raises ConnectError."""
+        first: ConnectError | None = None
+        for kind in self._course.order():
+            try:
+                welcome = await establish(tasks, self.options, self.token, kind, self.rooms)
+            except ConnectError as error:
+                first = first or error
+                if not self._course.blocked(error):
+                    raise
+            else:
+                if first is not None:
+                    where = self.options.address.authority
+                    log.warning("gateway at %s: %s; using %s instead", where, first, kind)
+                self._course.works(kind)
+                return welcome
+        assert first is not None
+        raise first
+
+    async def _live(self, outer: anyio.abc.TaskGroup, welcome: Welcome) -> Ended:
         options = self.options
+        info, now = welcome.info, welcome.now
         link = Link(
-            transport,
-            options.codec,
+            welcome.transport,
+            welcome.codec,
             Handlers(self._receive, self._inbox.put),
             heartbeat=options.heartbeat,
             heartbeat_timeout=options.heartbeat_timeout,
             max_payload=info.limits.message_bytes,
         )
         self.rooms.greeted(info.positions)
+        self.transport = welcome.kind
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._bring_up, link, info)
+            if self.degraded:
+                tasks.start_soon(self._improve, outer, link)
             if callable(self.token) and now is not None:
                 self._renewal = Renewal(now, info.expires)
                 tasks.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
             ended = await link.run()
             tasks.cancel_scope.cancel()
         return ended
+
+    @property
+    def degraded(self) -> bool:
+        """The connection runs over something less than the best that is allowed."""
+        return self._course.degraded(self.transport)
+
+    async def _improve(self, tasks: anyio.abc.TaskGroup, link: Link) -> None:
+        """Try to return to the best transport from time to time; when it works, end ``link`` for it."""
+        while True:
+            await anyio.sleep(self._course.wait())
+            try:
+                better = await establish(tasks, self.options, self.token, self._course.best, self.rooms)
+            except ConnectError:
+                continue
+            try:
+                link.drain()  # new commands wait for the next connection
+                with anyio.move_on_after(self.options.command_timeout):
+                    await link.idle()
+                self._better = better
+            finally:
+                if self._better is None:
+                    await better.transport.aclose(1000, self.options.close_timeout)
+            self._course.works(better.kind)
+            link.end(Ended.broken("a better transport works"))
+            return
 
     async def _bring_up(self, link: Link, info: ConnectionInfo) -> None:
         policy = self.options.reconnect or Backoff()

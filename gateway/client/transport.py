@@ -89,7 +89,7 @@ class Sockets(Protocol):
     """Opens WebSockets on one event loop."""
 
     async def open(self, tasks: anyio.abc.TaskGroup, asked: Asked) -> Transport:
-        """Connect and upgrade; what it starts in ``tasks`` lives until ``aclose``. Has no deadline of its own.
+        """Connect and upgrade; what it starts in ``tasks`` lives until ``aclose``. Has no deadline.
 
         Raises :class:`~gateway.client.errors.ConnectError`.
         """
@@ -99,7 +99,7 @@ def dial_failed(address: Address, error: BaseException) -> ConnectionFailed:
     """The error for a host that cannot be reached."""
     # A certificate does not become valid by trying again.
     retry = not isinstance(error, ssl.SSLCertVerificationError)
-    return ConnectionFailed(f"cannot connect to {address.authority}: {error}", retry=retry)
+    return ConnectionFailed(f"cannot connect to {address.authority}: {error}", retry=retry, reached=False)
 
 
 def refused(address: Address, status: int, body: bytes, retry_after: str | None) -> ConnectionRefused:

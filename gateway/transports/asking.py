@@ -37,7 +37,7 @@ _OVERFLOWS: Final = frozenset(get_args(Overflow))
 class Asked:
     """A query that was checked: the rooms, the filter, and where to go on."""
 
-    __slots__ = ("events", "overflow", "presence", "rooms", "since")
+    __slots__ = ("events", "overflow", "presence", "rooms", "since", "tell")
 
     def __init__(self, request: Request, identity: Identity, cursors: Cursors, settings: Settings) -> None:
         """Raises TOO_MANY_ROOMS, TOO_MANY_PATTERNS, BAD_FIELD and what names deserve."""
@@ -52,12 +52,25 @@ class Asked:
             known = ", ".join(sorted(_OVERFLOWS))
             raise ProtocolError(ErrorCode.BAD_FIELD, f"overflow: must be one of {known}")
         self.presence = (request.parameter("presence") or "") in {"true", "1"}
+        self.tell = (request.parameter("tell") or "") in {"true", "1"}
         # What EventSource says by itself is newer than what stands in its address.
         cursor = request.headers.get("last-event-id") or request.parameter("cursor")
         given = cursors.read(cursor, identity) if cursor else Positions({})
         self.since: dict[str, Since] = {
             room: since for room in self.rooms if (since := given.of(room)) is not None
         }
+        for text in request.query.get("since", ()):
+            room, since = _room_since(text)
+            if room in self.rooms:
+                self.since.setdefault(room, since)
+
+
+def _room_since(text: str) -> tuple[str, Since]:
+    epoch, _, rest = text.partition(":")
+    seq, _, room = rest.partition(":")
+    if not (epoch and len(epoch) <= 100 and seq.isascii() and seq.isdigit() and len(seq) <= 18 and room):
+        raise ProtocolError(ErrorCode.BAD_FIELD, "since: must be EPOCH:SEQ:ROOM")
+    return room, Since(epoch, int(seq))
 
 
 class Door:

@@ -80,8 +80,10 @@ class Polls:
                 nursery.start_soon(_watch, accepted, nursery.cancel_scope)
                 end = trio.current_time() + timeout
                 await session.admit(identity)
-                transport.take()  # the greeting tells nothing that a poll could use
-                await enter_rooms(session, asked, tell=False)
+                if not asked.tell:
+                    transport.take()  # the greeting
+                session.tells = asked.tell
+                await enter_rooms(session, asked, tell=asked.tell)
                 self._services.hub.flusher.flush()
                 if session.refused is None:
                     await transport.wait(session, end)
@@ -123,19 +125,23 @@ class Polls:
 
 
 class _PollSession(Session):
-    """A session whose refusals are the answer, since there is nobody who could go on in spite of one."""
+    """A session whose refusals are the answer, but for those that its client wants to be told with the rest."""
 
-    __slots__ = ("refused",)
+    __slots__ = ("refused", "tells")
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
     ) -> None:
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
+        self.tells = False
 
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """A join was refused."""
-        self.refused = self.refused or error
+        if self.tells:
+            super().refuse(error, envelope)
+        else:
+            self.refused = self.refused or error
 
     def close(
         self, code: int, reason: str, *, retry_after: float | None = None, flush_timeout: float = 0.0
