@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,7 +87,7 @@ class HttpTransport:
         """``timeout`` in seconds holds for whatever is answered at once."""
         self._kind = kind
         self._door = door
-        self._headers = dict(headers)
+        self._headers = {**headers, "Accept-Encoding": "identity"}
         self._client = door.client()
         self._emulation = Emulation(rooms)
         self._timeout = timeout
@@ -218,11 +218,15 @@ class HttpTransport:
         ) as response:
             self._heard = anyio.current_time()
             await self._check(response)
-            async for chunk in response.aiter_bytes():
+
+            async def handle(chunk: bytes) -> None:
+                nonlocal received
                 self._heard = anyio.current_time()
                 for payload in parser.feed(chunk):
                     received += 1
                     await self._hand_on(lane, payload)
+
+            await _each_chunk(response, handle)
         if not received:
             raise ConnectionFailed("sse: the stream ended before it began")
         if anyio.current_time() < began + _SHORT:
@@ -305,6 +309,21 @@ class HttpTransport:
         code = ErrorCode.TOO_LARGE if refusal.status == 413 else refusal.code
         for command in commands:
             await self._inbox.put(self._emulation.refused(command, code, refusal.reason, refusal.retry_after))
+
+
+async def _each_chunk(response: httpx.Response, handle: Callable[[bytes], Awaitable[None]]) -> None:
+    """Hand on what comes, and leave none of httpx's generators half-way, which only their loop may end."""
+    failure: BaseException | None = None
+    with anyio.CancelScope() as scope:
+        async for chunk in response.aiter_raw():
+            if failure is None:
+                try:
+                    await handle(chunk)
+                except BaseException as error:
+                    failure = error
+                    scope.cancel()  # the next wait, which is inside of them, ends them
+    if failure is not None:
+        raise failure
 
 
 class _Polled(msgspec.Struct):
