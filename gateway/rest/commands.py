@@ -49,6 +49,13 @@ class StreamQuery(msgspec.Struct):
         None
     )
     overflow: Annotated[str, msgspec.Meta(description="As for `join` on a WebSocket.")] | None = None
+    organisation: (
+        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the organisation's order.")]
+        | None
+    ) = None
+    user: (
+        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the user's order.")] | None
+    ) = None
     cursor: Annotated[str, msgspec.Meta(description="Where to go on.")] | None = None
     token: Annotated[str, msgspec.Meta(description="The token, where no header can be sent.")] | None = None
     ticket: Annotated[str, msgspec.Meta(description="A ticket in its place.")] | None = None

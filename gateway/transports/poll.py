@@ -16,7 +16,8 @@ from gateway.auth.identity import Identity
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
 from gateway.session.transport import Transport
-from gateway.transports.asking import Asked, Door, enter_rooms, positions
+from gateway.transports.asking import Asked, Door, commands, enter, hold_own, positions
+from gateway.transports.cursor import ORGANISATION, USER
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
 from gateway.wire.outbox import Frame, Outbox
@@ -80,15 +81,18 @@ class Polls:
                 nursery.start_soon(_watch, accepted, nursery.cancel_scope)
                 end = trio.current_time() + timeout
                 await session.admit(identity)
+                hold_own(session, asked)
                 if not asked.tell:
-                    transport.take()  # the greeting
+                    transport.take()  # the greeting tells nothing that a poll could use
                 session.tells = asked.tell
-                await enter_rooms(session, asked, tell=asked.tell)
+                entered = await enter(session, commands(asked, tell=asked.tell))
                 self._services.hub.flusher.flush()
                 if session.refused is None:
                     await transport.wait(session, end)
                     frames = transport.take()
-                    cursor = self._door.cursors.write(positions(session), identity.org, identity.user or "")
+                    arrived = {*asked.rooms, ORGANISATION, USER} if entered else {*session.joined}
+                    stands = positions(session, asked, arrived)
+                    cursor = self._door.cursors.write(stands, identity.org, identity.user or "")
                     answer = self._answer(request, frames, cursor)
                 else:
                     answer = self._refusal(request, session.refused)
@@ -135,6 +139,11 @@ class _PollSession(Session):
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
         self.tells = False
+
+    @property
+    def joined(self) -> list[str]:
+        """The rooms that were entered."""
+        return [] if self.connection is None else self.connection.rooms
 
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """A join was refused."""
