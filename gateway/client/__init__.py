@@ -38,6 +38,7 @@ from gateway.client.errors import (
 )
 from gateway.client.messages import (
     ConnectionInfo,
+    Decision,
     Event,
     Filter,
     HistoryPage,
@@ -71,6 +72,7 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionInfo",
     "ConnectionRefused",
+    "Decision",
     "Custom",
     "Disconnected",
     "Event",

@@ -129,7 +129,7 @@ class Polls:
 
 
 class _PollSession(Session):
-    """A session whose refusals are the answer, but for those that its client wants to be told with the rest."""
+    """A session whose refusals are the answer, unless they shall come with the rest."""
 
     __slots__ = ("refused", "tells")
 
