@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.admission", "gateway.operations"),
     },
     "gateway.client": set(),
+    "gateway.publisher": set(),
     "gateway.web": set(),
     "gateway.app": EVERYBODY,
     "gateway.embedding": {"gateway.app", "gateway.config.settings"},
