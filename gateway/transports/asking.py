@@ -73,6 +73,8 @@ class Asked:
         for text in request.query.get("since", ()):
             epoch, _, rest = text.partition(":")
             seq, _, room = rest.partition(":")
+            if not room:
+                raise ProtocolError(ErrorCode.BAD_FIELD, "since: must be EPOCH:SEQ:ROOM")
             if room in self.rooms:
                 self.since[room] = _position("since", f"{epoch}:{seq}")
         for order in (*self.rooms, *_OWN.values()):
