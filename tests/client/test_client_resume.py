@@ -93,6 +93,7 @@ async def test_events_that_the_application_did_not_get_are_asked_for_again(
         await settle()
 
         await peer.drop()
+        await settle()
         with anyio.move_on_after(1) as scope:
             await client.info()  # so that the writer notices: the reader waits for room in the buffer
         assert scope.cancelled_caught
