@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class HttpTransport:
         except (ConnectError, SocketClosed) as failure:
             self._fail(failure)
         except httpx.ConnectError as error:
-            self._fail(dial_failed(self._door.address, error.__cause__ or error))
+            self._fail(dial_failed(self._door.address, _root(error)))
         except httpx.HTTPError as error:
             self._fail(ConnectionFailed(f"{self._kind}: no answer from {where}: {error!r}"))
         except EventTooLarge:
@@ -324,6 +325,17 @@ async def _each_chunk(response: httpx.Response, handle: Callable[[bytes], Awaita
                     scope.cancel()  # the next wait, which is inside of them, ends them
     if failure is not None:
         raise failure
+
+
+def _root(error: BaseException) -> BaseException:
+    """The certificate that did not fit, or what the system said: httpx wraps it several times."""
+    found = error
+    while not isinstance(found, ssl.SSLCertVerificationError):
+        below = found.__cause__ or found.__context__
+        if below is None:
+            return found
+        found = below
+    return found
 
 
 class _Polled(msgspec.Struct):
