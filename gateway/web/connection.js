@@ -1,6 +1,7 @@
 // The one live connection of this tab, its token, and what its token may.
 
 import { Trireme } from "/client.js";
+import { keep, token } from "./token.js";
 
 // ---- the token: from the address, then kept for this tab only
 
@@ -9,12 +10,6 @@ function takeFromAddress() {
   if (brought) history.replaceState(null, "", location.pathname + location.search); // out of sight and of bookmarks
   return brought;
 }
-
-export function keep(chosen) {
-  sessionStorage.setItem("token", chosen);
-}
-
-export const token = () => sessionStorage.getItem("token");
 
 let offered = takeFromAddress(); // until it is asked for
 if (offered && document.documentElement.dataset.opened === "directly") {
@@ -38,16 +33,6 @@ export function onOffer(action) {
     offered = other;
     action();
   });
-}
-
-/** What a token says of itself; nothing of it is verified here. */
-export function claims(text) {
-  try {
-    const bytes = Uint8Array.from(atob(text.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes));
-  } catch {
-    return {};
-  }
 }
 
 // ---- the connection

@@ -1,12 +1,13 @@
 // The shell: which page is shown, how the connection is, who is signed in.
 
 import * as agents from "./agents.js";
-import { claims, client, connect, keep, onIdentity, onOffer, takeOffered, token } from "./connection.js";
+import { client, connect, onIdentity, onOffer, takeOffered } from "./connection.js";
 import { at, make, name } from "./dom.js";
 import * as inbox from "./inbox.js";
 import * as live from "./live.js";
 import * as operations from "./operations.js";
 import "./theme.js";
+import { claims, keep, token } from "./token.js";
 
 // ---- pages: `#/agents?status=failed` is the page `agents` with what it keeps in its address
 

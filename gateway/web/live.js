@@ -1,10 +1,11 @@
 // Live: what happens in the rooms, the organisation and to the user; join, publish, presence, typing.
 
 import { parse, stringify } from "/client.js";
-import { client, identity, isService, onIdentity, token } from "./connection.js";
+import { client, identity, isService, onIdentity } from "./connection.js";
 import { amount, at, bytes, button, clock, copy, definitions, make, name, sheet, some } from "./dom.js";
 import { Feed } from "./feed.js";
 import { joinRoom, mountRooms, roomStats } from "./rooms.js";
+import { token } from "./token.js";
 
 const STATS_EVERY = 2_000;
 const OWN_MESSAGES = 4; // of one look at the statistics: two commands, two replies

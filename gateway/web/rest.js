@@ -1,6 +1,7 @@
 // REST of the gateway that served this page, with this tab's token.
 
 import { parse, stringify } from "/client.js";
+import { token } from "./token.js";
 
 const DEADLINE = 15_000;
 
@@ -12,14 +13,12 @@ export class RestError extends Error {
   }
 }
 
-export const token = () => sessionStorage.getItem("token") ?? "";
-
 /** What the gateway answers to `method` `path` (below `/api/v1`).
  *  @param {string} method @param {string} path @param {{query?: object, body?: any}} [options]
  *  @throws {RestError} */
 export async function rest(method, path, { query = {}, body } = {}) {
   const asked = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  const headers = { Authorization: `Bearer ${token()}` };
+  const headers = { Authorization: `Bearer ${token() ?? ""}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response, text;
   try {

@@ -153,6 +153,8 @@ async def test_publish_join_and_leave(gateway: Gateway) -> None:
         await bob.ask("join", room="task:7")
         await in_browser(work)
         event = await bob.event()
+        assert (event.room, event.event, event.data) == ("task:7", "typing:start", {"user": "alice"})
+        event = await bob.event()
         assert (event.room, event.event, event.sender) == ("task:7", "message:new", "alice")
         assert event.data == {"text": "from the page"}
     await until(lambda: not gateway.hub.connections)
