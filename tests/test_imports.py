@@ -80,6 +80,7 @@ PURE = {
         "__future__",
         "codecs",
         "collections",
+        "dataclasses",
         "enum",
         "functools",
         "io",
