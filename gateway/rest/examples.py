@@ -74,7 +74,9 @@ def add_examples(document: dict[str, Any]) -> None:
         schema.setdefault("examples", [made[name]])
 
 
-def _example(name: str, schema: Mapping[str, Any], schemas: Mapping[str, Any], within: tuple[str, ...]) -> Any:
+def _example(
+    name: str, schema: Mapping[str, Any], schemas: Mapping[str, Any], within: tuple[str, ...]
+) -> Any:
     if "$ref" in schema:
         target = schema["$ref"].rpartition("/")[2]
         return _example(name, schemas[target], schemas, (*within, target))
@@ -116,7 +118,9 @@ def _known(name: str, kind: Any) -> Any:
     return value if kind is None or isinstance(value, types.get(kind, ())) else None
 
 
-def _members(schema: Mapping[str, Any], schemas: Mapping[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
+def _members(
+    schema: Mapping[str, Any], schemas: Mapping[str, Any], within: tuple[str, ...]
+) -> dict[str, Any]:
     properties: Mapping[str, Any] = schema["properties"]
     required = set(schema.get("required", ()))
     asks = schema.get("additionalProperties") is False

@@ -173,7 +173,7 @@ async function loadMore() {
 
 // ---- one execution
 
-async function openTimeline(id) {
+export async function openTimeline(id) {
   const body = make("div", "stack", placeholder("loading", "Loading…"));
   const dialog = sheet("Execution", body);
   const load = async () => {

@@ -2,8 +2,8 @@
 
 import { at, button, make } from "./dom.js";
 
-const SHOWN = 4; // toasts at a time
-const STAYS = 6_000;
+const SHOWN = 3; // toasts at a time
+const STAYS = 5_000;
 const PER_SECOND = 3; // more are only counted
 
 let recent = [];

@@ -1,8 +1,9 @@
 // Approvals: what a service asks this user to decide, with a countdown; whoever decides first has decided.
 
+import { openTimeline } from "./agents.js";
 import { announce } from "./alerts.js";
 import { client, identity } from "./connection.js";
-import { acting, at, definitions, duration, failure, make, name, placeholder, timeElement } from "./dom.js";
+import { acting, at, button, definitions, duration, failure, make, name, placeholder, timeElement } from "./dom.js";
 import { rest } from "./rest.js";
 
 const LIMIT = 100;
@@ -60,7 +61,9 @@ function card({ id, title, message, data, choices = ["approve", "reject"], deadl
 }
 
 function link(execution) {
-  return Object.assign(make("a", "", name(execution, "")), { href: "#/agents" });
+  const element = button("", "link", () => openTimeline(execution));
+  element.append(name(execution, ""));
+  return element;
 }
 
 function decided({ title, status, decision }) {

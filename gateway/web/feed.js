@@ -183,6 +183,6 @@ class Row {
     this.name.textContent = note ?? event;
     this.data.textContent = text.length > PREVIEW ? `${text.slice(0, PREVIEW)}…` : text;
     this.room.textContent = note === undefined ? room ?? (to ? "you" : "organisation") : "";
-    this.rest.textContent = note === undefined ? `${seq === undefined ? "" : ` #${seq}`}${sender ? ` · ${sender}` : ""}` : "";
+    this.rest.textContent = note === undefined ? [seq === undefined ? "" : `#${seq}`, sender].filter(Boolean).join(" · ") : "";
   }
 }

@@ -120,7 +120,8 @@ export function mount() {
   });
   client.on("notification:new", ({ to, data }) => {
     if (to !== "user") return;
-    announce(TONES[data?.type] ?? "info", data?.title ?? "Notification", data?.message, open);
+    // What is to be decided is announced by `permission:pending` already.
+    if (data?.action?.type !== "approval") announce(TONES[data?.type] ?? "info", data?.title ?? "Notification", data?.message, open);
     reload();
   });
   client.on("notification:read", ({ to, data }) => {

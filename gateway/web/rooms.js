@@ -10,6 +10,7 @@ const LISTED = 40;
 const NAMED = 4; // users named with a room
 
 const joined = new Map(); // room → {seq, members, users, followed}
+const joining = new Set();
 let warn = () => {};
 let changed = () => {};
 
@@ -39,6 +40,7 @@ function draw() {
 }
 
 export async function joinRoom(room, followed = false) {
+  joining.add(room);
   try {
     const { seq, users } = await client.join(room, { presence: !followed }).catch((error) => {
       if (error.code !== 202 && error.code !== 103) throw error;
@@ -50,6 +52,8 @@ export async function joinRoom(room, followed = false) {
     if (!followed) changed();
   } catch (error) {
     if (!followed) warn(`${room}: ${error.message}`);
+  } finally {
+    joining.delete(room);
   }
 }
 
@@ -70,7 +74,7 @@ export function roomStats(members) {
     if (followed && (members[room] ?? 0) <= 1) leaveRoom(room); // only this tab is left in it
   }
   const left = Math.max(0, FOLLOWED - (joined.size - chosen().length));
-  const others = Object.keys(members).filter((room) => !joined.has(room) && !OWN.test(room));
+  const others = Object.keys(members).filter((room) => !joined.has(room) && !joining.has(room) && !OWN.test(room));
   for (const room of others.slice(0, left)) joinRoom(room, true);
 }
 
