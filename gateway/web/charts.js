@@ -57,7 +57,7 @@ export function lines(element, { title, times, series, span, format, height = 17
   const { svg, width, y } = frame(element, height, top, format);
   const end = times.at(-1) ?? Date.now();
   const x = (time) => width - RIGHT - ((end - time) / span) * (width - LEFT - RIGHT);
-  const parts = 5;
+  const parts = width < 420 ? 2 : 5;
   for (let part = 0; part <= parts; part++) {
     const seconds = Math.round((span / 1000) * (1 - part / parts));
     const text = part === parts ? "now" : seconds % 60 === 0 ? `−${seconds / 60} min` : `−${seconds} s`;

@@ -62,7 +62,7 @@ function drawCharts() {
 }
 
 function tile(title, value, note, state) {
-  const element = make("div", "tile", make("h3", "", title), make("p", "number", value), make("p", "note", note ?? "\u00a0"));
+  const element = make("div", "tile", make("h2", "", title), make("p", "number", value), make("p", "note", note ?? "\u00a0"));
   if (state) element.dataset.state = state;
   return element;
 }
