@@ -19,7 +19,7 @@ from gateway.demo.workload import Workload
 from gateway.embedding import open_gateway
 from gateway.logs import configure
 
-_SCARCELY: dict[str, str] = {"GATEWAY_LOG_LEVEL": "warning"}
+_DEFAULTS: dict[str, str] = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_TRACE_MESSAGES": "1000"}
 
 
 async def _run(settings: Settings, pace: float) -> None:
@@ -65,7 +65,7 @@ def main() -> int:
             "database": f"sqlite:///{Path(folder) / 'demo.db'}",
         }
         try:
-            settings = with_signing_key(load_settings(None, {**_SCARCELY, **os.environ}, flags))
+            settings = with_signing_key(load_settings(None, {**_DEFAULTS, **os.environ}, flags))
             configure(settings.log)
             trio.run(_run, settings, given.pace)
         except SettingsError as error:

@@ -100,8 +100,9 @@ function runningCard(row) {
 /** What is asked for: whole days of the reader's clock, by default the last 30. */
 function query() {
   const { from, to, ...rest } = filters;
-  const start = from ? new Date(`${from}T00:00`) : new Date(new Date().setHours(0, 0, 0, 0) - 29 * DAY);
-  return { ...rest, from: start.getTime(), to: to ? new Date(`${to}T00:00`).getTime() + DAY - 1 : undefined };
+  const end = to ? new Date(`${to}T00:00`).getTime() : new Date().setHours(0, 0, 0, 0);
+  const start = from ? new Date(`${from}T00:00`).getTime() : end - 29 * DAY;
+  return { ...rest, from: start, to: to ? end + DAY - 1 : undefined };
 }
 
 async function load() {

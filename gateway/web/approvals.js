@@ -25,6 +25,10 @@ function take(approval) {
 const told = (data) => ({ ...data, id: data.id ?? data.permission });
 
 export async function loadApprovals() {
+  if (!identity.user) {
+    problem = { status: 404, message: "This token is of a service, not of a user." };
+    return draw();
+  }
   try {
     const [open, recent] = await Promise.all([rest("GET", "approvals", { query: { status: "pending", limit: LIMIT } }), rest("GET", "approvals", { query: { limit: DECIDED } })]);
     problem = null;

@@ -90,7 +90,7 @@ function show(root) {
   at("contents").lastElementChild.querySelector("a").href = "#errors";
   errors(root.info.description);
   at("about").replaceChildren(make("h2", "", "About"), ...prose(root.info.description.replace(ERROR, "").replace("its `code` says more than the status:", "its `code` says more than the status; see the table above.")));
-  at("errors").hidden = at("about").hidden = false;
+  search(at("search").value); // somebody may have been quicker
   go();
 }
 

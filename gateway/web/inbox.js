@@ -2,7 +2,7 @@
 
 import { announce, isOn, setOption, showBadge, toast } from "./alerts.js";
 import { loadApprovals, mountApprovals, waiting } from "./approvals.js";
-import { client, onIdentity } from "./connection.js";
+import { client, identity, onIdentity } from "./connection.js";
 import { acting, at, debounce, failure, make, name, placeholder, timeElement } from "./dom.js";
 import { rest } from "./rest.js";
 
@@ -21,6 +21,10 @@ const filters = () => ({ unread: built && at("only-unread").checked ? "true" : u
 const badge = () => showBadge(unread + waiting());
 
 async function load(more = false) {
+  if (!identity.user) {
+    [problem, loaded] = [{ status: 404, message: "This token is of a service, not of a user." }, true];
+    return draw();
+  }
   try {
     const page = await rest("GET", "notifications", { query: { ...filters(), limit: LIMIT, cursor: more ? cursor : undefined } });
     problem = null;

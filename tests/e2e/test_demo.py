@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import subprocess
@@ -26,11 +27,8 @@ async def _address(stdout: trio.abc.ReceiveStream) -> tuple[str, str]:
 
 async def test_the_demonstration_has_life_and_ends(nursery: trio.Nursery) -> None:
     command = [sys.executable, "-m", "gateway.demo", "--port", "0", "--pace", "40"]
-    process: trio.Process = await nursery.start(
-        lambda task_status: trio.run_process(
-            command, stdout=subprocess.PIPE, capture_stderr=True, check=False, task_status=task_status
-        )
-    )
+    run = functools.partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
+    process: trio.Process = await nursery.start(run)
     assert process.stdout is not None
     with trio.fail_after(3 * DEADLINE):
         base, token = await _address(process.stdout)
@@ -38,8 +36,9 @@ async def test_the_demonstration_has_life_and_ends(nursery: trio.Nursery) -> Non
         async with httpx.AsyncClient(base_url=f"{base}/api/v1", headers=headers, timeout=DEADLINE) as rest:
 
             async def until(path: str, key: str) -> None:
-                while not (await rest.get(path)).json()[key]:
-                    await trio.sleep(0.05)
+                found: list[object] = []
+                while not found:
+                    found = (await rest.get(path)).json()[key]
 
             await until("/executions?status=completed", "executions")
             await until("/notifications", "notifications")
