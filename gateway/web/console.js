@@ -73,7 +73,7 @@ client.on("reconnecting", ({ attempt, delay, code, reason }) => {
   const until = Date.now() + delay;
   const show = () => {
     const left = Math.ceil((until - Date.now()) / 1000);
-    const text = left > 0 ? `Next try in ${left} s (number ${attempt}).` : `Trying again (number ${attempt})…`;
+    const text = left > 0 ? `Next try in ${left} s (try ${attempt}).` : `Trying again (try ${attempt})…`;
     if (text === retryText) return;
     retryText = text;
     showState();

@@ -98,6 +98,7 @@ export function failure(error, retry) {
   const again = retry && button("Try again", "quiet", retry);
   if (error.status === 401) return placeholder("forbidden", "Not signed in", error.message, again);
   if (error.status === 403) return placeholder("forbidden", "No permission", error.message);
+  if (error.status === 404) return placeholder("empty", "Not here", error.message);
   if (error.code === "offline") return placeholder("offline", "No answer from the gateway", error.message, again);
   return placeholder("error", "This could not be loaded", error.message, again);
 }

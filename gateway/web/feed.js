@@ -167,7 +167,7 @@ class Row {
     this.data = make("bdi", "data");
     this.room = make("bdi", "room");
     this.rest = make("bdi", "rest");
-    this.button = make("button", "", this.name, this.data, make("span", "place", this.room, this.rest));
+    this.button = make("button", "", this.name, " ", this.data, " ", make("span", "place", this.room, " ", this.rest));
     this.button.type = "button";
     this.element = make("li", "", this.time, this.button);
   }
