@@ -185,9 +185,8 @@ export async function openTimeline(id) {
         Duration: duration(took(row)), Step: row.step, Progress: row.progress === undefined ? "" : `${Math.round(row.progress)} %`, Tools: toolNames(row.tools).join(", "),
         Input: code(row.input), Result: code(row.result), Error: code(row.error), Execution: row.id });
       const steps = (row.updates ?? []).map((update) => {
-        const at = update.ts ?? update.at ?? update.updated_at ?? update.created_at;
         const text = [update.step, update.progress === undefined || update.progress === null ? "" : `${Math.round(update.progress)} %`, brief(update.error)].filter(Boolean).join(" · ");
-        return make("li", "", timeElement(at), make("div", "", update.status ? statusChip(update.status) : null, " ", name(text, "")));
+        return make("li", "", timeElement(update.at), make("div", "", update.status ? statusChip(update.status, false) : null, " ", name(text, "")));
       });
       body.replaceChildren(list, make("h3", "", `Timeline (${some(steps.length, "update")})`), make("ol", "timeline", ...steps));
     } catch (error) {

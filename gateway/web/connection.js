@@ -1,7 +1,7 @@
 // The one live connection of this tab, its token, and what its token may.
 
 import { Trireme } from "/client.js";
-import { keep, token } from "./token.js";
+import { claims, keep, token } from "./token.js";
 
 // ---- the token: from the address, then kept for this tab only
 
@@ -59,7 +59,7 @@ function tell(next) {
 
 client.on("connected", async ({ reconnected }) => {
   const { roles, ...known } = await client.info().catch(() => ({}));
-  if (known.org) tell({ ...known, roles: roles ?? [], reconnected });
+  if (known.org) tell({ ...known, roles: roles ?? claims(token()).roles ?? [], reconnected }); // streams know no roles
 });
 client.on("disconnected", ({ reconnect }) => {
   if (!reconnect) tell({});

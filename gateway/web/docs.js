@@ -48,7 +48,7 @@ function operation(path, method, spec, root) {
   element.addEventListener("toggle", () => {
     if (!element.open || element.childElementCount > 1) return;
     element.append(make("div", "inside", ...prose(spec.description ?? ""), secured ? null : make("p", "note", "No token is needed."), make("p", "note", make("code", "", `${METHODS[method]} ${path}`), " ", link),
-      make("h3", "", "Try it"), ...tryIt(path, method, spec, root, secured), ...(body ? [make("h3", "", "Body"), ...properties(body, root)] : []), ...answers(spec, root)));
+      make("h3", "", "Try it"), ...tryIt(path, METHODS[method], spec, root, secured), ...(body ? [make("h3", "", "Body"), ...properties(body, root)] : []), ...answers(spec, root)));
   });
   return element;
 }

@@ -125,8 +125,9 @@ export function table(caption, columns, rows) {
   return make("table", "", make("caption", "hidden-text", caption), head, body);
 }
 
-export function statusChip(status) {
-  const chip = make("span", "chip", status === "running" ? make("span", "spinner") : make("span", "dot"), status);
+/** An execution's status; one that lasts turns. */
+export function statusChip(status, lasts = status === "running") {
+  const chip = make("span", "chip", lasts ? make("span", "spinner") : make("span", "dot"), status);
   chip.dataset.status = status;
   return chip;
 }

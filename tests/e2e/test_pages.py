@@ -244,7 +244,8 @@ async def test_the_page_of_the_api(stored: Gateway) -> None:
         operation = page.locator("#get_stats")
         operation.get_by_role("button", name="Send").click()
         expect(operation.locator(".answer")).to_contain_text('"org": "acme"')
-        expect(operation.locator("pre").first).to_contain_text("Authorization: Bearer $TOKEN")
+        line = f"""curl -sS -H "Authorization: Bearer $TOKEN" '{origin(stored)}/api/v1/stats'"""
+        expect(operation.locator("pre").first).to_have_text(line)
         page.goto(f"{origin(stored)}/docs#error-301")
         expect(page.locator("#error-301")).to_be_in_viewport()
         expect(page.locator("#error-301")).to_contain_text("OVERLOADED")
