@@ -1,6 +1,6 @@
 // Schemas of the OpenAPI document as text and tables.
 
-import { make } from "./dom.js";
+import { make, wide } from "./dom.js";
 
 /** `code` within a line of a description. */
 export function inline(text) {
@@ -54,7 +54,7 @@ export function properties(schema, root, seen = new Set()) {
   const mentioned = Object.values(named.properties)
     .flatMap((each) => [each, each.items, ...(each.items?.anyOf ?? []), ...(each.anyOf ?? []), ...(each.anyOf ?? []).map(({ items }) => items), each.additionalProperties])
     .filter((each) => each?.$ref);
-  return [make("h4", "", named.title ?? "Fields"), make("div", "scroll", make("table", "", make("tbody", "", ...rows))), ...mentioned.flatMap((each) => properties(each, root, seen))];
+  return [make("h4", "", named.title ?? "Fields"), wide(named.title ?? "Fields", make("table", "", make("tbody", "", ...rows))), ...mentioned.flatMap((each) => properties(each, root, seen))];
 }
 
 /** A value that the schema accepts, from the document itself. */

@@ -2,7 +2,7 @@
 // this gateway; text goes into the page as text, never as markup.
 
 import { claims, keep, token } from "./token.js";
-import { at, make, name, placeholder } from "./dom.js";
+import { at, make, name, placeholder, wide } from "./dom.js";
 import { example, inline, properties, prose, resolve, typeOf } from "./docs-schema.js";
 import { tryIt } from "./docs-try.js";
 import "./theme.js";
@@ -32,7 +32,7 @@ function answers(spec, root) {
   });
   const success = Object.values(Object.entries(spec.responses).find(([status]) => status.startsWith("2"))?.[1].content ?? {})[0]?.schema;
   const shown = success?.$ref && Object.assign(make("pre", "", JSON.stringify(example(success, root), null, 2)), { tabIndex: 0, ariaLabel: "Example of the answer" });
-  return [make("h3", "", "Answers"), make("div", "scroll", make("table", "", make("tbody", "", ...rows))), shown ? make("h4", "", "Example") : null, shown, ...(success ? properties(success, root) : [])].filter(Boolean);
+  return [make("h3", "", "Answers"), wide("Answers", make("table", "", make("tbody", "", ...rows))), shown ? make("h4", "", "Example") : null, shown, ...(success ? properties(success, root) : [])].filter(Boolean);
 }
 
 function operation(path, method, spec, root) {
@@ -65,7 +65,7 @@ function errors(text) {
     return row;
   });
   const head = make("tr", "", ...["Code", "Name", "HTTP", "Meaning"].map((each) => Object.assign(make("th", "", each), { scope: "col" })));
-  at("errors").replaceChildren(make("h2", "", "Errors"), make("p", "note", "The same numbers over HTTP, in problem documents, and in the messages of a socket."), make("div", "scroll", make("table", "", make("thead", "", head), make("tbody", "", ...rows))));
+  at("errors").replaceChildren(make("h2", "", "Errors"), make("p", "note", "The same numbers over HTTP, in problem documents, and in the messages of a socket."), wide("Error numbers", make("table", "", make("thead", "", head), make("tbody", "", ...rows))));
 }
 
 // ---- the page

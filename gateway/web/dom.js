@@ -125,6 +125,11 @@ export function table(caption, columns, rows) {
   return make("table", "", make("caption", "hidden-text", caption), head, body);
 }
 
+/** What may be wider than the page, and is reached by the keyboard too. */
+export function wide(title, content) {
+  return Object.assign(make("div", "scroll", content), { tabIndex: 0, role: "region", ariaLabel: title });
+}
+
 /** An execution's status; one that lasts turns. */
 export function statusChip(status, lasts = status === "running") {
   const chip = make("span", "chip", lasts ? make("span", "spinner") : make("span", "dot"), status);
