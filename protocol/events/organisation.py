@@ -86,7 +86,7 @@ class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     title: Text
     message: str | None = None
     choices: list[Text] | None = None
-    deadline: Unsigned | None = None
+    deadline_at: Unsigned | None = None
     """When it is decided without an answer, in milliseconds since 1970 UTC."""
     fallback: Text | None = None
     """The choice that is made then."""
