@@ -60,6 +60,7 @@ class Polls:
         limits = self._services.settings.limits
         transport = _PollTransport(self._engine, limits.queue_messages, limits.queue_bytes)
         session = _PollSession(self._services, transport, JSON, _ENCODING, client)
+        session.tells = request.parameter("tell") in {"true", "1"}
         return self._serve(accepted, request, session, transport, identity, asked, timeout)
 
     async def _serve(
@@ -80,12 +81,15 @@ class Polls:
                 nursery.start_soon(_watch, accepted, nursery.cancel_scope)
                 end = trio.current_time() + timeout
                 await session.admit(identity)
-                transport.take()  # the greeting tells nothing that a poll could use
-                await enter_rooms(session, asked, tell=False)
+                greeting = transport.take()
+                await enter_rooms(session, asked, tell=session.tells)
                 self._services.hub.flusher.flush()
                 if session.refused is None:
-                    await transport.wait(session, end)
-                    frames = transport.take()
+                    # The greeting and the replies tell nothing new: they do not end the wait.
+                    said = [*greeting, *transport.take()] if session.tells else []
+                    if len(said) <= len(greeting) + len(asked.rooms) + bool(asked.own):
+                        await transport.wait(session, end)
+                    frames = said + transport.take()
                     cursor = self._door.cursors.write(positions(session), identity.org, identity.user or "")
                     answer = self._answer(request, frames, cursor)
                 else:
@@ -123,19 +127,26 @@ class Polls:
 
 
 class _PollSession(Session):
-    """A session whose refusals are the answer, since there is nobody who could go on in spite of one."""
+    """A session whose refusals are the answer, since there is nobody who could go on in spite of one.
 
-    __slots__ = ("refused",)
+    With ``tells`` an answer begins as a stream does, with the greeting and what becomes of each join.
+    """
+
+    __slots__ = ("refused", "tells")
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
     ) -> None:
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
+        self.tells = False
 
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """A join was refused."""
-        self.refused = self.refused or error
+        if self.tells and self.connection is not None:
+            super().refuse(error, envelope)
+        else:
+            self.refused = self.refused or error
 
     def close(
         self, code: int, reason: str, *, retry_after: float | None = None, flush_timeout: float = 0.0
