@@ -14,7 +14,7 @@ from gateway.config.origins import Origins
 from gateway.config.settings import Settings
 from gateway.hub.lag import Overflow
 from gateway.problems import STATUS
-from gateway.session.checks import Own, check_filter
+from gateway.session.checks import check_filter
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
 from gateway.transports.cursor import Cursors, Positions
@@ -31,17 +31,13 @@ MOST_ROOMS: Final = 32
 """Rooms of one query. A client that wants more takes a WebSocket, or several streams."""
 _MAX_NOTE: Final = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
-_MAX_DIGITS: Final = 18
-"""Of a position: less than an integer of 64 bits has."""
-_PARTS: Final = 3
-"""EPOCH:SEQ:ROOM; an epoch holds no colon, but a room may."""
 _OVERFLOWS: Final = frozenset(get_args(Overflow))
 
 
 class Asked:
     """A query that was checked: the rooms, the filter, and where to go on."""
 
-    __slots__ = ("events", "overflow", "own", "presence", "rooms", "since")
+    __slots__ = ("events", "overflow", "presence", "rooms", "since")
 
     def __init__(self, request: Request, identity: Identity, cursors: Cursors, settings: Settings) -> None:
         """Raises TOO_MANY_ROOMS, TOO_MANY_PATTERNS, BAD_FIELD and what names deserve."""
@@ -61,14 +57,6 @@ class Asked:
         given = cursors.read(cursor, identity) if cursor else Positions({})
         self.since: dict[str, Since] = {
             room: since for room in self.rooms if (since := given.of(room)) is not None
-        }
-        # What is said of one room, by a client that knows where it stands, counts before a cursor.
-        for place, room in map(_place_and_room, request.query.get("since", ())):
-            if room in self.rooms:
-                self.since[room] = place
-        owns: tuple[Own, ...] = get_args(Own)
-        self.own: dict[Own, Since] = {
-            of: _place(text, of) for of in owns if (text := request.parameter(of)) is not None
         }
 
 
@@ -154,15 +142,12 @@ class Door:
 async def enter_rooms(session: Session, asked: Asked, *, tell: bool) -> None:
     """Have ``session`` say what the query asks for: a filter, then a join for each room.
 
-    With ``tell`` each join is answered by a ``reply``, whose ``id`` is the room's place in the query, from 1;
-    0 is the one for the orders of the organisation and of the user, where the query says how to go on there.
+    With ``tell`` each join is answered by a ``reply``, whose ``id`` is the room's place in the query, from 1.
+    The orders of the organisation and of the user, where they are asked for, are entered here as well.
     """
     commands: list[Envelope] = []
     if asked.events is not None:
         commands.append(Envelope("subscribe", data={"events": asked.events}))
-    if asked.own:
-        places = {of: {"since": since._asdict()} for of, since in asked.own.items()}
-        commands.append(Envelope("join", id=0 if tell else None, data=places))
     for number, room in enumerate(asked.rooms, 1):
         data: dict[str, Any] = {"overflow": asked.overflow}
         since = asked.since.get(room)
@@ -193,23 +178,6 @@ def positions(session: Session) -> Mapping[str, Since]:
         else Since(place.lag.epoch, place.lag.position)
         for name, place in connection.memberships.items()
     }
-
-
-def _place(text: str, field: str) -> Since:
-    """Read EPOCH:SEQ; raises BAD_FIELD."""
-    epoch, _, number = text.rpartition(":")
-    if not epoch or not (number.isascii() and number.isdigit()) or len(number) > _MAX_DIGITS:
-        raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}: must be EPOCH:SEQ")
-    return Since(epoch, int(number))
-
-
-def _place_and_room(text: str) -> tuple[Since, str]:
-    """Read EPOCH:SEQ:ROOM; raises BAD_FIELD."""
-    parts = text.split(":", 2)
-    if len(parts) != _PARTS:
-        raise ProtocolError(ErrorCode.BAD_FIELD, "since: must be EPOCH:SEQ:ROOM")
-    epoch, number, room = parts
-    return _place(f"{epoch}:{number}", "since"), room
 
 
 def note(text: str | None) -> str | None:

@@ -60,7 +60,6 @@ class Polls:
         limits = self._services.settings.limits
         transport = _PollTransport(self._engine, limits.queue_messages, limits.queue_bytes)
         session = _PollSession(self._services, transport, JSON, _ENCODING, client)
-        session.tells = request.parameter("tell") in {"true", "1"}
         return self._serve(accepted, request, session, transport, identity, asked, timeout)
 
     async def _serve(
@@ -81,15 +80,12 @@ class Polls:
                 nursery.start_soon(_watch, accepted, nursery.cancel_scope)
                 end = trio.current_time() + timeout
                 await session.admit(identity)
-                greeting = transport.take()
-                await enter_rooms(session, asked, tell=session.tells)
+                transport.take()  # the greeting tells nothing that a poll could use
+                await enter_rooms(session, asked, tell=False)
                 self._services.hub.flusher.flush()
                 if session.refused is None:
-                    # The greeting and the replies tell nothing new: they do not end the wait.
-                    said = [*greeting, *transport.take()] if session.tells else []
-                    if len(said) <= len(greeting) + len(asked.rooms) + bool(asked.own):
-                        await transport.wait(session, end)
-                    frames = said + transport.take()
+                    await transport.wait(session, end)
+                    frames = transport.take()
                     cursor = self._door.cursors.write(positions(session), identity.org, identity.user or "")
                     answer = self._answer(request, frames, cursor)
                 else:
@@ -127,26 +123,19 @@ class Polls:
 
 
 class _PollSession(Session):
-    """A session whose refusals are the answer, since there is nobody who could go on in spite of one.
+    """A session whose refusals are the answer, since there is nobody who could go on in spite of one."""
 
-    With ``tells`` an answer begins as a stream does, with the greeting and what becomes of each join.
-    """
-
-    __slots__ = ("refused", "tells")
+    __slots__ = ("refused",)
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
     ) -> None:
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
-        self.tells = False
 
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """A join was refused."""
-        if self.tells and self.connection is not None:
-            super().refuse(error, envelope)
-        else:
-            self.refused = self.refused or error
+        self.refused = self.refused or error
 
     def close(
         self, code: int, reason: str, *, retry_after: float | None = None, flush_timeout: float = 0.0

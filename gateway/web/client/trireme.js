@@ -552,7 +552,7 @@ export class Trireme {
       };
       this.#dial(kind, token, life).then((dialled) => { link = dialled; }, () => resolve(clearTimeout(timer)));
     });
-    life.end = () => {};
+    if (life.first) life.end = () => {}; // it did not take the place
     return link;
   }
 
