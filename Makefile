@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test lint types bench clean
@@ -9,9 +10,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 run: $(VENV)/.run
 	$(BIN)/gateway serve --dev $(ARGS)
 
+# Coverage is counted over the pure core, which is all that it is asked for: counting doubles the time of a test.
 test: $(VENV)/.test
 	$(BIN)/python tests/e2e/prerequisites.py
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+ifdef ARGS
+	$(PYTEST) $(ARGS)
+else
+	$(PYTEST) tests/protocol --cov --cov-report=term:skip-covered
+	$(PYTEST) --ignore=tests/protocol
+endif
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

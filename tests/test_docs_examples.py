@@ -18,7 +18,15 @@ from tests.rest.api import SERVICE
 from tests.support import connected, start_gateway
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/quickstart.md", "docs/rest.md", "docs/notifications.md"]
+PAGES = [
+    "README.md",
+    "docs/quickstart.md",
+    "docs/rest.md",
+    "docs/authentication.md",
+    "docs/notifications.md",
+    "docs/approvals.md",
+    "docs/events.md",
+]
 FENCE = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 # An HTTP error is a failure of the example, and a curl that hangs one of the test.

@@ -93,7 +93,7 @@ async def _broker(settings: Settings) -> str:
 async def _database(settings: Settings) -> str:
     database = settings.database
     if database == "none":
-        return "none, so there are no notifications"
+        return "none, so there are no notifications and no executions"
     text = hide_password(database)
     if database.startswith(SQLITE):
         text, exists = _sqlite(database)

@@ -17,8 +17,9 @@ life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``,
 """
 
 from gateway.client.backoff import Backoff
-from gateway.client.client import Client, TypedEvent
+from gateway.client.client import Client
 from gateway.client.connect import connect
+from gateway.client.course import TransportKind
 from gateway.client.errors import (
     ClientClosed,
     ClientError,
@@ -37,6 +38,7 @@ from gateway.client.errors import (
 )
 from gateway.client.messages import (
     ConnectionInfo,
+    Decision,
     Event,
     Filter,
     HistoryPage,
@@ -53,6 +55,8 @@ from gateway.client.messages import (
 )
 from gateway.client.options import Token
 from gateway.client.session import State
+from protocol.registry import EventTypes
+from protocol.typed import Custom, TypedEvent
 
 __all__ = [
     "Backoff",
@@ -68,8 +72,11 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionInfo",
     "ConnectionRefused",
+    "Custom",
+    "Decision",
     "Disconnected",
     "Event",
+    "EventTypes",
     "Filter",
     "HistoryPage",
     "Joined",
@@ -86,6 +93,7 @@ __all__ = [
     "State",
     "Token",
     "TooManyPending",
+    "TransportKind",
     "TypedEvent",
     "UnexpectedReply",
     "connect",
