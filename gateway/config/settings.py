@@ -241,6 +241,8 @@ class ConnectionSettings(Group, frozen=True):
 
     heartbeat: Seconds = 30.0
     """Interval of pings; a peer that is silent for two of them is disconnected."""
+    poll_grace: Seconds = 10.0
+    """How long after a poll's time-out a user who has not polled again is still in their rooms."""
     inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0

@@ -269,6 +269,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     messages_out: int
     events: list[str] | None = None
     cut: Annotated[bool, msgspec.Meta(description="In lists: it has more rooms or filters.")] | None = None
+    transport: Annotated[str, msgspec.Meta(description="`websocket`, `sse` or `poll`.")] | None = None
     user: str | None = None
     ip: str | None = None
     user_agent: str | None = None
