@@ -355,7 +355,9 @@ class HistorySettings(Group, frozen=True):
     may take a 32nd part."""
     rooms: Count = 100_000
     """Rooms kept without a member (memory broker); the longest unused of the organisation with most goes.
-    With Redis rooms that keep events, shared as ``total_bytes``."""
+    With Redis rooms that keep events, shared as ``total_bytes``. Users are not counted here, but what
+    their orders take is counted in ``total_bytes``: 2 kB for a user with one small message in memory, 1.2 kB
+    in Redis."""
     page: Count = 256
     """Events in one page of ``history``."""
 
