@@ -98,6 +98,7 @@ class Hub:
         self.publish = delivery.publish
         self.send_to_user = delivery.send_to_user
         self.send_to_users = delivery.send_to_users
+        self.send_each = delivery.send_each
         self.wanting = delivery.wanting
         self.send_to_connection = delivery.send_to_connection
         self.announce = delivery.announce

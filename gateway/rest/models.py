@@ -460,9 +460,10 @@ class BroadcastOperation(Broadcast, tag_field="op", tag="broadcast"):
 
 
 class SendOperation(Send, tag_field="op", tag="send"):
-    """As the two sends: names either `user` or `connection`."""
+    """As the three sends: names one of `user`, `users` and `connection`."""
 
     user: str | None = None
+    users: Annotated[list[str], msgspec.Meta(description="At most 1,000.")] | None = None
     connection: str | None = None
 
 
@@ -480,6 +481,7 @@ class OperationResult(msgspec.Struct, omit_defaults=True):
     seq: int | None = None
     epoch: str | None = None
     connections: int | None = None
+    users: dict[str, UserPlace] | None = None
     problem: Problem | None = None
 
 
