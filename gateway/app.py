@@ -31,6 +31,7 @@ from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.approval_calls import approval_calls
 from gateway.operations.calls import call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import create_app
@@ -48,6 +49,7 @@ from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
 from protocol.cache import FAMILIES
+from protocol.registry import emission
 
 __all__ = ["Beside", "Gateway", "serve"]
 
@@ -119,11 +121,16 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
-        for name, handler in call_handlers(services.operations.notifications).items():
+        built_in = call_handlers(services.operations.notifications) | approval_calls(
+            services.operations.approvals, within=0.8 * settings.connection.command_timeout
+        )
+        for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
+        self.events = self.operations.types
+        """The types of events: ``gateway.events.register(MyEvent)`` adds one of your own."""
         self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
@@ -225,6 +232,7 @@ class Gateway:
             "http": self.http.connections,
             "calls": self.calls.active,
             "calls.bytes": self.calls.held,
+            "approvals.waiting": self.operations.approvals.watch.waiting,
             **{f"engine.{name}": count for name, count in self._engine.census().items()},
             **{f"hub.{name}": count for name, count in self.hub.census().items()},
             **{f"guard.{name}": count for name, count in self.guard.census().items()},
@@ -252,6 +260,23 @@ class Gateway:
         return await self.operations.events.publish(
             service(org, sender), room, event, data, mid=mid, exclude=exclude, critical=critical
         )
+
+    async def emit(
+        self,
+        org: str,
+        event: Any,
+        *,
+        room: str | None = None,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Position:
+        """Publish a typed event: one of ``protocol.events``, or an object of your own type.
+
+        It goes to its type's room when ``room`` is None. Raises what :meth:`publish` raises, MISSING_FIELD
+        and BAD_FIELD for an event that is not valid, too.
+        """
+        made = emission(event, room=room)
+        return await self.publish(org, made.room, made.event, made.data, sender=sender, mid=mid)
 
     async def send_to_user(
         self,
@@ -313,6 +338,7 @@ class Gateway:
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             await background.start(self.operations.notifications.inbox.run)
+            background.start_soon(self.operations.approvals.watch.run)
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
@@ -329,6 +355,7 @@ class Gateway:
                 task_status.started()
                 await self._stop.wait()
                 self.draining = True
+                self.operations.approvals.watch.stop()
                 log.info("shutting down", connections=len(self.hub.connections))
                 # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
                 # /readyz and /metrics are answered as long as there is somebody to leave.

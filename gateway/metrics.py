@@ -86,7 +86,7 @@ class Metrics(Collector):
         *,
         started_at: float,
         is_draining: Callable[[], bool],
-        inbox_measures: Callable[[], Mapping[str, tuple[str, float]]] = dict,
+        measures: Callable[[], Mapping[str, tuple[str, float]]] = dict,
     ) -> None:
         """``started_at`` is in seconds since 1970 UTC."""
         self._hub = hub
@@ -94,7 +94,7 @@ class Metrics(Collector):
         self._guard = guard
         self._calls = calls
         self._is_draining = is_draining
-        self._inbox_measures = inbox_measures
+        self._measures = measures
         self._started_at = started_at
         self.http = HttpCounters()
         self.lag = LoopLag()
@@ -141,7 +141,7 @@ class Metrics(Collector):
         for name, (text, value) in (
             *hub.broker.measures().items(),
             *self._cluster.measures().items(),
-            *self._inbox_measures().items(),
+            *self._measures().items(),
         ):
             if name.endswith("_total"):
                 yield _counter(name.removesuffix("_total"), text, value)

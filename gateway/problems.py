@@ -36,6 +36,7 @@ _CODES: Final[dict[int, ErrorCode]] = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.UNKNOWN_KIND,
     408: ErrorCode.TIMEOUT,
+    409: ErrorCode.CONFLICT,
     413: ErrorCode.TOO_LARGE,
     414: ErrorCode.TOO_LARGE,
     429: ErrorCode.RATE_LIMITED,
@@ -78,7 +79,8 @@ def problem_document(
 
 def problem_for(error: ProtocolError) -> dict[str, Any]:
     """Return the problem document that says the same as ``error``."""
-    return problem_document(error.code, error.message, retry_after=error.retry_after)
+    document = problem_document(error.code, error.message, retry_after=error.retry_after)
+    return document if error.details is None else {**error.details, **document}
 
 
 def problem_bytes(document: dict[str, Any]) -> bytes:

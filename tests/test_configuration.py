@@ -12,6 +12,7 @@ import pytest
 from gateway.config.settings import (
     CallSettings,
     Group,
+    RoomEvents,
     RoomHistory,
     Settings,
     SettingsError,
@@ -102,6 +103,7 @@ def _another(path: str, default: Any) -> Any:
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
         "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
+        "events.patterns": {"chat:*": RoomEvents(types=["message:*"], strict=True)},
         "history.organisation": RoomHistory(messages=3),
         "history.user": UserHistory(messages=3, age=60.5),
         "calls": {"pause_*": CallSettings(url="http://backend.test/calls", timeout=1.5, roles=["operator"])},
@@ -110,6 +112,7 @@ def _another(path: str, default: Any) -> Any:
         "allowed_origins": ["https://a.example", "https://b.example"],
         "trusted_proxies": ["10.0.0.0/8", "::1"],
         "extensions": ["app.calls"],
+        "executions.vocabularies": ["a", "c"],
     }
     if path in special:
         return special[path]

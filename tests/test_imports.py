@@ -81,6 +81,7 @@ PURE = {
         "__future__",
         "codecs",
         "collections",
+        "dataclasses",
         "enum",
         "functools",
         "io",

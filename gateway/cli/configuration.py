@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.cli.arguments import Failed, UserError
 from gateway.config.described import Described, describe, explain_group, members, toml_of
-from gateway.config.settings import CallSettings, RoomHistory, Settings, hide_password
+from gateway.config.settings import CallSettings, RoomEvents, RoomHistory, Settings, hide_password
 
 __all__ = ["page", "render", "template", "write_template"]
 
@@ -104,6 +104,9 @@ def page() -> str:
                 "Each table of `history.patterns`, and `history.organisation` and `history.user`, has these:",
             ]
             lines += ["", *_table(members(RoomHistory), name=lambda each: each.name)]
+        if group == "events":
+            lines += ["", "Each table of `events.patterns` has these:"]
+            lines += ["", *_table(members(RoomEvents), name=lambda each: each.name)]
         if not group:
             lines += ["", '### calls."PATTERN"', "", *_wrap(explain_group_of(CallSettings), 120)]
             lines += ["", *_table(members(CallSettings), name=lambda each: each.name)]

@@ -138,7 +138,7 @@ async def _broker(settings: Settings, risks: list[str]) -> str:
 async def _database(settings: Settings, risks: list[str]) -> str:
     database = settings.database
     if database == "none":
-        return "none, so there are no notifications"
+        return "none, so there are no notifications and no executions"
     text = hide_password(database)
     if database.startswith(SQLITE):
         text, exists = _sqlite(database)

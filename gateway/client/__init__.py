@@ -17,7 +17,7 @@ life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``,
 """
 
 from gateway.client.backoff import Backoff
-from gateway.client.client import Client, TypedEvent
+from gateway.client.client import Client
 from gateway.client.connect import connect
 from gateway.client.errors import (
     ClientClosed,
@@ -53,6 +53,8 @@ from gateway.client.messages import (
 )
 from gateway.client.options import Token
 from gateway.client.session import State
+from protocol.registry import EventTypes
+from protocol.typed import Custom, TypedEvent
 
 __all__ = [
     "Backoff",
@@ -68,8 +70,10 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionInfo",
     "ConnectionRefused",
+    "Custom",
     "Disconnected",
     "Event",
+    "EventTypes",
     "Filter",
     "HistoryPage",
     "Joined",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import trio
 
@@ -23,28 +23,13 @@ from gateway.client.messages import (
 )
 from gateway.client.rooms import JoinOptions, since_data
 from gateway.client.session import Session, State
+from protocol.emits import Emits
 from protocol.envelope import Envelope
-from protocol.errors import ProtocolError
 
-__all__ = ["Client", "TypedEvent"]
-
-
-class TypedEvent(Protocol):
-    """What :meth:`Client.emit` takes: an event of ``protocol.events``, or one of your own."""
-
-    @property
-    def event(self) -> str:
-        """Its name."""
-
-    @property
-    def room(self) -> str | None:
-        """Where it goes when nothing else is said; None is the whole organisation."""
-
-    def to_data(self) -> Any:
-        """Its payload."""
+__all__ = ["Client"]
 
 
-class Client:
+class Client(Emits):
     """A connection that comes back. Made by :func:`connect`.
 
     Iterating gives :class:`Event` objects, and :class:`Lost` ones in the place of what is missing. It
@@ -55,6 +40,8 @@ class Client:
     the same as the iteration when the client has given up, and ``ValueError`` for data outside the
     value model of the protocol. While there is no connection a command waits for one, within its
     ``command_timeout``. A command that was cancelled or timed out may have been carried out.
+
+    ``emit`` publishes a typed event, and ``emit_task_started(…)`` and its like one of the catalogue.
     """
 
     def __init__(self, session: Session) -> None:
@@ -161,18 +148,6 @@ class Client:
         if critical:
             fields["critical"] = True
         return replies.published(await self._session.command(fields), mid)
-
-    async def emit(self, event: TypedEvent, *, room: str | None = None) -> Published:
-        """Publish a typed event, to its own room when ``room`` is None. Raises ValueError for a bad one."""
-        if room is None:
-            room = event.room
-            if room is None and getattr(event, "needs_room", False):
-                raise ValueError(f"{event.event} needs a room")
-        try:
-            data = event.to_data()
-        except ProtocolError as error:
-            raise ValueError(error.message) from None
-        return await self.publish(room, event.event, data)
 
     async def send(
         self, event: str, data: Any = None, *, user: str | None = None, connection: str | None = None

@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from protocol.errors import ProtocolError
+from protocol.events import from_data
+from protocol.registry import EventTypes
+
 __all__ = [
     "ConnectionInfo",
     "Event",
@@ -49,6 +53,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """``"user"`` of what was sent to the user, ``"connection"`` of what was to this connection alone."""
     critical: bool = False
     """It overtook what was queued for this client: events with a lower ``seq`` may still come."""
+
+    def typed(self, types: EventTypes | None = None) -> Any:
+        """The typed event that this is: an object of ``types``, or a ``Custom`` where its name has no type.
+
+        Without ``types`` those of the catalogue count (``protocol.events``). Raises ValueError when the data
+        do not fit the type: whoever published it may be another release.
+        """
+        try:
+            return from_data(self.event, self.data) if types is None else types.read(self.event, self.data)
+        except ProtocolError as error:
+            raise ValueError(error.message) from None
 
 
 class Lost(Event, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from gateway.config import settings as source
-from gateway.config.settings import CallSettings, Group, RoomHistory, Settings, UserHistory
+from gateway.config.settings import CallSettings, Group, RoomEvents, RoomHistory, Settings, UserHistory
 
 __all__ = ["EXAMPLES", "Described", "describe", "explain_group", "members", "toml_of"]
 
@@ -38,6 +38,8 @@ EXAMPLES: Final[dict[str, Any]] = {
     "history.patterns": {"ticker:*": {"messages": 0}},
     "history.organisation": {"messages": 1000},
     "history.user": {"messages": 1000, "age": 604800},
+    "events.patterns": {"billing": {"types": ["invoice:*"], "strict": True}},
+    "executions.vocabularies": ["a"],
     "redis.ca_file": "/etc/trireme/redis-ca.pem",
     "tls.certificate": "/etc/trireme/certificate.pem",
     "tls.key": "/etc/trireme/key.pem",
@@ -51,6 +53,10 @@ _UNITS: Final = {
     "cluster.lease": "seconds",
     "store.lease": "seconds",
     "store.notifications_keep": "days",
+    "store.approvals_keep": "days",
+    "store.approvals_longest": "seconds",
+    "executions.stale": "seconds",
+    "executions.keep": "days",
     "overload.loop_lag": "seconds",
     "suspicion.ban": "seconds",
     "drain.pace": "clients per second",
@@ -60,6 +66,7 @@ _UNITS: Final = {
 _GROUPS: Final[dict[type[Group], str]] = {
     CallSettings: "calls.*",
     RoomHistory: "history.patterns.*",
+    RoomEvents: "events.patterns.*",
     UserHistory: "history.user",
 }
 _WORDS: Final = {str: "text", bool: "true or false", int: "whole number", float: "number"}

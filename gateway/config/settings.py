@@ -373,6 +373,22 @@ class UserHistory(Group, frozen=True, omit_defaults=True):
     """Age of the oldest event."""
 
 
+class RoomEvents(Group, frozen=True, omit_defaults=True):
+    """One ``[events.patterns."PATTERN"]``: what is published to rooms whose name matches is checked."""
+
+    types: list[str] = []
+    """Names or patterns of events; empty: every one. Data of those with a type must fit it (103, 104)."""
+    strict: bool = False
+    """Refuse (107) events that ``types`` does not name, and those without a type."""
+
+
+class EventSettings(Group, frozen=True):
+    """Which events rooms take (``docs/events.md``); nothing is checked where no pattern says so."""
+
+    patterns: dict[str, RoomEvents] = {}
+    """Room pattern → what is checked in its rooms; the first pattern that fits counts."""
+
+
 class SupervisorSettings(Group, frozen=True):
     """How ``--workers`` above 1 watches over its processes."""
 
@@ -438,6 +454,18 @@ class StoreSettings(Group, frozen=True):
 
     notifications_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
     """Days after which a notification is removed, read or not."""
+    approvals_keep: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    """Days after its decision that an approval is removed."""
+    approvals_longest: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 30 * 86400.0
+    """Largest deadline of an approval, and that of one without a deadline."""
+    approvals_open: Count = 1000
+    """Open approvals of one organisation; one more is refused with 405."""
+    approvals_open_bytes: Bytes = 8 * 2**20
+    """What the open approvals of one organisation may take together."""
+    approvals_reach: Count = 1000
+    """Users of a role who are told of one approval."""
+    approvals_waiting: Count = 1000
+    """Requests of one node that wait for a decision, a quarter of them for one organisation; more: 301."""
     pool: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Connections, and threads, that read; one more writes."""
     timeout: Seconds = 5.0
@@ -461,6 +489,32 @@ class StoreSettings(Group, frozen=True):
     """Unread notifications of a user are counted up to this."""
     strict: bool = False
     """Whether ``/readyz`` answers 503 while the database is unavailable."""
+
+
+class ExecutionSettings(Group, frozen=True):
+    """Executions (``docs/executions.md``). No bound in bytes counts above a sixteenth of
+    ``limits.message_bytes``, so that an event can carry the whole execution."""
+
+    vocabularies: list[Literal["a", "c"]] = []
+    """Further events to the organisation: ``a`` ``agent:execution:start`` and so on, ``c``
+    ``agent_execution_started``, ``councilor_started`` and so on."""
+    stale: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 3600.0
+    """Seconds without a word of its reporter after which an execution is ended with the error ``stale``. 0:
+    never."""
+    keep: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 90
+    """Days (UTC) after which an execution is removed, with what summaries know of it."""
+    input_bytes: Bytes = 16 * 1024
+    """Bytes of JSON. Every event of an execution carries the input, so it is small."""
+    result_bytes: Bytes = 64 * 1024
+    """Bytes of JSON. What is larger belongs into a store of its own, with its address in the result."""
+    metadata_bytes: Bytes = 4096
+    """Bytes of JSON of the ``metadata``, which every event carries."""
+    tools_bytes: Bytes = 4096
+    """Bytes of JSON of the list of ``tools``, which every event carries."""
+    error_bytes: Bytes = 4096
+    """Bytes of the ``error``. A longer stack trace belongs into a log."""
+    updates_bytes: Bytes = 64 * 1024
+    """Bytes of the timeline of one execution, some 500 updates; the oldest go first."""
 
 
 class TlsSettings(Group, frozen=True):
@@ -492,7 +546,7 @@ class Settings(Group, frozen=True):
     processes share (``redis://HOST:6379``, ``rediss://``, ``redis+unix://``, ``redis+sentinel://``,
     ``redis+cluster://``)."""
     database: str = "sqlite:///data/gateway.db"
-    """Where notifications are kept; ``none``: there are no notifications."""
+    """Where notifications and executions are kept; ``none``: there are none."""
     workers: Count = 1
     """Processes that share the port; more than one need a broker that joins them."""
     own_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
@@ -531,9 +585,11 @@ class Settings(Group, frozen=True):
     drain: DrainSettings = DrainSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     history: HistorySettings = HistorySettings()
+    events: EventSettings = EventSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
     store: StoreSettings = StoreSettings()
+    executions: ExecutionSettings = ExecutionSettings()
     tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 

@@ -269,6 +269,14 @@ def _check_together(settings: Settings) -> None:
     ):
         if age is not None and not math.isfinite(age):
             raise SettingsError(f"history.{name}.age: expected a finite number")
+    for pattern, events in settings.events.patterns.items():
+        field = f"events.patterns.{pattern!r}"
+        try:
+            check_pattern(pattern, field=field, max_bytes=MAX_ROOM_BYTES)
+            for event in events.types:
+                check_pattern(event, field=f"{field}.types")
+        except ProtocolError as error:
+            raise SettingsError(error.message) from None
     for pattern, call in settings.calls.items():
         try:
             check_pattern(pattern, field=f"calls.{pattern!r}")

@@ -8,7 +8,7 @@ always under the same ``mid``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -19,7 +19,7 @@ from gateway.operations.rules import service
 from protocol.errors import ErrorCode, ProtocolError
 
 if TYPE_CHECKING:
-    from gateway.config.settings import StoreSettings
+    from gateway.config.settings import ExecutionSettings, StoreSettings
     from gateway.store import Entry, Store
 
 __all__ = ["OFF", "Inbox"]
@@ -40,11 +40,21 @@ _EVERY: Final = 2.0
 class Inbox:
     """The store of one node, or none when the setting ``database`` is ``none``."""
 
-    def __init__(self, address: str, settings: StoreSettings, events: Events) -> None:
+    def __init__(
+        self,
+        address: str,
+        settings: StoreSettings,
+        executions: ExecutionSettings,
+        events: Events,
+        beside: Sequence[Callable[[Store], Awaitable[None]]] = (),
+    ) -> None:
+        """``beside`` are run with the open store, until it is closed."""
         self.enabled = address != OFF
         self.strict = settings.strict
         self._address = address
         self._settings = settings
+        self._executions = executions
+        self._beside = beside
         self._events = events
         self._store: Store | None = None
         self._lanes = [trio.open_memory_channel[tuple[float, "Entry"]](math.inf) for _ in range(_LANES)]
@@ -63,11 +73,16 @@ class Inbox:
             return
         from gateway.store import Store  # the database's packages take a while to import
 
-        async with Store.open(self._address, self._settings) as store, trio.open_nursery() as nursery:
+        async with (
+            Store.open(self._address, self._settings, self._executions) as store,
+            trio.open_nursery() as nursery,
+        ):
             self._store = store
             try:
                 for _, lane in self._lanes:
                     nursery.start_soon(self._deliver_from, lane, store)
+                for work in self._beside:
+                    nursery.start_soon(work, store)
                 task_status.started()
                 await self._look_for_left(store)
             finally:
@@ -78,9 +93,7 @@ class Inbox:
         """The open store; raises NOT_FOUND when there is none, and DATABASE_UNAVAILABLE when not now."""
         if self._store is None:
             if not self.enabled:
-                raise ProtocolError(
-                    ErrorCode.NOT_FOUND, "there are no notifications here: the setting database is none"
-                )
+                raise ProtocolError(ErrorCode.NOT_FOUND, "nothing is kept here: the setting database is none")
             raise ProtocolError(
                 ErrorCode.DATABASE_UNAVAILABLE,
                 "the database is not open",
@@ -113,7 +126,7 @@ class Inbox:
                 self._left += 1
                 continue
             self._waiting += 1
-            lane, _ = self._lanes[hash((entry.org, entry.user)) % _LANES]
+            lane, _ = self._lanes[hash((entry.org, entry.user, entry.room)) % _LANES]
             lane.send_nowait((until, entry))
 
     async def _deliver_from(self, lane: trio.MemoryReceiveChannel[tuple[float, Entry]], store: Store) -> None:
@@ -129,15 +142,17 @@ class Inbox:
 
     async def _deliver(self, entry: Entry) -> bool:
         """Whether nothing is left to do; False when it must be tried again after the lease."""
+        identity = service(entry.org)
         try:
-            await self._events.send(
-                service(entry.org), entry.event, entry.data, user=entry.user, mid=entry.mid
-            )
+            if entry.room is not None:
+                await self._events.publish(identity, entry.room, entry.event, entry.data, mid=entry.mid)
+            else:
+                await self._events.send(identity, entry.event, entry.data, user=entry.user, mid=entry.mid)
         except ProtocolError as error:
             if 300 <= error.code < 400:
                 return False
-            # To try again would never help. The notification itself is in the list.
-            log.error("a notification cannot be delivered", mid=entry.mid, reason=error.message)
+            # To try again would never help. What has changed is in the lists.
+            log.error("a change cannot be delivered", mid=entry.mid, reason=error.message)
         return True
 
     async def _look_for_left(self, store: Store) -> None:

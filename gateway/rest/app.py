@@ -20,10 +20,12 @@ from gateway.problems import (
     retry_after_header,
 )
 from gateway.rest import (
+    approvals,
     auth,
     commands,
     connections,
     events,
+    executions,
     health,
     messages,
     notifications,
@@ -75,7 +77,9 @@ class _Application(QuartTrio):
         if request.url_rule is None and request.routing_exception is None:
             raise BadRequest("the Host header is not a host")
         # The routing error of an unknown path is raised in here too, after the body was read.
-        with trio.fail_after(self.handler_timeout):
+        rule = request.url_rule
+        handler = None if rule is None else self.view_functions.get(rule.endpoint)
+        with trio.fail_after(self.handler_timeout + getattr(handler, "patience", 0.0)):
             return await super().dispatch_request(*args, **kwargs)
 
 
@@ -91,7 +95,9 @@ def create_app(services: Services) -> QuartTrio:
     app.extensions[EXTENSION] = services
     app.extensions[pages.EXTENSION] = pages.load_pages()
     add_openapi(app)
-    for resource in (auth, stats, connections, rooms, events, messages, notifications, commands):
+    for resource in (
+        *(auth, stats, connections, rooms, events, messages, notifications, executions, approvals, commands),
+    ):
         app.register_blueprint(resource.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
     app.register_blueprint(pages.blueprint)

@@ -24,6 +24,7 @@ __all__ = [
     "identified",
     "named",
     "page",
+    "peer_address",
     "read_body",
     "read_cursor",
     "read_query",
@@ -61,6 +62,11 @@ async def identified() -> tuple[Identity, str]:
         token=request.args.get("token"),
     )
     return identity, address
+
+
+def peer_address() -> str:
+    """The client's address, for what is noted of who did what."""
+    return _address()
 
 
 def admit(identity: Identity, size: int) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "ConnectionQuery",
     "Disconnect",
     "Disconnected",
+    "Emit",
     "Empty",
     "History",
     "HistoryQuery",
@@ -381,6 +382,10 @@ class Broadcast(Body):
     mid: MessageId | None = None
     critical: Critical = False
     org: Org | None = None
+
+
+class Emit(Broadcast):
+    """A typed event, for the room that is named or that its type names."""
 
 
 class Published(msgspec.Struct):

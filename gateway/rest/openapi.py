@@ -66,6 +66,7 @@ _STATUSES: Final[dict[int, str]] = {
     401: "No token, or one that does not verify, has expired or was revoked.",
     403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
+    409: "It is in another state than the request supposes; the members beside `detail` tell which.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
@@ -89,10 +90,16 @@ def operation(
     body: type[msgspec.Struct] | None = None,
     query: type[msgspec.Struct] | None = None,
     errors: Sequence[int] = (),
+    conflict: type[msgspec.Struct] | None = None,
     public: bool = False,
     status: int = 200,
+    patience: float = 0.0,
 ) -> Callable[[F], F]:
-    """State what a handler takes and gives, and which error statuses beyond those that follow from it."""
+    """State what a handler takes and gives, and which error statuses beyond those that follow from it.
+
+    ``patience`` are seconds that it may take on top of what every handler may: it waits for something.
+    ``conflict`` is the problem document of 409 that says how things are.
+    """
 
     def decorate(handler: F) -> F:
         statuses = {*errors} if public else {*errors, 401, 403, 429, 503}
@@ -105,9 +112,12 @@ def operation(
         document_response(answer, status)(handler)
         for each in sorted(statuses):
             document_response(Problem, each)(handler)
+        if conflict is not None:
+            document_response(conflict, 409)(handler)
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
+        handler.patience = patience  # type: ignore[attr-defined]  # for the application's deadline
         return handler
 
     return decorate
@@ -153,7 +163,7 @@ class _Provider(OpenAPIProvider):
             content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
             return {"description": inspect.getdoc(model), "content": content}, {}
         schema, components = _schema(model)
-        media_type = PROBLEM_TYPE if model is Problem else "application/json"
+        media_type = PROBLEM_TYPE if issubclass(model, Problem) else "application/json"
         return {"description": inspect.getdoc(model), "content": {media_type: {"schema": schema}}}, components
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:

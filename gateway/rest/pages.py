@@ -13,11 +13,14 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
+import trio
 from quart import Blueprint, Response, current_app, request
 from quart_schema import hide
 from werkzeug.exceptions import NotFound
 
+from gateway.rest.asyncapi import asyncapi_document
 from gateway.rest.openapi import openapi_document
+from gateway.rest.services import services
 
 __all__ = ["EXTENSION", "blueprint", "load_pages"]
 
@@ -136,3 +139,18 @@ async def get_openapi() -> Response:
         document = openapi_document(current_app._get_current_object())  # type: ignore[attr-defined]
         pages["openapi.json"] = _File.of("openapi.json", document)
     return _answer("openapi.json")
+
+
+@blueprint.get("/api/v1/asyncapi.json")
+@hide
+async def get_asyncapi() -> Response:
+    """Give the AsyncAPI document: kinds and events, those of the application included."""
+    pages: dict[str, _File] = current_app.extensions[EXTENSION]
+    types = services().operations.types
+    known = f"asyncapi-{len(types)}.json"  # types are only added
+    if known not in pages:
+        document = await trio.to_thread.run_sync(asyncapi_document, list(types))
+        for name in [name for name in pages if name.startswith("asyncapi-")]:
+            del pages[name]
+        pages[known] = _File.of(known, document)
+    return _answer_with(pages[known])

@@ -56,7 +56,7 @@ class Services:
             self.calls,
             started_at=self.started_at,
             is_draining=self.is_draining,
-            inbox_measures=self.operations.notifications.inbox.measures,
+            measures=self.operations.measures,
         )
 
 

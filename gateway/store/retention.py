@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, delete, select
 
 from gateway.config.settings import StoreSettings
 from gateway.store.ids import first_of
-from gateway.store.tables import leases, notifications
+from gateway.store.leases import Lease
+from gateway.store.tables import notifications
 from gateway.store.writer import Job, Writer
 
 __all__ = ["Retention"]
@@ -21,22 +21,26 @@ _NAME: Final = "retention"
 
 
 class Retention:
-    """Removes notifications that are older than ``store.notifications_keep`` or expired."""
+    """Removes notifications that are older than ``store.notifications_keep`` or expired, and what is due of
+    other tables."""
 
     def __init__(
-        self, writer: Writer, settings: StoreSettings, clock: Callable[[], int], *, owner: str, postgres: bool
+        self,
+        writer: Writer,
+        settings: StoreSettings,
+        clock: Callable[[], int],
+        *,
+        owner: str,
+        postgres: bool,
+        also: Sequence[Callable[[Connection, int], int]] = (),
     ) -> None:
+        """``also`` remove other rows, some at a time: given the time, each returns how many."""
         self._writer = writer
+        self._also = also
         self._keep_ms = int(settings.notifications_keep * _DAY_MS)
         self._lease_ms = int(max(settings.sweep, 4 * settings.timeout) * 1000)
         self._clock = clock
-        self._owner = owner
-        upsert = (postgresql if postgres else sqlite).insert(leases)
-        self._claim_lease = upsert.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"owner": upsert.excluded.owner, "until_ms": upsert.excluded.until_ms},
-            where=or_(leases.c.until_ms < bindparam("now"), leases.c.owner == owner),
-        ).returning(leases.c.owner)
+        self._lease = Lease(_NAME, owner=owner, postgres=postgres)
         c = notifications.c
         old = select(c.id).where(c.id < bindparam("first")).order_by(c.id).limit(_AT_ONCE)
         # Its condition is that of the partial index.
@@ -62,9 +66,9 @@ class Retention:
     def _remove(self, connection: Connection, jobs: Sequence[Job]) -> None:
         for job in jobs:
             now = self._clock()
-            claim = {"name": _NAME, "owner": self._owner, "until_ms": now + self._lease_ms, "now": now}
-            if connection.execute(self._claim_lease, claim).first() is None:
+            if not self._lease.claim(connection, now, self._lease_ms):
                 job.result = None
                 continue
             bounds = {"now": now, "first": first_of(max(0, now - self._keep_ms))}
             job.result = sum(connection.execute(removal, bounds).rowcount for removal in self._removals)
+            job.result += sum(remove(connection, now) for remove in self._also)

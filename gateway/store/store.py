@@ -13,9 +13,11 @@ import structlog
 import trio
 from sqlalchemy import URL, Connection, delete, insert, text
 
-from gateway.config.settings import SettingsError, StoreSettings, hide_password
+from gateway.config.settings import ExecutionSettings, SettingsError, StoreSettings, hide_password
+from gateway.store.approvals import Approvals
 from gateway.store.database import Database
 from gateway.store.engine import parse, path_of
+from gateway.store.executions import Executions
 from gateway.store.failures import is_unavailable, line_of
 from gateway.store.ids import Ids, now_ms
 from gateway.store.notifications import Notifications
@@ -37,7 +39,15 @@ _PROBE: Final = 1.0
 class Store:
     """Made by :meth:`open`. Its methods are for tasks of the Trio loop that opened it."""
 
-    def __init__(self, url: URL, settings: StoreSettings, *, owner: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        url: URL,
+        settings: StoreSettings,
+        executions: ExecutionSettings,
+        *,
+        owner: str,
+        clock: Callable[[], int],
+    ) -> None:
         self._settings = settings
         self._url = url
         self.owner = owner
@@ -47,13 +57,26 @@ class Store:
         ids, postgres = Ids(clock), database.postgresql
         self.outbox = Outbox(writer, settings, ids, clock, owner=owner, postgres=postgres)
         self.notifications = Notifications(database, writer, self.outbox, settings, ids, clock)
-        self._retention = Retention(writer, settings, clock, owner=owner, postgres=postgres)
+        self.approvals = Approvals(database, writer, self.outbox, settings, ids, clock)
+        self.executions = Executions(
+            database,
+            writer,
+            ids,
+            clock,
+            owner=owner,
+            lease=settings.lease,
+            updates_bytes=executions.updates_bytes,
+        )
+        self._retention = Retention(
+            writer, settings, clock, owner=owner, postgres=postgres, also=[self.approvals.remove_old]
+        )
 
     @staticmethod
     @asynccontextmanager
     async def open(
         address: str,
         settings: StoreSettings,
+        executions: ExecutionSettings | None = None,
         *,
         owner: str | None = None,
         clock: Callable[[], int] = now_ms,
@@ -71,7 +94,13 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             if url.database == ":memory:":
                 url = url.set(database=f"{folder}/memory.db")  # else each connection has one of its own
-            store = Store(url, settings, owner=owner or secrets.token_hex(8), clock=clock)
+            store = Store(
+                url,
+                settings,
+                executions or ExecutionSettings(),
+                owner=owner or secrets.token_hex(8),
+                clock=clock,
+            )
             try:
                 await store._start()
                 async with trio.open_nursery() as nursery:

@@ -34,7 +34,7 @@ _LAZY_JOBS: Final = 10_000
 class Job:
     """One write: ``payload`` is for its work, which puts what came of it into ``result``."""
 
-    __slots__ = ("done", "due", "error", "payload", "refused", "result", "rows", "size", "work")
+    __slots__ = ("done", "due", "error", "payload", "refused", "result", "rows", "size", "then", "work")
 
     def __init__(self, work: Work, payload: Any, rows: int, size: int) -> None:
         self.work = work
@@ -48,6 +48,7 @@ class Job:
         """Set in the loop, when nothing is waited for any more."""
         self.due = 0.0
         self.done: trio.Event | None = None
+        self.then: Callable[[Any], None] | None = None
 
 
 Work = Callable[[Connection, Sequence[Job]], None]
@@ -75,8 +76,19 @@ class Writer:
         self.commits = 0
         self.written = 0
 
-    async def write(self, work: Work, payload: Any, *, rows: int = 1, size: int = 0) -> Any:
+    async def write(
+        self,
+        work: Work,
+        payload: Any,
+        *,
+        rows: int = 1,
+        size: int = 0,
+        then: Callable[[Any], None] | None = None,
+    ) -> Any:
         """Have ``work`` do it; what it put into ``Job.result``, once that is committed.
+
+        ``then`` is called with it in the order of the commits, whether the caller still waits or not, unless
+        the work set ``Job.error``; it must not raise.
 
         Raises ``ProtocolError``: TOO_LARGE (more bytes than the queue holds), OVERLOADED (the queue is
         full), DATABASE_UNAVAILABLE (nothing was stored), TIMEOUT (it may have been stored), and what the work
@@ -92,6 +104,7 @@ class Writer:
             raise self._database.failures.unavailable("the database is being closed")
         job = Job(work, payload, rows, size)
         job.done = trio.Event()
+        job.then = then
         job.due = trio.current_time() + settings.timeout
         self._queue[job] = None
         self.pending += 1
@@ -168,6 +181,8 @@ class Writer:
                         continue
                     self._release(job)
                     if finished:
+                        if job.then is not None and job.error is None:
+                            job.then(job.result)
                         job.done.set()
                     else:
                         _refuse(job, self._database.failures.unknown())

@@ -246,7 +246,7 @@ async def test_events_arrive_as_they_are(scripted: ScriptedGateway, codec: str) 
 async def test_events_of_the_catalogue(scripted: ScriptedGateway) -> None:
     async with scripted.connect() as client:
         peer = await scripted.peer()
-        event = TaskCreated(task="t1", title="Sort")
+        event = TaskCreated(task_id="t1", title="Sort")
         async with beside(partial(peer.answer, room="tasks", epoch="e", seq=1)):
             await client.emit(event)
         (command,) = peer.commands
@@ -254,7 +254,7 @@ async def test_events_of_the_catalogue(scripted: ScriptedGateway) -> None:
         with pytest.raises(ValueError, match="needs a room"):
             await client.emit(MessageNew(text="hi"))
         with pytest.raises(ValueError, match="task"):
-            await client.emit(TaskCreated(task=""))
+            await client.emit(TaskCreated(task_id=""))
 
 
 async def test_every_publish_has_a_message_id_of_its_own(scripted: ScriptedGateway) -> None:

@@ -165,7 +165,7 @@ async def test_every_command(nursery: trio.Nursery, speaks: str) -> None:
         await bob.join("system")
         await alice.publish("system", "something")
         await alice.publish("system", "alert_x")
-        await alice.emit(AlertTriggered(alert="a1", message="disk full", severity="warning"))
+        await alice.emit(AlertTriggered(alert_id="a1", message="disk full", severity="warning"))
         assert (await take(bob, 1))[0].event == "alert_triggered"
         everyone = await alice.publish(None, "last")
         assert everyone.room is None

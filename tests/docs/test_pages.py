@@ -22,6 +22,8 @@ PAGES = [
     "docs/extending.md",
     "docs/calls.md",
     "docs/testing.md",
+    "docs/approvals.md",
+    "docs/events.md",
 ]
 EVERY_PAGE = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
 

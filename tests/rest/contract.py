@@ -25,7 +25,8 @@ class Contract:
         self._registry: Registry[Any] = Registry().with_resource(HERE, resource)
         self._operations = [
             (re.compile(re.sub(r"\\{\w+\\}", "(?s:.*)", re.escape(path)) + r"\Z"), method, operation)
-            for path, methods in document["paths"].items()
+            # Those without parameters first: /executions/summary is no execution.
+            for path, methods in sorted(document["paths"].items(), key=lambda item: "{" in item[0])
             for method, operation in methods.items()
         ]
 

@@ -1,0 +1,130 @@
+"""What is committed of executions and not yet told, in the order of each execution's versions.
+
+As ``gateway.store.outbox``, with one rule more: whoever commits a change of an execution, or claims one,
+takes over all earlier changes of it that are not told. So one node at a time tells an execution's changes, in
+their order; a change that two nodes tell has one ``mid``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+
+from gateway.store.executions.tables import executions, untold
+from gateway.store.executions.values import Entry, entry_from
+from gateway.store.rows import among, ids_json, insert_new
+from gateway.store.writer import Job, Writer
+
+__all__ = ["ExecutionOutbox"]
+
+_CLAIM: Final = 50
+"""Executions whose changes are claimed at once."""
+_AT_ONCE: Final = 200
+"""Changes that are taken over or claimed at once: each may take ``executions.row_bytes``."""
+_u = untold.c
+_RETURNED: Final = (_u.number, _u.version, _u.body)
+
+
+class ExecutionOutbox:
+    """The entries of one database, for one node that is called ``owner``."""
+
+    def __init__(
+        self, writer: Writer, clock: Callable[[], int], *, owner: str, lease: float, postgres: bool
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._lease_ms = int(lease * 1000)
+        self._owner = owner
+        self._take_over = self._taken(_u.owner != owner, postgres=postgres)
+        self._take_all = self._taken(postgres=postgres)
+        due = select(_u.number).where(_u.lease_ms < bindparam("now")).order_by(_u.lease_ms).limit(_CLAIM)
+        locked = select(executions.c.number).where(executions.c.number.in_(due)).order_by(executions.c.number)
+        self._due = locked.with_for_update(skip_locked=True) if postgres else locked
+        self._forget_told = delete(untold).where(_u.number == bindparam("k"), _u.version == bindparam("v"))
+        self._forget_told = self._forget_told.where(_u.owner == owner)
+        self._let_go = (
+            update(untold)
+            .where(among(_u.number, "numbers", postgres=postgres), _u.owner == owner)
+            .values(lease_ms=0)
+        )
+
+    def _taken(self, *terms: Any, postgres: bool) -> Any:
+        wanted = among(_u.number, "numbers", postgres=postgres)
+        first = select(_u.number, _u.version).where(wanted, *terms).order_by(_u.number, _u.version)
+        first = first.limit(_AT_ONCE)
+        if postgres:  # a row that is being deleted has been told: no reason to wait for it
+            first = first.with_for_update(skip_locked=True)
+        statement = update(untold).where(tuple_(_u.number, _u.version).in_(first))
+        return statement.values(owner=self._owner, lease_ms=bindparam("until")).returning(*_RETURNED)
+
+    def add(
+        self, connection: Connection, found: Sequence[tuple[Entry, str]], numbers: Iterable[int]
+    ) -> list[Entry]:
+        """In a writer's transaction that holds the rows of ``numbers``: add entries with their texts.
+
+        Returns what is to be told now, in its order: those that were other nodes' until now, and these; not
+        these while there are too many others, then their turn comes with :meth:`claim`.
+        """
+        until = self._clock() + self._lease_ms
+        taken = connection.execute(self._take_over, {"numbers": ids_json(numbers), "until": until})
+        entries = sorted((entry_from(*row) for row in taken), key=_order)
+        if len(entries) < _AT_ONCE:
+            entries += [entry for entry, _ in found]
+        else:
+            until = 0
+        rows = [
+            {
+                "number": entry.number, "version": entry.version, "body": body, "owner": self._owner,
+                "lease_ms": until,
+            }
+            for entry, body in found
+        ]  # fmt: skip
+        insert_new(connection, untold, rows, ())
+        return entries
+
+    async def claim(self, then: Callable[[list[Entry]], None]) -> int:
+        """Give ``then`` the untold changes of executions of which one's lease is over; how many.
+
+        They are this node's for ``store.lease`` seconds. Raises what ``Writer.write`` raises.
+        """
+        entries: list[Entry] = await self._writer.write(self._claim, None, rows=50, then=then)
+        return len(entries)
+
+    def told(self, entries: Iterable[Entry]) -> bool:
+        """Forget what has been told, with one of the next commits; waits for nothing.
+
+        False when too much waits for the database: then they are told once more.
+        """
+        return self._writer.post(self._forget, list(entries))
+
+    def let_go(self, numbers: Iterable[int]) -> bool:
+        """Have the changes of these executions claimed soon, by whichever node; waits for nothing."""
+        return self._writer.post(self._release, list(numbers))
+
+    def _claim(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            now = self._clock()
+            numbers = list(connection.execute(self._due, {"now": now}).scalars())
+            job.result = []
+            if numbers:
+                parameters = {"numbers": ids_json(numbers), "now": now, "until": now + self._lease_ms}
+                found = connection.execute(self._take_all, parameters)
+                job.result = sorted((entry_from(*row) for row in found), key=_order)
+
+    def _forget(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        told = sorted((entry.number, entry.version) for job in jobs for entry in job.payload)
+        connection.execute(self._forget_told, [{"k": number, "v": version} for number, version in told])
+
+    def _release(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        numbers = sorted({number for job in jobs for number in job.payload})
+        connection.execute(self._let_go, {"numbers": ids_json(numbers)})
+
+    def count(self, connection: Connection) -> int:
+        """How many changes are not told, of all nodes."""
+        return connection.execute(select(func.count()).select_from(untold)).scalar_one()
+
+
+def _order(entry: Entry) -> tuple[int, int]:
+    return entry.number, entry.version

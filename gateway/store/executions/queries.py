@@ -1,0 +1,143 @@
+"""The statements that read executions. Each is one statement, so it sees one state of the database.
+
+A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``; SQLite is told
+so, because without statistics it guesses.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Select, TextClause, bindparam, select, text
+
+from gateway.store.executions.days import ANY, DAY_MS, NO_DURATION
+from gateway.store.executions.tables import ACTIVE, executions, untold, updates
+from gateway.store.executions.values import Filters
+from gateway.store.ids import first_of
+
+__all__ = ["ONE", "TIMELINE", "page", "page_parameters", "state", "summary", "summary_parameters"]
+
+_c = executions.c
+_FILTERS: Final = ("agent", "team", "method", "status")
+_INDEXES: Final = ("agent", "team", "method", "status")
+_LARGEST: Final = 2**63 - 1
+_ONE_DAY: Final = first_of(DAY_MS)
+"""A number divided by this is a day since 1970."""
+
+ONE: Final = select(executions).where(_c.org == bindparam("org"), _c.id == bindparam("id"))
+TIMELINE: Final = (
+    select(updates.c.body)
+    .where(updates.c.number == bindparam("number"), updates.c.version <= bindparam("version"))
+    .order_by(updates.c.version)
+)
+_oldest_untold: Final = (
+    select(untold.c.body)
+    .where(untold.c.number == _c.number)
+    .order_by(untold.c.version)
+    .limit(1)
+    .scalar_subquery()
+    .label("waiting")
+)
+
+
+def state(*, newest: bool) -> Select[Any]:
+    """One execution, or the newest ``n`` of an organisation, each with its oldest change that is not told."""
+    found = select(executions, _oldest_untold).where(_c.org == bindparam("org"))
+    if newest:
+        return found.order_by(_c.number.desc()).limit(bindparam("n"))
+    return found.where(_c.id == bindparam("id"))
+
+
+def _given(filters: Filters) -> tuple[str, ...]:
+    return tuple(name for name in _FILTERS if getattr(filters, name) is not None)
+
+
+def page(filters: Filters) -> Select[Any]:
+    """The newest ``n`` of those in ``[low, high)``, with :func:`page_parameters`."""
+    return _page(_given(filters))
+
+
+@cache
+def _page(given: tuple[str, ...]) -> Select[Any]:
+    found = select(executions).where(
+        _c.org == bindparam("org"), _c.number >= bindparam("low"), _c.number < bindparam("high")
+    )
+    found = found.where(*(_c[name] == bindparam(name) for name in given))
+    index = next((name for name in _INDEXES if name in given), "time")
+    found = found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
+    return found.order_by(_c.number.desc()).limit(bindparam("n"))
+
+
+def page_parameters(org: str, filters: Filters, before: int | None, n: int) -> dict[str, Any]:
+    """``before`` is the number that the page before ended with."""
+    low, high = _range(filters)
+    parameters = {name: getattr(filters, name) for name in _given(filters)}
+    high = high if before is None else min(before, high)
+    return parameters | {"org": org, "low": low, "high": high, "n": n}
+
+
+def _range(filters: Filters) -> tuple[int, int]:
+    low = 0 if filters.first is None else min(first_of(max(0, filters.first)), _LARGEST)
+    high = _LARGEST if filters.until is None else min(first_of(max(0, filters.until)), _LARGEST)
+    return low, high
+
+
+def summary(filters: Filters) -> TextClause:
+    """Rows of day, status, bucket, n, sum_ms, min_ms, max_ms, with :func:`summary_parameters`."""
+    return _summary(_given(filters))
+
+
+@cache
+def _summary(given: tuple[str, ...]) -> TextClause:
+    wanted = "".join(f" AND {name} = :{name}" for name in given)
+    status = " AND status = :status" if "status" in given else ""
+    return text(
+        # Whole days of what has ended.
+        "SELECT day, status, bucket, n, sum_ms, min_ms, max_ms FROM execution_days"
+        " WHERE org = :org AND agent = :any_agent AND team = :any_team AND method = :any_method"
+        f" AND day >= :first_day AND day < :end_day{status}"
+        # The parts of days at both ends, row by row.
+        + "".join(
+            f" UNION ALL SELECT {day}, status, bucket, count(*),"
+            " coalesce(sum(duration_ms), 0), coalesce(min(duration_ms), 0), coalesce(max(duration_ms), 0)"
+            " FROM executions"
+            f" WHERE org = :org AND number >= :{low} AND number < :{high} AND NOT ({ACTIVE}){wanted}"
+            " GROUP BY status, bucket"
+            for day, low, high in ((":head_day", "low", "head"), (":tail_day", "tail", "high"))
+        )
+        # What has not ended: few.
+        + f" UNION ALL SELECT number / {_ONE_DAY}, status, {NO_DURATION}, count(*), 0, 0, 0 FROM executions"
+        f" WHERE org = :org AND {ACTIVE} AND number >= :low AND number < :high{wanted}"
+        f" GROUP BY number / {_ONE_DAY}, status"
+    )
+
+
+def summary_parameters(org: str, filters: Filters, now: int) -> dict[str, Any]:
+    """``filters`` have both ends of the time; what lies after ``now`` is empty, and so a whole day."""
+    assert filters.first is not None and filters.until is not None
+    low, high = _range(filters)
+    until = filters.until if filters.until <= now else -(-filters.until // DAY_MS) * DAY_MS
+    first_day, end_day = -(-filters.first // DAY_MS), until // DAY_MS
+    head = tail = 0
+    if first_day > end_day:  # both ends in one day
+        head, tail = high, high
+    else:
+        head, tail = first_of(first_day * DAY_MS), first_of(end_day * DAY_MS)
+        if until != filters.until:
+            tail = high = max(high, tail)
+    parameters = {name: getattr(filters, name) for name in _given(filters)}
+    return parameters | {
+        "org": org,
+        "any_agent": filters.agent or ANY,
+        "any_team": filters.team or ANY,
+        "any_method": filters.method or ANY,
+        "first_day": first_day,
+        "end_day": end_day,
+        "low": low,
+        "head": min(head, high),
+        "tail": tail,
+        "high": high,
+        "head_day": filters.first // DAY_MS,
+        "tail_day": until // DAY_MS,
+    }
