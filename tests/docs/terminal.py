@@ -17,7 +17,7 @@ import trio
 
 from tests.docs.markdown import ROOT, Block
 
-__all__ = ["Reader", "reader"]
+__all__ = ["Reader", "reader", "typing_in"]
 
 DEADLINE = 45.0
 """Seconds for one block; none takes more than two on an idle machine."""
@@ -69,10 +69,11 @@ class Terminal:
 class Reader:
     """Types the blocks of one page."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, environ: dict[str, str]) -> None:
         self.folder = folder
         self.terminals: dict[str, Terminal] = {}
         self._nursery = nursery
+        self._environ = environ
         self._ports: dict[str, str] = {}
         self._scripts = 0
         self._last = ("", 0)
@@ -150,6 +151,7 @@ class Reader:
                 "HOME": str(self.folder),
                 "PYTHONUNBUFFERED": "1",
                 "GATEWAY_PORT": self._port("8000"),
+                **self._environ,
             },
             start_new_session=True,
         )
@@ -179,8 +181,15 @@ def _clone(folder: Path) -> None:
 async def reader(folder: Path) -> AsyncIterator[Reader]:
     """Somebody in a fresh clone, whose ``.venv`` is the one that the tests run in."""
     _clone(folder)
+    async with typing_in(folder) as someone:
+        yield someone
+
+
+@asynccontextmanager
+async def typing_in(folder: Path, **environ: str) -> AsyncIterator[Reader]:
+    """Somebody with terminals in ``folder``; at the end everything that runs in them is killed."""
     async with trio.open_nursery() as nursery:
-        someone = Reader(folder, nursery)
+        someone = Reader(folder, nursery, environ)
         try:
             yield someone
         finally:
