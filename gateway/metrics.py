@@ -136,6 +136,7 @@ class Metrics(Collector):
         yield _counter(
             "slow_consumers", "Connections closed because their queue was full", counters.slow_closed
         )
+        yield _by("dropped", "Events given up by an overflow policy", "policy", dict(counters.dropped))
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
         for name, (text, value) in (

@@ -332,7 +332,9 @@ class EventSettings(Group, frozen=True):
     """Which events rooms take (``docs/events.md``); nothing is checked where no pattern says so."""
 
     patterns: dict[str, RoomEvents] = {}
-    """Room pattern → what is checked in its rooms; the first pattern that fits counts."""
+    """Room pattern → what is checked in its rooms; the first pattern that fits counts.
+
+    Rooms of executions are not checked."""
 
 
 class SupervisorSettings(Group, frozen=True):

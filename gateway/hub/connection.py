@@ -175,6 +175,7 @@ class Connection:
             "except": list(self.filter.excepted),
             "messages_in": self.messages_in,
             "messages_out": self.messages_out,
+            "queue": {"messages": self.outbox.waiting, "bytes": self.outbox.size},
             "expires": None if identity.expires is None else int(identity.expires * 1000),
         }
         return {key: value for key, value in whole.items() if value is not None}

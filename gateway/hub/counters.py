@@ -41,8 +41,8 @@ class Counters:
         self.refused = 0
         self.drained = 0
         """Connections asked to leave because the node is stopping."""
-        self.dropped = 0
-        """Events given up by an overflow policy."""
+        self.dropped: Counter[str] = Counter()
+        """Events given up by an overflow policy, by its name."""
         self.replayed = 0
         """Events sent later than to the others: after a join with ``since``, or a lag."""
         self.closes: Counter[int] = Counter()

@@ -251,11 +251,18 @@ class JoinedRoom(msgspec.Struct, omit_defaults=True):
     acked: int | None = None
 
 
+class WaitingQueue(msgspec.Struct):
+    """What waits for a slow socket."""
+
+    messages: int
+    bytes: int
+
+
 class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     """One open connection.
 
-    Members see `ip`, `user_agent`, `client_id` and filters (`events`, `except`) of their own only, and of
-    others the rooms whose presence they may see.
+    Members see `ip`, `user_agent`, `client_id`, `queue` and filters (`events`, `except`) of their own only,
+    and of others the rooms whose presence they may see.
     """
 
     connection: str
@@ -275,6 +282,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     user_agent: str | None = None
     client_id: str | None = None
     expires: Milliseconds | None = None
+    queue: WaitingQueue | None = None
 
 
 class ConnectionPage(msgspec.Struct, omit_defaults=True):

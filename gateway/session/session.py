@@ -234,7 +234,7 @@ class Session:
     def dropped(self, event: Event, policy: str) -> None:
         """An overflow policy gave ``event`` up; ``lost`` will announce it."""
         hub = self.services.hub
-        hub.counters.dropped += 1
+        hub.counters.dropped[policy] += 1
         if hub.tracer is not None and self.connection is not None:
             hub.tracer.dropped(self.connection, event, policy)
 
