@@ -33,6 +33,7 @@ from gateway.hub.trace import Tracer
 from gateway.logs import configure
 from gateway.operations.approval_calls import approval_calls
 from gateway.operations.calls import call_handlers
+from gateway.operations.execution_calls import execution_call_handlers
 from gateway.operations.rules import service
 from gateway.rest.app import OWN_PATHS, create_app
 from gateway.rest.services import Services as RestServices
@@ -123,9 +124,12 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
-        built_in = call_handlers(services.operations.notifications) | approval_calls(
-            services.operations.approvals, within=0.8 * settings.connection.command_timeout
-        )
+        operations = services.operations
+        built_in = {
+            **call_handlers(operations.notifications),
+            **execution_call_handlers(operations.executions),
+            **approval_calls(operations.approvals, within=0.8 * settings.connection.command_timeout),
+        }
         for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard

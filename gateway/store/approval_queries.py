@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, func, select, text, union_all, update
+from sqlalchemy import Select, TextClause, bindparam, func, select, text, update
 
 from gateway.store.approval_tables import approval_audit, approval_users, approvals
 from gateway.store.rows import among
@@ -16,7 +16,7 @@ from gateway.store.tables import notifications
 
 __all__ = [
     "ASKED", "AUDIT", "DECIDE", "DELETE_NOTIFICATIONS", "IS_ASKED", "LOAD", "NAMED", "NEXT_DEADLINE", "OLD",
-    "ROLES_OPEN", "closed_among", "due", "lock_open", "of_organisation", "of_user", "unread_of",
+    "ROLES_OPEN", "closed_among", "due", "lock_open", "of_organisation", "of_role", "of_user", "unread_of",
 ]  # fmt: skip
 
 _a = approvals.c
@@ -120,10 +120,10 @@ def of_organisation(status: str | None) -> Select[Any]:
 
 
 @cache
-def of_user(status: str | None, *, postgres: bool) -> Select[Any]:
-    """The same of those that ask the user, or one of the ``roles``."""
+def of_user(status: str | None) -> Select[Any]:
+    """The same of those that ask the user by name."""
     terms = (_a.id < bindparam("before"), *_state(status))
-    named = (
+    return (
         select(approvals)
         .join(approval_users, approval_users.c.approval == _a.id)
         .where(
@@ -136,16 +136,18 @@ def of_user(status: str | None, *, postgres: bool) -> Select[Any]:
         .order_by(approval_users.c.approval.desc())
         .limit(bindparam("n"))
     )
-    by_role = (
+
+
+@cache
+def of_role(status: str | None) -> Select[Any]:
+    """The same of those that ask the ``role``; one query for each, since each is the end of an index."""
+    terms = (_a.id < bindparam("before"), *_state(status))
+    return (
         select(approvals)
-        .where(
-            _a.org == bindparam("o"), _a.role.is_not(None), among(_a.role, "roles", postgres=postgres), *terms
-        )
+        .where(_a.org == bindparam("o"), _a.role == bindparam("asked"), _a.role.is_not(None), *terms)
         .order_by(_a.id.desc())
         .limit(bindparam("n"))
     )
-    merged = union_all(*(select(part.subquery()) for part in (named, by_role))).subquery()
-    return select(merged).order_by(merged.c.id.desc()).limit(bindparam("n"))
 
 
 @cache

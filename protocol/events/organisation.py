@@ -97,8 +97,11 @@ class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     task: Id | None = None
     message: str | None = None
     choices: list[Text] | None = None
+<<<<<<< HEAD
     users: list[Id] | None = None
     role: Text | None = None
+=======
+>>>>>>> main
     deadline_at: Unsigned | None = None
     """When it is decided without an answer, in milliseconds since 1970 UTC."""
     fallback: Text | None = None

@@ -165,7 +165,7 @@ async def test_killed_between_the_decision_and_what_it_tells(folder: Folder, add
                 pass
             rows(address, "UPDATE outbox SET lease_ms = 0")
             assert (await until_told(alice, "permission:decided"))["decision"]["user"] == "alice"
-            assert (await until_told(alice, "task:approved"))["task"] == "t1"
+            assert (await until_told(alice, "task:approved"))["task_id"] == "t1"
             # To bob himself, and into the room.
             for _ in range(2):
                 assert (await until_told(bob, "task:approved"))["approval"] == "decided"

@@ -114,8 +114,7 @@ class Executions:
         now = self._clock()
         execution = Execution(
             number=0, org=org, id=id or "", agent=agent, team=team, method=method, status=status,
-            created_ms=now, started_ms=now if status == "running" else None, updated_ms=now,
-            heartbeat_ms=now, sender=sender, input=input, metadata=metadata,
+            created_ms=now, updated_ms=now, heartbeat_ms=now, sender=sender, input=input, metadata=metadata,
         )  # fmt: skip
         size = 400 + len(input or "") + len(metadata or "")
         applied: Applied = await self._writer.write(
