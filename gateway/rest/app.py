@@ -48,7 +48,8 @@ OWN_PATHS: Final = ("/api/v1/", "/ws", "/healthz", "/readyz", "/metrics", "/clie
 
 _SECURITY: Final = {
     "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
