@@ -113,6 +113,36 @@ async def test_nothing_is_lost_or_repeated_while_streams_break_and_rooms_change(
 
 
 @both
+async def test_nothing_is_lost_while_rooms_are_entered_and_left(kind: str, clock: MockClock) -> None:
+    """Each change of rooms is another request, and events come between the old one and the new."""
+    async with run_node() as node:
+        node.blocked = OVER[kind]
+        async with node.client(options=OPTIONS) as client, trio.open_nursery() as nursery:
+            await client.join("r")
+            numbers: list[int] = []
+            changing = True
+
+            async def publish() -> None:
+                while changing:
+                    numbers.append(len(numbers))
+                    await node.publish("r", "x", numbers[-1])
+                    await node.publish(None, "news", numbers[-1])
+                    await trio.sleep(0.0002)
+
+            nursery.start_soon(publish)
+            for number in range(20):
+                await client.join(f"other:{number}")
+                if number % 3 == 2:
+                    await client.leave(f"other:{number - 1}")
+            changing = False
+            await trio.sleep(1)
+            events = await take(client, 2 * len(numbers))
+            for room in ("r", None):
+                assert [event.data for event in events if event.room == room] == numbers
+            assert len(numbers) >= 10
+
+
+@both
 async def test_it_returns_to_websocket_when_that_works_again(
     kind: str, clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
