@@ -73,6 +73,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.process": {"gateway.app", "gateway.config", "gateway.wire.sockets"},
     "gateway.testing": EVERYBODY,
     "gateway.cli": EVERYBODY,
+    "gateway.demo": {
+        *("gateway.app", "gateway.embedding", "gateway.config", "gateway.auth.keys", "gateway.logs"),
+        "gateway.client",
+    },
     "gateway.__main__": EVERYBODY,
 }
 
