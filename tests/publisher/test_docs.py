@@ -58,8 +58,11 @@ def test_the_asyncio_client(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_asking(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = threading.Event()
+
     async def decide() -> None:
         async with connect(server.url, token=server.token(user="alice")) as client:
+            ready.set()
             async for event in client:
                 if event.event == "permission:pending":
                     await client.call("approvals.decide", {"id": "job-7-delete", "choice": "approve"})
@@ -69,6 +72,7 @@ def test_asking(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
 
     deciding = threading.Thread(target=trio.run, args=(decide,))
     deciding.start()
+    assert ready.wait(30)
     assert output("ask", capsys) == "approve by alice"
     deciding.join()
 
