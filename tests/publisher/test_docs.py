@@ -120,7 +120,7 @@ def test_pyjwt(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert (identity.org, identity.user) == ("acme", "alice")
     rooms = identity.grants.rules
     made = subprocess.run(
-        ["bash", "-c", PROGRAMS["cli"]],
+        ["bash", "-c", PROGRAMS["cli"].replace(".venv/bin/", "")],
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "GATEWAY_AUTH_SECRET": os.environ["SECRET"],
