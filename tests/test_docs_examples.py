@@ -22,6 +22,7 @@ PAGES = [
     "README.md",
     "docs/quickstart.md",
     "docs/rest.md",
+    "docs/authentication.md",
     "docs/notifications.md",
     "docs/approvals.md",
     "docs/events.md",

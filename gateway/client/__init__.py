@@ -19,6 +19,7 @@ life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``,
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
 from gateway.client.connect import connect
+from gateway.client.course import TransportKind
 from gateway.client.errors import (
     ClientClosed,
     ClientError,
@@ -37,6 +38,7 @@ from gateway.client.errors import (
 )
 from gateway.client.messages import (
     ConnectionInfo,
+    Decision,
     Event,
     Filter,
     HistoryPage,
@@ -71,6 +73,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionRefused",
     "Custom",
+    "Decision",
     "Disconnected",
     "Event",
     "EventTypes",
@@ -90,6 +93,7 @@ __all__ = [
     "State",
     "Token",
     "TooManyPending",
+    "TransportKind",
     "TypedEvent",
     "UnexpectedReply",
     "connect",

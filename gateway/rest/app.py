@@ -39,9 +39,12 @@ from gateway.rest.openapi import add_openapi
 from gateway.rest.services import EXTENSION, Services
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["create_app"]
+__all__ = ["OWN_PATHS", "create_app"]
 
 log = logging.getLogger(__name__)
+
+OWN_PATHS: Final = ("/api/v1/", "/ws", "/healthz", "/readyz", "/metrics", "/client.js")
+"""Beside another application on the port, this one keeps the paths that begin so; the console gives way."""
 
 _SECURITY: Final = {
     "Content-Security-Policy": (

@@ -321,6 +321,11 @@ class Session:
         if self._limiter is not None:
             self._limiter.joined(number - 1, trio.current_time())
 
+    def count_users(self, number: int) -> None:
+        """See ``Context``. The command itself has counted as one."""
+        if self._limiter is not None:
+            self._limiter.reached(number - 1, trio.current_time())
+
     async def _awaited(
         self, work: Coroutine[Any, Any, None], connection: Connection, envelope: Envelope
     ) -> None:

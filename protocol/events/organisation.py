@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from protocol.typed import Id, Milliseconds, Text, TypedEvent
+from protocol.typed import Id, Seconds, Text, TypedEvent
 from protocol.values import Unsigned
 
 __all__ = [
@@ -21,87 +21,100 @@ __all__ = [
 
 class AgentExecutionStart(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:start"
-    execution_id: Id
-    agent_id: Id
-    agent_name: Text | None = None
+    execution: Id
+    agent: Id
+    team: Text | None = None
     method: Text | None = None
-    task_id: Id | None = None
+    status: Text | None = None
+    task: Id | None = None
 
 
 class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:complete"
-    execution_id: Id
-    agent_id: Id
-    agent_name: Text | None = None
+    execution: Id
+    agent: Id
+    team: Text | None = None
     method: Text | None = None
-    task_id: Id | None = None
-    duration_ms: Milliseconds | None = None
-    tools: list[Text] | None = None
+    status: Text | None = None
+    task: Id | None = None
+    duration: Seconds | None = None
+    tools: list[Any] | None = None
     """Tools that were used."""
     result: Any = None
 
 
 class AgentExecutionError(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:error"
-    execution_id: Id
-    agent_id: Id
+    execution: Id
+    agent: Id
     error: Text
-    agent_name: Text | None = None
+    team: Text | None = None
     method: Text | None = None
-    task_id: Id | None = None
-    duration_ms: Milliseconds | None = None
-    tools: list[Text] | None = None
+    status: Text | None = None
+    task: Id | None = None
+    duration: Seconds | None = None
+    tools: list[Any] | None = None
     """Tools that were used."""
 
 
 class TaskCreatedForApproval(TypedEvent, frozen=True, kw_only=True):
     event = "task:created"
-    task_id: Id
+    task: Id
     title: Text | None = None
     description: str | None = None
-    agent_id: Id | None = None
+    agent: Id | None = None
 
 
 class TaskApproved(TypedEvent, frozen=True, kw_only=True):
     event = "task:approved"
-    task_id: Id
+    task: Id
     user: Id | None = None
     """Who approved it."""
+    approval: Id | None = None
+    execution: Id | None = None
     comment: str | None = None
 
 
 class TaskExecuted(TypedEvent, frozen=True, kw_only=True):
     event = "task:executed"
-    task_id: Id
+    task: Id
     success: bool
-    agent_id: Id | None = None
-    duration_ms: Milliseconds | None = None
+    agent: Id | None = None
+    execution: Id | None = None
+    duration: Seconds | None = None
     result: Any = None
     error: Text | None = None
 
 
 class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     event = "permission:pending"
-    id: Id
-    title: Text
+    permission: Id
+    """The approval's id."""
+    action: Text
+    """What is to be permitted."""
+    agent: Id | None = None
+    execution: Id | None = None
+    task: Id | None = None
     message: str | None = None
     choices: list[Text] | None = None
+    users: list[Id] | None = None
+    role: Text | None = None
     deadline_at: Unsigned | None = None
     """When it is decided without an answer, in milliseconds since 1970 UTC."""
     fallback: Text | None = None
     """The choice that is made then."""
-    execution: Id | None = None
-    task: Id | None = None
     data: Any = None
 
 
 class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     event = "permission:decided"
-    id: Id
-    choice: Text | None = None
-    """None: the deadline passed and there was no fallback."""
-    user: Id | None = None
-    """Who decided; None: nobody did."""
-    comment: str | None = None
+    permission: Id
+    """The approval's id."""
+    action: Text
+    """What was to be permitted."""
+    status: Literal["decided", "expired"] | None = None
+    decision: dict[str, Any] | None = None
+    """``choice``, ``user`` (absent for the fallback), ``at``, ``comment``; absent when it has expired."""
     execution: Id | None = None
     task: Id | None = None
+    data: Any = None

@@ -103,6 +103,15 @@ async def test_what_is_wrong_is_named() -> None:
         assert (reply.code, reply.room) == (ErrorCode.EVENT_NOT_ALLOWED, "billing:1")
 
 
+async def test_rooms_of_executions_are_not_checked() -> None:
+    patterns = {"*": {"types": ["message:*"], "strict": True}}
+    async with running_gateway(events=msgspec.convert({"patterns": patterns}, EventSettings)) as gateway:
+        for room in ("executions", "execution:7"):
+            await gateway.publish("acme", room, "anything", {})
+        with pytest.raises(ProtocolError):
+            await gateway.publish("acme", "execution", "anything", {})
+
+
 async def test_what_the_token_may_not_do_is_said_first() -> None:
     async with (
         running_gateway(**checking()) as gateway,

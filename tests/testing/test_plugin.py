@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LOADED = ["-p", "pytest_trio.plugin", "-p", "gateway.testing.plugin"]
 
-SHOP, TESTS = re.findall(
+SHOP, TESTS, THREADED = re.findall(
     r"^```python\n(.*?)^```$", (ROOT / "docs/testing.md").read_text(), re.DOTALL | re.MULTILINE
 )
 """An application and its tests, as the documentation prints them."""
@@ -85,9 +85,11 @@ def project(path: Path, **files: str) -> Path:
 
 def test_a_project_tests_itself_with_the_kit(tmp_path: Path) -> None:
     code, said = run(
-        project(tmp_path, shop=SHOP, test_shop=TESTS, test_more=MORE), *LOADED, "--strict-markers"
+        project(tmp_path, shop=SHOP, test_shop=TESTS, test_threaded=THREADED, test_more=MORE),
+        *LOADED,
+        "--strict-markers",
     )
-    assert code == 0 and "7 passed" in said, said
+    assert code == 0 and "8 passed" in said, said
 
 
 def test_what_fails_says_what_failed(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+// Makes ../client.js, the one file that pages load, of the modules beside this file: node build.mjs
+// A test holds them together. esbuild is among the packages of tests/e2e/package.json.
+
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const { build } = createRequire(`${here}../../../tests/e2e/package.json`)("esbuild");
+
+await build({
+  entryPoints: [`${here}index.js`],
+  outfile: process.argv[2] ?? `${here}../client.js`,
+  absWorkingDir: here,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  sourcemap: true,
+  sourceRoot: "client/",
+  legalComments: "inline",
+  charset: "utf8",
+});
