@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from gateway.operations.events import Events
+from gateway.operations.rules import service
 from protocol.errors import ErrorCode, ProtocolError
 
 if TYPE_CHECKING:
