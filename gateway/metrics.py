@@ -36,6 +36,7 @@ __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LAG_INTERVAL: Final = 0.5
 _LAG_WINDOW: Final = 120
+_SPOKEN: Final = ("trireme.v1.cbor", "trireme.v1.json", "sse", "poll")
 _CLOSES: Final = frozenset(range(1000, 1016)) | frozenset(int(code) for code in CloseCode)
 
 
@@ -180,12 +181,20 @@ class Metrics(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         messages = size = longest = 0
+        spoken = Counter(dict.fromkeys(_SPOKEN, 0))
         for connection in self._hub.connections.values():
+            spoken[connection.encoding.subprotocol] += 1
             waiting = connection.outbox.waiting
             if waiting:
                 messages += waiting
                 size += connection.outbox.size
                 longest = max(longest, waiting)
+        family = GaugeMetricFamily(
+            "trireme_connections_by_encoding", "Open connections by what they speak", labels=["encoding"]
+        )
+        for name, number in spoken.items():
+            family.add_metric([name], number)
+        yield family
         yield _gauge("queue_messages", "Messages waiting for slow connections", messages)
         yield _gauge("queue_bytes", "Bytes waiting for slow connections", size)
         yield _gauge("queue_longest", "Messages waiting for the slowest connection", longest)
