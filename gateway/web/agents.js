@@ -25,7 +25,6 @@ let joinError = null;
 let figures = null; // the summary that is shown
 
 const isActive = ({ status }) => status === "queued" || status === "running";
-const label = (row) => [row.agent, row.method].filter(Boolean).join(" · ");
 /** Seconds that an execution took, or has taken so far. */
 const took = (row) => row.duration ?? (row.started_at ? ((row.finished_at ?? (isActive(row) ? Date.now() : row.updated_at)) - row.started_at) / 1000 : undefined);
 const brief = (value) => (value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value));

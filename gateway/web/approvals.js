@@ -116,7 +116,7 @@ export function mountApprovals(changed, open) {
   client.on("permission:pending", ({ to, data }) => {
     const approval = told(data ?? {});
     if (!approval.id || !to) return; // somebody's own event of that name in a room
-    if (!all.has(approval.id)) announce("warning", "Your decision is asked", approval.title ?? approval.action, open);
+    if (!all.has(approval.id)) announce("warning", "Your decision is needed", approval.title ?? approval.action, open);
     take({ status: "pending", ...approval });
   });
   client.on("permission:decided", ({ to, data }) => {

@@ -50,7 +50,6 @@ export function onIdentity(watcher) {
 }
 
 export const isService = () => ["service", "admin"].some((role) => identity.roles?.includes(role));
-export const isAdmin = () => Boolean(identity.roles?.includes("admin"));
 
 function tell(next) {
   identity = next;

@@ -46,7 +46,7 @@ async function load(more) {
 }
 
 const transport = ({ transport: named, subprotocol }) => named ?? (subprotocol?.startsWith("trireme.") ? "websocket" : subprotocol);
-const codec = ({ subprotocol }) => subprotocol?.split(".").at(-1);
+const codec = ({ subprotocol }) => (subprotocol?.startsWith("trireme.") ? subprotocol.split(".").at(-1) : "json");
 const queued = ({ queue }) => (queue ? (queue.messages ? `${whole(queue.messages)} · ${bytes(queue.bytes)}` : "empty") : "–");
 
 function draw(missing) {

@@ -40,6 +40,7 @@ const TEXTS = {
 let degraded = "";
 let countdown = null;
 let retryText = "";
+let exhausted = 0; // tries, when all of them have failed
 
 function showState() {
   const state = degraded && client.isConnected() ? "degraded" : client.getState();
@@ -52,13 +53,19 @@ function showState() {
   at("banner").hidden = !(offline || state === "degraded");
   at("banner").dataset.state = state;
   at("retry").hidden = !offline;
-  if (offline) at("banner-text").textContent = `The gateway cannot be reached. ${retryText}`;
+  const tries = exhausted ? ` after ${exhausted} tries` : "";
+  if (offline) at("banner-text").textContent = `The gateway cannot be reached${tries}. ${retryText}`;
   else if (state === "degraded") at("banner-text").textContent = `Degraded mode: ${degraded}. What you see may be late.`;
 }
 
-client.on("state", () => {
+client.on("state", ({ state }) => {
   clearInterval(countdown);
   retryText = "";
+  if (state === "connected") exhausted = 0;
+  showState();
+});
+client.on("reconnect:failed", ({ attempts }) => {
+  exhausted = attempts;
   showState();
 });
 client.on("degraded", ({ degraded: now, reason }) => {

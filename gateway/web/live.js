@@ -12,7 +12,7 @@ const OWN_MESSAGES = 4; // of one look at the statistics: two commands, two repl
 const SAMPLES = 60; // of the sparkline
 const TYPING_EVERY = 2_000;
 
-export const feed = new Feed(openEvent);
+const feed = new Feed(openEvent);
 let shown = false;
 
 // ---- this connection

@@ -11,6 +11,7 @@ const NAMED = 4; // users named with a room
 
 const joined = new Map(); // room → {seq, members, users, followed}
 const joining = new Set();
+const refused = new Set(); // rooms that could not be followed are not asked for again on this connection
 let warn = () => {};
 let changed = () => {};
 
@@ -51,7 +52,8 @@ export async function joinRoom(room, followed = false) {
     keepChosen();
     if (!followed) changed();
   } catch (error) {
-    if (!followed) warn(`${room}: ${error.message}`);
+    if (followed) refused.add(room);
+    else warn(`${room}: ${error.message}`);
   } finally {
     joining.delete(room);
   }
@@ -74,7 +76,7 @@ export function roomStats(members) {
     if (followed && (members[room] ?? 0) <= 1) leaveRoom(room); // only this tab is left in it
   }
   const left = Math.max(0, FOLLOWED - (joined.size - chosen().length));
-  const others = Object.keys(members).filter((room) => !joined.has(room) && !joining.has(room) && !OWN.test(room));
+  const others = Object.keys(members).filter((room) => !joined.has(room) && !joining.has(room) && !refused.has(room) && !OWN.test(room));
   for (const room of others.slice(0, left)) joinRoom(room, true);
 }
 
@@ -88,6 +90,7 @@ export function mountRooms(onWarning, onChange) {
   });
   onIdentity(() => { at("follow-label").hidden = !isService(); });
   client.on("connected", ({ reconnected }) => {
+    refused.clear();
     if (!reconnected) for (const room of JSON.parse(sessionStorage.getItem("rooms")) ?? FIRST) joinRoom(room);
   });
   client.on("disconnected", ({ reconnect }) => {

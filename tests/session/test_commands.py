@@ -76,6 +76,7 @@ async def test_info_tells_all_of_the_own_connection(gateway: Gateway, codec: Cod
             "node": "test",
             "ip": "127.0.0.1",
             "client_id": "phone 7",
+            "transport": "websocket",
             "subprotocol": codec.subprotocol,
             "rooms": [{"room": "chat:42", "seq": 0, "events": ["a", "b*"], "acked": None}],
             "events": ["message:*"],
