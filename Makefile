@@ -2,23 +2,39 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint types bench clean
+.PHONY: run demo test lint types docs bench clean
 
 run: $(VENV)/.run
 	$(BIN)/gateway serve --dev $(ARGS)
 
+# A gateway with users and agents on it, to look at its pages.
+demo: $(VENV)/.run
+	@$(BIN)/python -m gateway.demo $(ARGS)
+
+# Coverage is counted over the pure core, which is all that it is asked for: counting doubles the time of a test.
 test: $(VENV)/.test
 	$(BIN)/python tests/e2e/prerequisites.py
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+ifdef ARGS
+	$(PYTEST) $(ARGS)
+else
+	$(PYTEST) tests/protocol --cov --cov-report=term:skip-covered
+	$(PYTEST) --ignore=tests/protocol
+endif
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 types: $(VENV)/.lint
 	$(BIN)/mypy
+
+# Into build/site, with every warning an error.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/build.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
@@ -37,6 +53,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.lint: $(VENV)/.test
 	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings, SettingsError
     from gateway.embedding import open_gateway
     from protocol.errors import ErrorCode, ProtocolError
+    from protocol.registry import EventTypes
+    from protocol.typed import TypedEvent
 
 __all__ = [
     "Caller",
     "ErrorCode",
+    "EventTypes",
     "Gateway",
     "ProtocolError",
     "Settings",
     "SettingsError",
+    "TypedEvent",
     "__version__",
     "open_gateway",
 ]
@@ -31,10 +35,12 @@ __all__ = [
 _HOMES: Final = {
     "Caller": "gateway.calls.caller",
     "ErrorCode": "protocol.errors",
+    "EventTypes": "protocol.registry",
     "Gateway": "gateway.app",
     "ProtocolError": "protocol.errors",
     "Settings": "gateway.config.settings",
     "SettingsError": "gateway.config.settings",
+    "TypedEvent": "protocol.typed",
     "open_gateway": "gateway.embedding",
 }
 

@@ -31,10 +31,11 @@ from gateway.hub.hub import Hub, Sent
 from gateway.hub.presence import Presence
 from gateway.hub.trace import Tracer
 from gateway.logs import configure
+from gateway.operations.approval_calls import approval_calls
 from gateway.operations.calls import call_handlers
 from gateway.operations.execution_calls import execution_call_handlers
 from gateway.operations.rules import service
-from gateway.rest.app import create_app
+from gateway.rest.app import OWN_PATHS, create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.drain import drain
 from gateway.session.posted import PostedCommands
@@ -44,13 +45,14 @@ from gateway.transports.poll import Polls
 from gateway.transports.sse import EventStreams
 from gateway.transports.websocket import WebSocketUpgrade
 from gateway.version import VERSION
+from gateway.welcome import welcome
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from gateway.wire.sockets import reachable_host
 from protocol.cache import FAMILIES
+from protocol.registry import emission
 
-__all__ = ["Beside", "Gateway", "serve", "welcome"]
+__all__ = ["Beside", "Gateway", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +65,10 @@ _Handler = TypeVar("_Handler", bound=CallHandler)
 class Gateway:
     """One node. Make it, :meth:`run` it in a nursery, :meth:`stop` it."""
 
-    def __init__(self, settings: Settings, *, broker: Broker | None = None, listen: bool = True) -> None:
-        """``broker`` takes the place of the one that the settings name.
+    def __init__(
+        self, settings: Settings, *, broker: Broker | None = None, listen: bool = True, app: Any = None
+    ) -> None:
+        """``broker`` takes the place of the one that the settings name; ``app`` is as for ``open_gateway``.
 
         Without ``listen`` no port is opened: connections are given to ``listener.serve``. Raises
         ``SettingsError`` when the configuration cannot be used.
@@ -120,15 +124,19 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
+        operations = services.operations
         built_in = {
-            **call_handlers(services.operations.notifications),
-            **execution_call_handlers(services.operations.executions),
+            **call_handlers(operations.notifications),
+            **execution_call_handlers(operations.executions),
+            **approval_calls(operations.approvals, within=0.8 * settings.connection.command_timeout),
         }
         for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
         """What can be done with this gateway, under the rules that hold for everybody."""
+        self.events = self.operations.types
+        """The types of events: ``gateway.events.register(MyEvent)`` adds one of your own."""
         self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
@@ -156,7 +164,9 @@ class Gateway:
             calls=self.calls,
             commands=PostedCommands(services).run,
         )
-        self.http = HttpServer(create_app(self._rest), settings, stream_paths=beside)
+        self.http = HttpServer(
+            create_app(self._rest), settings, stream_paths=beside, guest=app, own_paths=OWN_PATHS
+        )
         self.listener = Listener(
             websocket=self.upgrade.receive,
             http=self.http.serve_stream,
@@ -230,6 +240,7 @@ class Gateway:
             "http": self.http.connections,
             "calls": self.calls.active,
             "calls.bytes": self.calls.held,
+            "approvals.waiting": self.operations.approvals.watch.waiting,
             **{f"engine.{name}": count for name, count in self._engine.census().items()},
             **{f"hub.{name}": count for name, count in self.hub.census().items()},
             **{f"guard.{name}": count for name, count in self.guard.census().items()},
@@ -257,6 +268,23 @@ class Gateway:
         return await self.operations.events.publish(
             service(org, sender), room, event, data, mid=mid, exclude=exclude, critical=critical
         )
+
+    async def emit(
+        self,
+        org: str,
+        event: Any,
+        *,
+        room: str | None = None,
+        sender: str | None = None,
+        mid: str | None = None,
+    ) -> Position:
+        """Publish a typed event: one of ``protocol.events``, or an object of your own type.
+
+        It goes to its type's room when ``room`` is None. Raises what :meth:`publish` raises, MISSING_FIELD
+        and BAD_FIELD for an event that is not valid, too.
+        """
+        made = emission(event, room=room)
+        return await self.publish(org, made.room, made.event, made.data, sender=sender, mid=mid)
 
     async def send_to_user(
         self,
@@ -311,6 +339,7 @@ class Gateway:
         try:
             await self._run(task_status)
         finally:
+            self.listener.close()
             with trio.move_on_after(_CLOSING, shield=True):
                 await self.calls.aclose()
         self.finished.set()
@@ -318,10 +347,12 @@ class Gateway:
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             await background.start(self.operations.notifications.inbox.run)
+            background.start_soon(self.operations.approvals.watch.run)
             background.start_soon(self.broker.run)
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
+            background.start_soon(self.hub.lingering.run)
             if self._listen:
                 await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.
@@ -334,6 +365,7 @@ class Gateway:
                 task_status.started()
                 await self._stop.wait()
                 self.draining = True
+                self.operations.approvals.watch.stop()
                 log.info("shutting down", connections=len(self.hub.connections))
                 # Whoever is half-way through its upgrade is refused from here on, so nobody is forgotten.
                 # /readyz and /metrics are answered as long as there is somebody to leave.
@@ -446,26 +478,3 @@ async def _stop_on_signal(
             if gateway.draining:
                 scope.cancel()  # asked twice: do not wait for anybody
             gateway.stop()
-
-
-def welcome(settings: Settings, port: int) -> None:
-    """Print what development mode says: the page, and what to try next."""
-    scheme = "https" if settings.tls.certificate else "http"
-    authority = f"{reachable_host(settings.host)}:{port}"
-    base = f"{scheme}://{authority}"
-    token = Authenticator(settings.auth).issue(org="acme", user="alice", roles=["service"]).token
-    print(
-        f"""
-Trireme is running in development mode. Open the console:
-
-  {base}/#token={token}
-
-Three commands to try next, in another terminal:
-
-  export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
-  .venv/bin/gateway tail --token "$TOKEN" --url ws://{authority}/ws chat:42
-  curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
-       --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
-""",
-        flush=True,
-    )

@@ -79,10 +79,8 @@ def problem_document(
 
 def problem_for(error: ProtocolError) -> dict[str, Any]:
     """Return the problem document that says the same as ``error``."""
-    return {
-        **(error.details or {}),
-        **problem_document(error.code, error.message, retry_after=error.retry_after),
-    }
+    document = problem_document(error.code, error.message, retry_after=error.retry_after)
+    return document if error.details is None else {**error.details, **document}
 
 
 def problem_bytes(document: dict[str, Any]) -> bytes:

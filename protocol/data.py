@@ -13,6 +13,9 @@ __all__ = ["read"]
 
 T = TypeVar("T")
 
+_LONGEST: Final = 120
+"""Characters of a reason."""
+
 _is_missing: Final = re.compile("Object missing required field `(.+)`").fullmatch
 
 
@@ -22,6 +25,7 @@ def read(data: Any, shape: type[T]) -> T:
         return msgspec.convert({} if data is None else data, shape)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
+        reason = reason[:_LONGEST]  # it may repeat a value
         place = "data" + path.rstrip("`")
         missing = _is_missing(reason)
         if missing:

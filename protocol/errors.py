@@ -17,6 +17,7 @@ section 7.4.1; of the private range, 4000-4499 ask the client to reconnect and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Self
 
@@ -47,10 +48,11 @@ class ErrorCode(IntEnum):
     BAD_FIELD = 104, 400, "a field, or something in `data`, has a wrong type or value"
     BAD_ROOM = 105, 400, "not a valid name of a room"
     BAD_EVENT = 106, 400, "not a valid name of an event"
+    EVENT_NOT_ALLOWED = 107, 422, "the room does not take this event (`events.patterns`)"
     UNKNOWN_CALL = 108, 501, "no handler has that name"
     NOT_FOUND = 109, 404, "the user, connection or resource does not exist"
     CALL_REJECTED = 110, 422, "the handler rejected the call, with its reason"
-    CONFLICT = 111, 409, "the resource has another state or version than this needs; it comes with the error"
+    CONFLICT = 111, 409, "it is in another state than the request supposes, which is told"
 
     UNAUTHENTICATED = 200, 401, "no token, or one that does not verify"
     TOKEN_EXPIRED = 201, 401, "the token has expired"
@@ -71,6 +73,7 @@ class ErrorCode(IntEnum):
     TOO_MANY_CONNECTIONS = 402, 503, "there are as many connections as there may be"
     TOO_MANY_PENDING = 403, 429, "too many commands of this connection are waiting for an answer"
     TOO_LARGE = 404, 413, "larger than a limit allows, in bytes or in values"
+    TOO_MANY_APPROVALS = 405, 429, "the organisation has as many open approvals as it may"
 
     INTERNAL = 500, 500, "a fault of the gateway, which has logged it"
 
@@ -121,7 +124,8 @@ class ProtocolError(Exception):
     """Something the peer said is refused; carries what an ``error`` envelope needs.
 
     ``id`` is the command's id where it could still be read; ``retry_after`` is in
-    seconds; ``fatal`` is the close code when the connection cannot go on.
+    seconds; ``fatal`` is the close code when the connection cannot go on. ``details`` are values that the
+    peer needs to go on: members of the ``error`` envelope's ``data`` and of the problem document.
     """
 
     def __init__(
@@ -133,7 +137,7 @@ class ProtocolError(Exception):
         room: str | None = None,
         retry_after: float | None = None,
         fatal: CloseCode | None = None,
-        details: dict[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -143,14 +147,14 @@ class ProtocolError(Exception):
         self.retry_after = retry_after
         self.fatal = fatal
         self.details = details
-        """What else there is to say: more members of ``data``, and of the problem document."""
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """The ``data`` of the ``error`` envelope: the details, and ``retry_after`` where there is one."""
-        if self.retry_after is None:
-            return self.details
-        return {**(self.details or {}), "retry_after": self.retry_after}
+        """The ``data`` of the ``error`` envelope: ``details`` and ``retry_after`` where there are any."""
+        found = dict(self.details or ())
+        if self.retry_after is not None:
+            found["retry_after"] = self.retry_after
+        return found or None
 
 
 def malformed(reason: str) -> ProtocolError:

@@ -1,7 +1,7 @@
 """What every typed event is: a name, a default room, validated fields, a UTC time.
 
 The catalogue is ``protocol.events``. ``TypedEvent`` objects are immutable; building one
-does not validate, ``to_data`` and ``read`` do.
+does not validate, ``to_data`` and ``from_data`` do.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.data import read
 from protocol.names import check_event
 from protocol.values import Unsigned, Value, check_value
 
-__all__ = ["Custom", "Details", "Id", "Metrics", "Seconds", "Severity", "Text", "TypedEvent"]
+__all__ = ["Custom", "Details", "Id", "Metrics", "Milliseconds", "Seconds", "Severity", "Text", "TypedEvent"]
 
 _TE = TypeVar("_TE", bound="TypedEvent")
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Metrics = dict[str, int | float]
 Details = dict[str, Any]  # of the value model: every event is checked against it as a whole
-Severity = Literal["info", "warning", "error", "critical"]
-
-_LONGEST_PROBLEM = 120
+Severity = Literal["info", "success", "warning", "error", "critical"]
 
 
 def now_ms() -> int:
@@ -48,24 +47,28 @@ class TypedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     ts: Unsigned = msgspec.field(default_factory=now_ms)
     """When it happened, in milliseconds since 1970 UTC."""
+    source: Id | None = None
+    """What it comes from: a service, a worker, a component."""
     details: Details | None = None
     """Whatever else the application has to say."""
 
     def to_data(self) -> dict[str, Any]:
-        """Return the envelope's ``data``; raises ``ProtocolError`` BAD_FIELD when a field is not valid."""
+        """Return the envelope's ``data``.
+
+        Raises ``ProtocolError`` MISSING_FIELD or BAD_FIELD when a field is not valid.
+        """
         data = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
-        self.read(data)
+        self.from_data(data)
         return data
 
     @classmethod
-    def read(cls: type[_TE], data: object) -> _TE:
-        """Make the event from an envelope's ``data``; raises ``ProtocolError`` BAD_FIELD naming the field."""
+    def from_data(cls: type[_TE], data: object) -> _TE:
+        """Make the event from an envelope's ``data``.
+
+        Raises ``ProtocolError`` MISSING_FIELD or BAD_FIELD, naming the field.
+        """
         check_value(data)
-        try:
-            return msgspec.convert(data, cls)
-        except msgspec.ValidationError as error:
-            problem = str(error)[:_LONGEST_PROBLEM]  # it may repeat a value
-            raise ProtocolError(ErrorCode.BAD_FIELD, f"data: {cls.event}: {problem}") from None
+        return read(data, cls)
 
 
 class Custom(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import pytest
 from gateway.config.settings import (
     CallSettings,
     Group,
+    RoomEvents,
     RoomHistory,
     Settings,
     SettingsError,
@@ -75,7 +76,7 @@ def test_every_setting_can_be_given_in_each_way() -> None:
         toml = f"[{group}]\n{name} = {_toml(changed)}" if group else f"{name} = {_toml(changed)}"
         text = changed if isinstance(changed, str) else msgspec.json.encode(changed).decode()
         variable = "GATEWAY_" + path.upper().replace(".", "_")
-        needed = _NEEDED.get(path, {})
+        needed = NEEDED.get(path, {})
         for settings in (
             load(toml, {}, needed),
             load(None, {variable: text}, needed),
@@ -86,7 +87,7 @@ def test_every_setting_can_be_given_in_each_way() -> None:
             assert type(getattr(holder, name)) is type(default)
 
 
-_NEEDED: dict[str, dict[str, object]] = {
+NEEDED: dict[str, dict[str, object]] = {
     "workers": {"broker": "redis://localhost"},
     "tls.key": {"tls.certificate": "c.pem"},
     "tls.certificate": {"tls.key": "k.pem"},
@@ -102,6 +103,7 @@ def _another(path: str, default: Any) -> Any:
         "auth.algorithm": "ES256",
         "auth.default_rooms": {"chat:*": ["join"]},
         "history.patterns": {"chat:*": RoomHistory(messages=3, age=60.5)},
+        "events.patterns": {"chat:*": RoomEvents(types=["message:*"], strict=True)},
         "history.organisation": RoomHistory(messages=3),
         "history.user": UserHistory(messages=3, age=60.5),
         "calls": {"pause_*": CallSettings(url="http://backend.test/calls", timeout=1.5, roles=["operator"])},

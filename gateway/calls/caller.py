@@ -17,6 +17,8 @@ class Caller:
     """The connection's id: a target of ``Gateway.send_to_connection`` while it is open."""
     identity: Identity
     """What the client's token says; operations take it (``gateway.operations``)."""
+    address: str | None = None
+    """The client's IP address, where it is known."""
 
     @property
     def org(self) -> str:

@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from protocol.errors import ProtocolError
+from protocol.events import from_data
+from protocol.registry import EventTypes
+
 __all__ = [
     "ConnectionInfo",
+    "Decision",
     "Event",
     "Filter",
     "HistoryPage",
@@ -49,6 +54,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """``"user"`` of what was sent to the user, ``"connection"`` of what was to this connection alone."""
     critical: bool = False
     """It overtook what was queued for this client: events with a lower ``seq`` may still come."""
+
+    def typed(self, types: EventTypes | None = None) -> Any:
+        """The typed event that this is: an object of ``types``, or a ``Custom`` where its name has no type.
+
+        Without ``types`` those of the catalogue count (``protocol.events``). Raises ValueError when the data
+        do not fit the type: whoever published it may be another release.
+        """
+        try:
+            return from_data(self.event, self.data) if types is None else types.read(self.event, self.data)
+        except ProtocolError as error:
+            raise ValueError(error.message) from None
 
 
 class Lost(Event, frozen=True, kw_only=True):
@@ -168,6 +184,23 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
     mid: str | None
     connections: int
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an approval that was asked for."""
+
+    id: str
+    status: str
+    """``"decided"``, or ``"expired"`` when its deadline was over and no choice was to take its place."""
+    choice: str | None = None
+    """One of the choices; None when it expired."""
+    user: str | None = None
+    """Who decided; None for the deadline."""
+    comment: str | None = None
+    fallback: bool = False
+    """The deadline decided."""
+    at: int | None = None
+    """Milliseconds since 1970 UTC."""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

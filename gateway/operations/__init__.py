@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.operations.approvals import Approvals
+from gateway.operations.checked import CheckedEvents
 from gateway.operations.connections import Connections
 from gateway.operations.events import Events
 from gateway.operations.execution_relay import Relay
@@ -19,6 +21,7 @@ from gateway.operations.inbox import Inbox
 from gateway.operations.notifications import Notifications
 from gateway.operations.rooms import Rooms
 from gateway.operations.tokens import Tokens
+from protocol.registry import EventTypes
 
 if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
@@ -33,12 +36,21 @@ __all__ = ["Operations"]
 class Operations:
     """All operations of one node. They reach the whole cluster."""
 
-    __slots__ = ("connections", "events", "executions", "notifications", "rooms", "tokens")
+    __slots__ = (
+        *("approvals", "connections", "events", "executions", "notifications", "rooms", "tokens", "types"),
+    )
 
     def __init__(
         self, settings: Settings, hub: Hub, cluster: Cluster, auth: Authenticator, overload: Overload
     ) -> None:
-        self.events = Events(hub, cluster, overload)
+        self.types = EventTypes()
+        """The types of events that are known, the application's own included."""
+        patterns = settings.events.patterns
+        self.events = (
+            CheckedEvents(hub, cluster, overload, self.types, patterns)
+            if patterns
+            else Events(hub, cluster, overload)
+        )
         """Publish, send, trace."""
         self.rooms = Rooms(hub, cluster, largest_page=settings.history.page)
         """History, presence, the list of rooms."""
@@ -59,3 +71,13 @@ class Operations:
         """Create, list, read and delete notifications; their ``inbox`` has to run."""
         self.executions = Executions(hub, inbox, relay, upkeep, settings)
         """Report, look up and sum up executions."""
+        self.approvals = Approvals(hub, inbox, settings.store)
+        """Ask for approvals, list, wait for and decide them; their ``watch`` has to run."""
+
+    def measures(self) -> dict[str, tuple[str, float]]:
+        """For the metrics: name → what it is, and its value now; a name in ``_total`` is a counter's."""
+        return {
+            **self.notifications.inbox.measures(),
+            **self.executions.measures(),
+            **self.approvals.measures(),
+        }

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import msgspec
 import trio
 
 from gateway.auth.identity import Identity
+from gateway.operations.fields import bad, check_json, check_length, check_text, check_user
 from gateway.operations.inbox import Inbox
 from gateway.operations.rules import organisation, require_service
 from protocol.errors import ErrorCode, ProtocolError
@@ -43,7 +43,6 @@ MAX_DATA: Final = 4096
 """Bytes of JSON."""
 MAX_ACTION: Final = 2048
 """Bytes of JSON."""
-_MAX_USER: Final = 200
 _DEPTH: Final = 8
 """Containers inside each other in ``data`` and ``action``: events, pages and replies wrap them in more."""
 _GREETING: Final = 0.5
@@ -51,7 +50,6 @@ _GREETING: Final = 0.5
 
 _KINDS: Final = frozenset({"info", "success", "warning", "error"})
 _ACTION_FIELDS: Final = frozenset({"type", "label", "payload"})
-_is_text = re.compile(r"[^\x00-\x1f\x7f]+").fullmatch
 _IGNORED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028\u2029\ufeff]+")
 """What browsers skip before or inside of the scheme of an address, and a little more."""
 _SCRIPTS: Final = ("javascript:", "data:", "vbscript:")
@@ -94,19 +92,19 @@ class Notifications:
         require_service(identity, "creating notifications")
         org = organisation(identity, org)
         if not 1 <= len(users) <= MAX_USERS:
-            raise _bad("users", f"1 to {MAX_USERS:,} are allowed")
+            raise bad("users", f"1 to {MAX_USERS:,} are allowed")
         for user in users:
-            _check_user(user, "users")
+            check_user(user, "users")
         if type not in _KINDS:
-            raise _bad("type", f"one of {', '.join(sorted(_KINDS))}")
-        _check_text("title", title, MAX_TITLE)
-        _check_length("message", message, MAX_MESSAGE)
+            raise bad("type", f"one of {', '.join(sorted(_KINDS))}")
+        check_text("title", title, MAX_TITLE)
+        check_length("message", message, MAX_MESSAGE)
         check_value(message, "message")
         if mid is not None:
             check_mid(mid)
         if expires_at is not None and not time.time() * 1000 < expires_at < 2**53:
-            raise _bad("expires_at", "must be in the future, in milliseconds since 1970")
-        _check_json("data", data, MAX_DATA)
+            raise bad("expires_at", "must be in the future, in milliseconds since 1970")
+        check_json("data", data, MAX_DATA, depth=_DEPTH)
         if action is not None:
             _check_action(action)
         created = await self.inbox.store.notifications.create(
@@ -143,9 +141,9 @@ class Notifications:
         """
         org, user = _owner(identity, org, user)
         if not 1 <= limit <= MAX_PAGE:
-            raise _bad("limit", f"1 to {MAX_PAGE} are allowed")
+            raise bad("limit", f"1 to {MAX_PAGE} are allowed")
         if type is not None and type not in _KINDS:
-            raise _bad("type", f"one of {', '.join(sorted(_KINDS))}")
+            raise bad("type", f"one of {', '.join(sorted(_KINDS))}")
         store = self.inbox.store.notifications
         page = await store.list(org, user, unread=unread, type=type, limit=limit, cursor=cursor)
         answer: dict[str, Any] = {
@@ -202,10 +200,6 @@ class Notifications:
         return changed.unread
 
 
-def _bad(field: str, text: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.BAD_FIELD, f"{field}: {text}")
-
-
 def _unknown() -> ProtocolError:
     return ProtocolError(ErrorCode.NOT_FOUND, "this user has no such notification")
 
@@ -225,53 +219,27 @@ def _owner(identity: Identity, org: str | None, user: str | None) -> tuple[str, 
         return org, identity.user
     if user != identity.user or org != identity.org:
         require_service(identity, "another user's notifications: this")
-    _check_user(user, "user")
+    check_user(user, "user")
     return org, user
-
-
-def _check_user(user: str, field: str) -> None:
-    _check_text(field, user, _MAX_USER)
-
-
-def _check_text(field: str, text: str, most: int) -> None:
-    _check_length(field, text, most)
-    if not _is_text(text):
-        raise _bad(field, "must not hold control characters")
-    check_value(text, field)
-
-
-def _check_length(field: str, text: str, most: int) -> None:
-    if not text:
-        raise _bad(field, "must not be empty")
-    if len(text) > most:
-        raise _bad(field, f"must not be longer than {most:,} characters")
-
-
-def _check_json(field: str, value: Any, most: int) -> None:
-    if value is None:
-        return
-    check_value(value, field, max_depth=_DEPTH)
-    if len(msgspec.json.encode(value)) > most:
-        raise ProtocolError(ErrorCode.TOO_LARGE, f"{field}: must not be larger than {most:,} bytes of JSON")
 
 
 def _check_action(action: Any) -> None:
     if not isinstance(action, dict):
-        raise _bad("action", "must be a map")
-    _check_json("action", action, MAX_ACTION)
+        raise bad("action", "must be a map")
+    check_json("action", action, MAX_ACTION, depth=_DEPTH)
     if unknown := set(action) - _ACTION_FIELDS:
-        raise _bad("action", f"has no field {min(unknown)[:100]!r}")
+        raise bad("action", f"has no field {min(unknown)[:100]!r}")
     if "type" not in action:
         raise ProtocolError(ErrorCode.MISSING_FIELD, "action.type: is missing")
     for field in ("type", "label"):
         value = action.get(field, "-")
         if not isinstance(value, str):
-            raise _bad(f"action.{field}", "must be text")
-        _check_text(f"action.{field}", value, MAX_TITLE)
+            raise bad(f"action.{field}", "must be text")
+        check_text(f"action.{field}", value, MAX_TITLE)
     layer: list[Any] = [action]
     while layer:
         for text in layer:
             if isinstance(text, str) and _IGNORED.sub("", text).lower().startswith(_SCRIPTS):
-                raise _bad("action", "must not hold an address that runs as a script (javascript:, data:)")
+                raise bad("action", "must not hold an address that runs as a script (javascript:, data:)")
         maps = [inner for each in layer if isinstance(each, dict) for inner in (*each, *each.values())]
         layer = maps + [inner for each in layer if isinstance(each, list | tuple) for inner in each]

@@ -20,6 +20,7 @@ from gateway.problems import (
     retry_after_header,
 )
 from gateway.rest import (
+    approvals,
     auth,
     commands,
     connections,
@@ -38,13 +39,17 @@ from gateway.rest.openapi import add_openapi
 from gateway.rest.services import EXTENSION, Services
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["create_app"]
+__all__ = ["OWN_PATHS", "create_app"]
 
 log = logging.getLogger(__name__)
 
+OWN_PATHS: Final = ("/api/v1/", "/ws", "/healthz", "/readyz", "/metrics", "/client.js")
+"""Beside another application on the port, this one keeps the paths that begin so; the console gives way."""
+
 _SECURITY: Final = {
     "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -76,7 +81,9 @@ class _Application(QuartTrio):
         if request.url_rule is None and request.routing_exception is None:
             raise BadRequest("the Host header is not a host")
         # The routing error of an unknown path is raised in here too, after the body was read.
-        with trio.fail_after(self.handler_timeout):
+        rule = request.url_rule
+        handler = None if rule is None else self.view_functions.get(rule.endpoint)
+        with trio.fail_after(self.handler_timeout + getattr(handler, "patience", 0.0)):
             return await super().dispatch_request(*args, **kwargs)
 
 
@@ -92,7 +99,9 @@ def create_app(services: Services) -> QuartTrio:
     app.extensions[EXTENSION] = services
     app.extensions[pages.EXTENSION] = pages.load_pages()
     add_openapi(app)
-    for resource in (auth, stats, connections, rooms, events, messages, notifications, executions, commands):
+    for resource in (
+        *(auth, stats, connections, rooms, events, messages, notifications, executions, approvals, commands),
+    ):
         app.register_blueprint(resource.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
     app.register_blueprint(pages.blueprint)

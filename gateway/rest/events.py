@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity
 from gateway.problems import problem_for
+from gateway.rest.connections import sent_to_users
 from gateway.rest.http import admit, caller, named, read_body, read_query, reply
 from gateway.rest.models import (
     Batch,
     BatchResults,
     Broadcast,
     BroadcastOperation,
+    Emit,
     OperationResult,
     OrganisationQuery,
     Problem,
@@ -42,7 +45,7 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str | None) -> 
 
 
 @blueprint.post("/broadcast")
-@operation(tags="events", body=Broadcast, query=OrganisationQuery, answer=Published)
+@operation(tags="events", body=Broadcast, query=OrganisationQuery, answer=Published, errors=[422])
 async def broadcast() -> Response:
     """Publish an event to a room, or without `room` to the whole organisation.
 
@@ -53,6 +56,22 @@ async def broadcast() -> Response:
     wanted = await read_body(Broadcast)
     org = named(wanted.org, read_query(OrganisationQuery).org)
     return reply(await _broadcast(identity, wanted, org))
+
+
+@blueprint.post("/events")
+@operation(tags="events", body=Emit, query=OrganisationQuery, answer=Published, errors=[404, 422])
+async def emit() -> Response:
+    """Publish a typed event: one of the catalogue, or of a type that was registered here.
+
+    `data` is checked against the type, `ts` is filled in, and without `room` it goes where its type says. A
+    name without a type gets 404 with 109: use `/broadcast`.
+    """
+    identity = await caller()
+    wanted = await read_body(Emit)
+    made = services().operations.types.emission(wanted.event, wanted.data, room=wanted.room)
+    org = named(wanted.org, read_query(OrganisationQuery).org)
+    event = msgspec.structs.replace(wanted, room=made.room, data=made.data)
+    return reply(await _broadcast(identity, event, org))
 
 
 @blueprint.post("/batch")
@@ -82,6 +101,11 @@ async def _operate(
         if isinstance(wanted, BroadcastOperation):
             published = await _broadcast(identity, wanted, org)
             return OperationResult(200, mid=published.mid, seq=published.seq, epoch=published.epoch)
+        if wanted.users is not None:
+            if wanted.user is not None or wanted.connection is not None:
+                raise ProtocolError(ErrorCode.BAD_FIELD, "users: not with user or connection")
+            mid, places = await sent_to_users(identity, wanted, wanted.users, org)
+            return OperationResult(200, mid=mid, users=places)
         sent = await services().operations.events.send(
             identity,
             wanted.event,

@@ -24,6 +24,7 @@ __all__ = [
     "identified",
     "named",
     "page",
+    "peer_address",
     "read_body",
     "read_cursor",
     "read_query",
@@ -63,9 +64,19 @@ async def identified() -> tuple[Identity, str]:
     return identity, address
 
 
+def peer_address() -> str:
+    """The client's address, for what is noted of who did what."""
+    return _address()
+
+
 def admit(identity: Identity, size: int) -> None:
     """Count one command of ``size`` bytes; raises ``ProtocolError`` RATE_LIMITED."""
     services().admission.count(identity, _address(), size)
+
+
+def count_users(identity: Identity, number: int) -> None:
+    """A command that was counted went to ``number`` users: each counts as a command; what follows waits."""
+    services().admission.count_users(identity, _address(), number)
 
 
 def _address() -> str:

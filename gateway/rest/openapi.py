@@ -29,6 +29,7 @@ from werkzeug.routing import BaseConverter
 
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.problems import STATUS
+from gateway.rest.examples import add_examples
 from gateway.rest.models import PlainText, Problem
 from gateway.version import VERSION
 from protocol.errors import ErrorCode
@@ -66,7 +67,7 @@ _STATUSES: Final[dict[int, str]] = {
     401: "No token, or one that does not verify, has expired or was revoked.",
     403: "The token may not do this, or is for another organisation.",
     404: "There is nothing by that name.",
-    409: "It has another state or version than this needs.",
+    409: "It is in another state than the request supposes; the members beside `detail` tell which.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "The gateway refuses this, with a reason.",
@@ -93,9 +94,11 @@ def operation(
     conflict: type[msgspec.Struct] | None = None,
     public: bool = False,
     status: int = 200,
+    patience: float = 0.0,
 ) -> Callable[[F], F]:
     """State what a handler takes and gives, and which error statuses beyond those that follow from it.
 
+    ``patience`` are seconds that it may take on top of what every handler may: it waits for something.
     ``conflict`` is the problem document of 409 that says how things are.
     """
 
@@ -115,6 +118,7 @@ def operation(
         if public:
             security_scheme([])(handler)
         tag([tags])(handler)
+        handler.patience = patience  # type: ignore[attr-defined]  # for the application's deadline
         return handler
 
     return decorate
@@ -191,4 +195,6 @@ def add_openapi(app: QuartTrio) -> None:
 
 def openapi_document(app: QuartTrio) -> bytes:
     """Generate the document as JSON; for an application whose routes are complete."""
-    return msgspec.json.encode(app.extensions["QUART_SCHEMA"].openapi_provider.schema())
+    document = app.extensions["QUART_SCHEMA"].openapi_provider.schema()
+    add_examples(document)
+    return msgspec.json.encode(document)

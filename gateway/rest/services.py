@@ -56,10 +56,7 @@ class Services:
             self.calls,
             started_at=self.started_at,
             is_draining=self.is_draining,
-            inbox_measures=lambda: {
-                **self.operations.notifications.inbox.measures(),
-                **self.operations.executions.measures(),
-            },
+            measures=self.operations.measures,
         )
 
 

@@ -180,6 +180,7 @@ async def _send_to_users(
         mid=envelope.mid,
         ephemeral=wanted.ephemeral,
     )
+    session.count_users(len(sent))
     places = {
         user: {} if each.seq is None else {"seq": each.seq, "epoch": each.epoch}
         for user, each in sent.items()
@@ -198,7 +199,7 @@ def _call(session: Context, connection: Connection, envelope: Envelope, size: in
 async def _answer(session: Context, connection: Connection, envelope: Envelope, name: str, size: int) -> None:
     """Answer one call, in a task of its own: commands behind it are not held up."""
     calls, settings = session.services.calls, session.services.settings.connection
-    caller = Caller(connection.id, connection.identity)
+    caller = Caller(connection.id, connection.identity, connection.ip)
 
     async def invoke() -> None:
         session.reply(envelope, data=await calls.invoke(name, envelope.data, caller=caller))

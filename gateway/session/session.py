@@ -85,7 +85,7 @@ class Session:
         self.typing: Typing | None = None
         self.resume_token = ""
         self.client = client
-        self._catching_up = CatchUp(self)
+        self._catching_up: CatchUp | None = None
         self._deadlines = Deadlines()
         self._most_values = _FIRST_VALUES
         self._limiter: Limiter | None = None
@@ -107,6 +107,7 @@ class Session:
         async def count() -> None:
             nonlocal unread
             unread = await self.services.operations.notifications.glance(identity)
+            self.services.operations.approvals.watch.arrived(identity)
 
         try:
             connection = await self.services.hub.connect(
@@ -116,12 +117,13 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
-                before=count,
+                before=None if self.transport.kind == "poll" else count,  # no poll has a greeting
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
             return
         self.connection = connection
+        self._catching_up = CatchUp(self)
         self._limiter = self.services.guard.limiters.limiter(identity, self.client.ip)
         # The id finds the connection while it is open (see give_way); nobody can guess the rest.
         self.resume_token = f"{connection.id}.{secrets.token_urlsafe(18)}"
@@ -203,6 +205,8 @@ class Session:
         if self.typing is not None:
             self.typing.stop_all()
         self.services.hub.disconnected(self.connection, self.transport.close_code)
+        # These know the session, too: a cycle would stay until the collector comes, which it does seldom.
+        self.connection = self.typing = self._catching_up = None
 
     def _remember(self, connection: Connection) -> bytes:
         """Keep what the resume token stands for, for ``connection.resume_ttl`` seconds; returns it."""
@@ -224,12 +228,13 @@ class Session:
 
     def catch_up(self) -> None:
         """Some rooms lag: send what they missed as soon as the socket has drained."""
-        self._catching_up.start()
+        if self._catching_up is not None:
+            self._catching_up.start()
 
     def dropped(self, event: Event, policy: str) -> None:
         """An overflow policy gave ``event`` up; ``lost`` will announce it."""
         hub = self.services.hub
-        hub.counters.dropped += 1
+        hub.counters.dropped[policy] += 1
         if hub.tracer is not None and self.connection is not None:
             hub.tracer.dropped(self.connection, event, policy)
 
@@ -249,7 +254,8 @@ class Session:
         self, place: Membership, missed: Sequence[Event], page: HistoryPage, since: Since
     ) -> None:
         """Send what was missed before a join; what does not fit now follows as the socket drains."""
-        self._catching_up.replay(place, missed, page, since)
+        if self._catching_up is not None:
+            self._catching_up.replay(place, missed, page, since)
 
     @property
     def received_messages(self) -> int:
@@ -314,6 +320,11 @@ class Session:
         """See ``Context``. The command itself has counted as one."""
         if self._limiter is not None:
             self._limiter.joined(number - 1, trio.current_time())
+
+    def count_users(self, number: int) -> None:
+        """See ``Context``. The command itself has counted as one."""
+        if self._limiter is not None:
+            self._limiter.reached(number - 1, trio.current_time())
 
     async def _awaited(
         self, work: Coroutine[Any, Any, None], connection: Connection, envelope: Envelope

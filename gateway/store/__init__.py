@@ -1,4 +1,4 @@
-"""Notifications and executions in a database: SQLite in a file, or PostgreSQL.
+"""Notifications, executions and approvals in a database: SQLite in a file, or PostgreSQL.
 
 ```
 async with Store.open(settings.database, settings.store) as store:
@@ -16,12 +16,16 @@ nobody knows whether it was stored (repeat it with the same ``mid``), 305 when i
 database is unreachable, locked or full; 301, 303 and 305 have a ``retry_after``.
 
 From bottom to top: ``ids``, ``tables``, ``failures``, ``engine``, ``database`` (threads, deadlines),
-``writer`` (group commit), ``rows``, ``queries``, ``values``, ``cursors``, ``outbox``, ``notifications``,
-``leases``, ``retention``, ``executions`` (a package of its own), ``schema`` (Alembic), ``store``.
+``writer`` (group commit), ``rows``, ``queries``, ``values``, ``cursors``, ``approval_tables``,
+``approval_values``, ``approval_queries``, ``outbox``, ``notifications``, ``approval_telling``,
+``approval_changes``, ``approvals``, ``leases``, ``retention``, ``executions`` (a package of its own),
+``schema`` (Alembic), ``store``.
 """
 
 from __future__ import annotations
 
+from gateway.store.approval_values import Approval, Origin, Status
+from gateway.store.approvals import Approvals, Asked, Pulse, Verdict
 from gateway.store.notifications import Changed, Created, Notifications, Page
 from gateway.store.outbox import Entry, Outbox
 from gateway.store.schema import EMPTY, migrate, newest_version, schema_version
@@ -30,14 +34,21 @@ from gateway.store.values import Notification
 
 __all__ = [
     "EMPTY",
+    "Approval",
+    "Approvals",
+    "Asked",
     "Changed",
     "Created",
     "Entry",
     "Notification",
     "Notifications",
+    "Origin",
     "Outbox",
     "Page",
+    "Pulse",
+    "Status",
     "Store",
+    "Verdict",
     "migrate",
     "newest_version",
     "schema_version",

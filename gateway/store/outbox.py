@@ -14,6 +14,8 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from gateway.config.settings import StoreSettings
+from gateway.store.approval_tables import approvals
+from gateway.store.approval_values import PENDING, Approval, approval_of
 from gateway.store.ids import Ids
 from gateway.store.rows import among, ids_json, insert_new, json_text, parse_json
 from gateway.store.tables import notifications, outbox
@@ -23,21 +25,25 @@ from gateway.store.writer import Job, Writer
 __all__ = ["Entry", "Outbox"]
 
 _CLAIM: Final = 200
+_NEW: Final = "notification:new"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One event for one user."""
+    """One event for one user, or for a room."""
 
     id: int
     event: str
-    """``notification:new``, ``notification:read`` or ``notification:deleted``."""
+    """What clients know it by, such as ``notification:new``."""
     org: str
     user: str
+    """To whom; empty for what goes into a room."""
     mid: str
     """The same each time that this entry is delivered."""
     ts: int
     """Milliseconds since 1970 UTC."""
     data: dict[str, Any]
+    room: str | None = None
+    """Into which room, where it is for no user."""
 
 
 class Outbox:
@@ -73,6 +79,7 @@ class Outbox:
                 outbox.c.id, outbox.c.event, outbox.c.org, outbox.c.user_id, outbox.c.ref, outbox.c.body
             )
         )
+        self._approvals = select(approvals).where(among(approvals.c.id, "ids", postgres=postgres))
         self._referred = select(notifications).where(
             among(notifications.c.id, "ids", postgres=postgres), notifications.c.deleted_ms.is_(None)
         )
@@ -131,22 +138,51 @@ class Outbox:
         )  # fmt: skip
         return entries
 
+    def add_approvals(
+        self, connection: Connection, found: Sequence[tuple[Approval, str, str]]
+    ) -> list[Entry]:
+        """In a writer's transaction: entries of (approval, event, user).
+
+        With an empty user the event goes into the room of the approval's execution.
+        """
+        now = self._clock()
+        entries = [_about(self._ids.next(), event, user, now, approval) for approval, event, user in found]
+        insert_new(
+            connection,
+            outbox,
+            [
+                {
+                    "id": entry.id, "event": entry.event, "org": entry.org, "user_id": entry.user,
+                    "ref": approval.id, "body": json_text(now), "owner": self.owner,
+                    "lease_ms": now + self._lease_ms,
+                }
+                for entry, (approval, _, _) in zip(entries, found, strict=True)
+            ],
+            (),
+        )  # fmt: skip
+        return entries
+
     def _claim(self, connection: Connection, jobs: Sequence[Job]) -> None:
         for job in jobs:
             now = self._clock()
             parameters = {"now": now, "until": now + self._lease_ms, "number": job.payload}
             rows = sorted(connection.execute(self._claim_due, parameters), key=lambda row: row.id)
-            referred = self._notifications(connection, [row.ref for row in rows if row.ref is not None])
+            new = [row.ref for row in rows if row.ref is not None and row.event == _NEW]
+            referred = self._notifications(connection, new)
+            about = self._asked(connection, {row.ref for row in rows if row.ref is not None} - {*new})
             gone = []
             job.result = []
             for row in rows:
                 if row.ref is None:
                     ts, data = parse_json(row.body)
                     job.result.append(_entry(row.id, row.event, row.org, row.user_id, ts, data))
-                elif row.ref in referred:
+                elif row.event == _NEW and row.ref in referred:
                     job.result.append(entry_of(referred[row.ref], row.org, row.user_id))
+                elif row.ref in about and not (row.event == PENDING and about[row.ref].decided_ms):
+                    ts = parse_json(row.body)
+                    job.result.append(_about(row.id, row.event, row.user_id, ts, about[row.ref]))
                 else:
-                    gone.append(row.id)  # deleted meanwhile, which its own entry tells
+                    gone.append(row.id)  # deleted or decided meanwhile, which its own entry tells
             if gone:
                 connection.execute(self._delete, {"ids": ids_json(gone)})
 
@@ -155,6 +191,12 @@ class Outbox:
             return {}
         rows = connection.execute(self._referred, {"ids": ids_json(ids)})
         return {row.id: notification_of(row) for row in rows}
+
+    def _asked(self, connection: Connection, ids: set[int]) -> dict[int, Approval]:
+        if not ids:
+            return {}
+        rows = connection.execute(self._approvals, {"ids": ids_json(ids)})
+        return {row.id: approval_of(row) for row in rows}
 
     def _forget(self, connection: Connection, jobs: Sequence[Job]) -> None:
         ids = ids_json(id for job in jobs for id in job.payload)
@@ -169,11 +211,18 @@ def _entry(id: int, event: str, org: str, user: str, ts: int, data: dict[str, An
     return Entry(id=id, event=event, org=org, user=user, mid=f"{event}-{id}", ts=ts, data=data)
 
 
+def _about(id: int, event: str, user: str, ts: int, approval: Approval) -> Entry:
+    room = None if user else f"execution:{approval.execution}"
+    data = approval.told(event)
+    mid = f"{event}-{id}"
+    return Entry(id=id, event=event, org=approval.org, user=user, mid=mid, ts=ts, data=data, room=room)
+
+
 def entry_of(notification: Notification, org: str, user: str) -> Entry:
     """The entry that tells of a new notification."""
     return Entry(
         id=notification.id,
-        event="notification:new",
+        event=_NEW,
         org=org,
         user=user,
         mid=notification.mid,

@@ -21,12 +21,22 @@ _NAME: Final = "retention"
 
 
 class Retention:
-    """Removes notifications that are older than ``store.notifications_keep`` or expired."""
+    """Removes notifications that are older than ``store.notifications_keep`` or expired, and what is due of
+    other tables."""
 
     def __init__(
-        self, writer: Writer, settings: StoreSettings, clock: Callable[[], int], *, owner: str, postgres: bool
+        self,
+        writer: Writer,
+        settings: StoreSettings,
+        clock: Callable[[], int],
+        *,
+        owner: str,
+        postgres: bool,
+        also: Sequence[Callable[[Connection, int], int]] = (),
     ) -> None:
+        """``also`` remove other rows, some at a time: given the time, each returns how many."""
         self._writer = writer
+        self._also = also
         self._keep_ms = int(settings.notifications_keep * _DAY_MS)
         self._lease_ms = int(max(settings.sweep, 4 * settings.timeout) * 1000)
         self._clock = clock
@@ -61,3 +71,4 @@ class Retention:
                 continue
             bounds = {"now": now, "first": first_of(max(0, now - self._keep_ms))}
             job.result = sum(connection.execute(removal, bounds).rowcount for removal in self._removals)
+            job.result += sum(remove(connection, now) for remove in self._also)

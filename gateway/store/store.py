@@ -14,6 +14,7 @@ import trio
 from sqlalchemy import URL, Connection, delete, insert, text
 
 from gateway.config.settings import ExecutionSettings, SettingsError, StoreSettings, hide_password
+from gateway.store.approvals import Approvals
 from gateway.store.database import Database
 from gateway.store.engine import parse, path_of
 from gateway.store.executions import Executions
@@ -56,6 +57,7 @@ class Store:
         ids, postgres = Ids(clock), database.postgresql
         self.outbox = Outbox(writer, settings, ids, clock, owner=owner, postgres=postgres)
         self.notifications = Notifications(database, writer, self.outbox, settings, ids, clock)
+        self.approvals = Approvals(database, writer, self.outbox, settings, ids, clock)
         self.executions = Executions(
             database,
             writer,
@@ -65,7 +67,9 @@ class Store:
             lease=settings.lease,
             updates_bytes=executions.updates_bytes,
         )
-        self._retention = Retention(writer, settings, clock, owner=owner, postgres=postgres)
+        self._retention = Retention(
+            writer, settings, clock, owner=owner, postgres=postgres, also=[self.approvals.remove_old]
+        )
 
     @staticmethod
     @asynccontextmanager

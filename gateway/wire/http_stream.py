@@ -30,6 +30,7 @@ class ReplayStream(trio.abc.HalfCloseableStream):
         self._ended = False
         self._reading: trio.CancelScope | None = None
         self._sending: trio.CancelScope | None = None
+        self._turn = trio.Lock()
         self.unheard = False
         """The peer did not take, or could not get, what was sent."""
         self.linger = False
@@ -60,6 +61,11 @@ class ReplayStream(trio.abc.HalfCloseableStream):
         raise trio.ClosedResourceError  # aclose() ended the wait
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        # The application may be sending (100 Continue, say) when the parser has a refusal to send.
+        async with self._turn:
+            await self._send(data)
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         view = memoryview(data)

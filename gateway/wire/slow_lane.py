@@ -159,6 +159,10 @@ class _LaneStream(trio.abc.Stream):
         else:
             self._wire.close(code)
 
+    def let_go(self) -> None:
+        """It has ended: nothing more is asked of the wire."""
+        del self._wire
+
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -170,6 +174,14 @@ class _LaneStream(trio.abc.Stream):
 async def run_slow_lane(wire: Wire, unread: bytes) -> None:
     """Read and deliver messages until the connection ends; ``unread`` comes before the socket's bytes."""
     stream = _LaneStream(wire, unread)
+    try:
+        await _run(wire, stream)
+    finally:
+        # The library's connection is a cycle, and what it holds stays until the collector comes.
+        stream.let_go()
+
+
+async def _run(wire: Wire, stream: _LaneStream) -> None:
     code: int = CloseCode.PROTOCOL_ERROR
     try:
         async with trio.open_nursery() as nursery:

@@ -21,7 +21,8 @@ from gateway.client import (
     PresenceChange,
     connect,
 )
-from gateway.client.transport import Address, tcp_dial
+from gateway.client.transport import Address
+from gateway.client.trio_socket import tcp_dial
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.events import AlertTriggered
 from tests.client.scripted import take
@@ -165,7 +166,7 @@ async def test_every_command(nursery: trio.Nursery, speaks: str) -> None:
         await bob.join("system")
         await alice.publish("system", "something")
         await alice.publish("system", "alert_x")
-        await alice.emit(AlertTriggered(alert="a1", message="disk full", severity="warning"))
+        await alice.emit(AlertTriggered(alert_id="a1", message="disk full", severity="warning"))
         assert (await take(bob, 1))[0].event == "alert_triggered"
         everyone = await alice.publish(None, "last")
         assert everyone.room is None

@@ -164,7 +164,7 @@ async def test_a_node_that_is_gone_is_not_waited_for(shared_redis: RedisServer) 
 async def test_a_node_that_hears_and_says_nothing_is_a_timeout(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with nodes(shared_redis, 2, answer_timeout=0.4, pending=1) as (n0, n1):
+    async with nodes(shared_redis, 2, answer_timeout=1.5, pending=1) as (n0, n1):
         monkeypatch.setattr(n1.rpc.answering, "take", lambda message, size: None)
         async with trio.open_nursery() as nursery:
 

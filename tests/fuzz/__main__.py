@@ -24,24 +24,34 @@ broke the invariant.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+import trio
 
 from tests.fuzz.batch import BatchResult, run_batch
 from tests.fuzz.plan import BATCH, make_plan
+from tests.redis_server import RedisServer
 
 _SHOWN = 200
 
 
-def campaign(seed: int, first: int, sessions: int, *, verbose: bool = True) -> BatchResult:
-    """Run ``sessions`` sessions from number ``first`` on, batch by batch."""
+def campaign(
+    seed: int, first: int, sessions: int, *, verbose: bool = True, server: RedisServer | None = None
+) -> BatchResult:
+    """Run ``sessions`` sessions from number ``first`` on, batch by batch; over ``server`` or in memory."""
     total = BatchResult()
     begun = time.perf_counter()
     number, stop, told = first, first + sessions, begun
     while number < stop:
         batch = range(number, min(stop, (number // BATCH + 1) * BATCH))
-        result = run_batch(seed, batch)
+        if server is not None:
+            trio.run(server.ask, "FLUSHALL")
+        result = run_batch(seed, batch, "memory" if server is None else server.url)
         total.outcomes += result.outcomes
         where = f"sessions {batch.start} to {batch.stop - 1}"
         for culprit, what in result.violations:
@@ -90,6 +100,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first session")
     parser.add_argument("--only", type=int, help="run one session alone and print it")
+    parser.add_argument("--broker", choices=("memory", "redis"), default="memory")
     arguments = parser.parse_args()
     if arguments.only is not None:
         return repeat(arguments.seed, arguments.only)
@@ -97,7 +108,13 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # what all batches share need not be looked at after each of them
     gc.set_threshold(20_000, 50, 100)
-    total = campaign(arguments.seed, arguments.first, arguments.sessions)
+    with contextlib.ExitStack() as stack:
+        server = None
+        if arguments.broker == "redis":
+            server = RedisServer(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            stack.callback(server.stop)
+            trio.run(server.start)
+        total = campaign(arguments.seed, arguments.first, arguments.sessions, server=server)
     report(total)
     return 1 if total.violations else 0
 

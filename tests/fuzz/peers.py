@@ -15,12 +15,18 @@ from tests.fuzz.plan import Plan
 __all__ = ["Heard", "MemoryPeer", "act_on_socket", "act_over_tls"]
 
 
+LONG = 30.0
+"""Seconds of silence after which a peer may count as dead: the heartbeat."""
+
+
 @dataclass
 class Heard:
     """What came back, and who ended the connection."""
 
     data: bytearray = field(default_factory=bytearray)
     said_last: float = 0.0
+    silent_until: float = -math.inf
+    """When it spoke again after a silence in which it may have counted as dead."""
     """When the peer sent its last byte."""
     ended: float = math.inf
     """When the gateway ended the connection; infinite while it has not."""
@@ -72,6 +78,8 @@ class MemoryPeer(trio.abc.HalfCloseableStream):
             pause, piece = plan.pieces[self._next]
             if pause:
                 await self._wait(pause)
+            if pause >= LONG:
+                self.heard.silent_until = trio.current_time()
             self._next += 1
             self._rest = piece
         if self._rest:
@@ -165,6 +173,8 @@ async def _say(
         for pause, piece in plan.pieces:
             # A moment between pieces has the gateway read each by itself.
             await trio.sleep(pause or 0.0001)
+            if pause >= LONG:
+                heard.silent_until = trio.current_time()
             heard.said_last = trio.current_time()
             await stream.send_all(piece)
         heard.all_said = True

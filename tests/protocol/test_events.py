@@ -18,7 +18,7 @@ from tests.protocol.strategies import wrap
 
 ORGANISATIONS = [
     *("agent:execution:start", "agent:execution:complete", "agent:execution:error"),
-    *("task:created", "task:approved", "task:executed", "permission:pending", "connected", "disconnected"),
+    *("task:created", "task:approved", "task:executed", "permission:pending", "permission:decided"),
 ]
 FEED = [
     *("councilor_started", "councilor_completed", "councilor_error"),
@@ -27,50 +27,57 @@ FEED = [
 CHAT = ["message:new", "message:status", "typing:start", "typing:stop"]
 CORE = {
     "agents": "agent_created agent_updated agent_deleted agent_status_changed agent_action",
-    "tasks": "task_created task_assigned task_started task_completed task_failed task_cancelled",
+    "tasks": (
+        "task_created task_assigned task_started task_completed task_failed task_cancelled"
+        " task_status_changed"
+    ),
     "coordination": "election_triggered leader_elected consensus_proposed consensus_decided",
     "system": "connected disconnected error health_changed metrics_updated alert_triggered",
 }
 
 SMALLEST: dict[type[TypedEvent], dict[str, Any]] = {
-    events.Connected: {"connection": "c"},
-    events.Disconnected: {"connection": "c"},
-    events.ErrorRaised: {"message": "m"},
-    events.AgentExecutionStart: {"execution": "x", "agent": "a"},
-    events.AgentExecutionComplete: {"execution": "x", "agent": "a"},
-    events.AgentExecutionError: {"execution": "x", "agent": "a", "error": "e"},
-    events.TaskCreatedForApproval: {"task": "t"},
-    events.TaskApproved: {"task": "t"},
-    events.TaskExecuted: {"task": "t", "success": False},
-    events.PermissionPending: {"permission": "p", "action": "delete"},
-    events.NotificationNew: {"notification": "n", "type": "info", "title": "t"},
-    events.ExecutionUpdated: {"execution": "x", "status": "running"},
-    events.CouncilorStarted: {"councilor": "c"},
-    events.CouncilorCompleted: {"councilor": "c"},
-    events.CouncilorError: {"councilor": "c", "error": "e"},
-    events.AgentExecutionStarted: {"execution": "x", "agent": "a"},
-    events.AgentExecutionCompleted: {"execution": "x", "agent": "a", "success": True},
-    events.AgentMetricsUpdated: {"agent": "a", "metrics": {"cpu": 0.5}},
+    events.AgentExecutionStart: {"execution_id": "x", "agent_id": "a"},
+    events.AgentExecutionComplete: {"execution_id": "x", "agent_id": "a"},
+    events.AgentExecutionError: {"execution_id": "x", "agent_id": "a", "error": "e"},
+    events.TaskCreatedForApproval: {"task_id": "t"},
+    events.TaskApproved: {"task_id": "t"},
+    events.TaskExecuted: {"task_id": "t", "success": False},
+    events.PermissionPending: {"id": "p", "title": "Delete it?"},
+    events.PermissionDecided: {"id": "p"},
+    events.NotificationNew: {"id": "n", "type": "info", "title": "t"},
+    events.NotificationRead: {"unread": 0},
+    events.NotificationDeleted: {"ids": ["n"], "unread": 0},
+    events.ExecutionUpdated: {"id": "x", "agent": "a", "status": "running"},
+    events.CouncilorStarted: {"councilor_id": "c"},
+    events.CouncilorCompleted: {"councilor_id": "c"},
+    events.CouncilorError: {"councilor_id": "c", "error": "e"},
+    events.AgentExecutionStarted: {"execution_id": "x"},
+    events.AgentExecutionCompleted: {"execution_id": "x"},
+    events.AgentMetricsUpdated: {"agent_id": "a", "metrics": {"cpu": 0.5}},
     events.SystemAlert: {"severity": "warning", "message": "m"},
     events.MessageNew: {"text": "hi"},
-    events.MessageStatus: {"message": "m", "status": "read"},
-    events.TypingStart: {"user": "u"},
-    events.TypingStop: {"user": "u"},
-    events.AgentCreated: {"agent": "a"},
-    events.AgentUpdated: {"agent": "a", "changes": {"name": "b"}},
-    events.AgentDeleted: {"agent": "a"},
-    events.AgentStatusChanged: {"agent": "a", "status": "idle"},
-    events.AgentAction: {"agent": "a", "action": "plan"},
-    events.TaskCreated: {"task": "t"},
-    events.TaskAssigned: {"task": "t", "agent": "a"},
-    events.TaskStarted: {"task": "t"},
-    events.TaskCompleted: {"task": "t"},
-    events.TaskFailed: {"task": "t", "error": "e"},
-    events.TaskCancelled: {"task": "t"},
+    events.MessageStatus: {"message_id": "m", "status": "read"},
+    events.TypingStart: {},
+    events.TypingStop: {},
+    events.AgentCreated: {"agent_id": "a"},
+    events.AgentUpdated: {"agent_id": "a", "changes": {"name": "b"}},
+    events.AgentDeleted: {"agent_id": "a"},
+    events.AgentStatusChanged: {"agent_id": "a", "status": "idle"},
+    events.AgentAction: {"agent_id": "a", "action": "plan"},
+    events.TaskCreated: {"task_id": "t"},
+    events.TaskAssigned: {"task_id": "t", "agent_id": "a"},
+    events.TaskStarted: {"task_id": "t"},
+    events.TaskStatusChanged: {"task_id": "t", "status": "blocked"},
+    events.TaskCompleted: {"task_id": "t"},
+    events.TaskFailed: {"task_id": "t", "error": "e"},
+    events.TaskCancelled: {"task_id": "t"},
     events.ElectionTriggered: {},
-    events.LeaderElected: {"leader": "l"},
-    events.ConsensusProposed: {"proposal": "p"},
-    events.ConsensusDecided: {"proposal": "p", "accepted": True},
+    events.LeaderElected: {"leader_id": "l"},
+    events.ConsensusProposed: {"proposal_id": "p"},
+    events.ConsensusDecided: {"proposal_id": "p", "accepted": True},
+    events.Connected: {"connection_id": "c"},
+    events.Disconnected: {"connection_id": "c"},
+    events.ErrorRaised: {"message": "m"},
     events.HealthChanged: {"component": "c", "status": "degraded"},
     events.MetricsUpdated: {"metrics": {"queued": 3}},
     events.AlertTriggered: {"severity": "critical", "message": "m"},
@@ -80,8 +87,8 @@ every_event = pytest.mark.parametrize("typed", CATALOGUE.values(), ids=CATALOGUE
 
 def test_the_catalogue_holds_every_event_of_the_five_systems() -> None:
     agent_core = [name for row in CORE.values() for name in row.split()]
-    assert len(agent_core) == 21
-    platform = ["notification:new", "execution:updated"]
+    assert len(agent_core) == 21 + 1, "task_status_changed is beside the 21"
+    platform = ["notification:new", "notification:read", "notification:deleted", "execution:updated"]
     assert set(CATALOGUE) == {*ORGANISATIONS, *platform, *FEED, *CHAT, *agent_core}
 
 
@@ -117,11 +124,22 @@ def test_the_smallest_one_survives_a_round_trip(typed: type[TypedEvent]) -> None
 def test_no_field_of_the_smallest_one_may_be_missing_or_of_another_type(typed: type[TypedEvent]) -> None:
     for field in SMALLEST[typed]:
         rest = {name: value for name, value in SMALLEST[typed].items() if name != field}
-        for data in (rest, rest | {field: None}, rest | {field: [[]]}):
-            with pytest.raises(ProtocolError, match=rf"{typed.event}: .*{field}") as caught:
+        for data, code in (
+            (rest, ErrorCode.MISSING_FIELD),
+            (rest | {field: None}, ErrorCode.BAD_FIELD),
+            (rest | {field: [[]]}, ErrorCode.BAD_FIELD),
+        ):
+            with pytest.raises(ProtocolError, match=rf"data\.{field}") as caught:
                 from_data(typed.event, data)
-            assert caught.value.code is ErrorCode.BAD_FIELD
+            assert caught.value.code is code
             assert caught.value.fatal is None
+
+
+@every_event
+def test_every_one_may_name_its_source(typed: type[TypedEvent]) -> None:
+    data = typed(**SMALLEST[typed], source="worker-3").to_data()
+    assert data["source"] == "worker-3"
+    assert from_data(typed.event, data).source == "worker-3"  # type: ignore[union-attr]
 
 
 @every_event
@@ -141,17 +159,17 @@ def test_events_do_not_change(typed: type[TypedEvent]) -> None:
 @pytest.mark.parametrize(
     "event, data",
     [
-        ("agent:execution:complete", {"execution": "x", "agent": "a", "duration": -1}),
-        ("agent:execution:complete", {"execution": "x", "agent": "a", "tools": [""]}),
-        ("execution:updated", {"execution": "x", "status": "running", "progress": 1.1}),
-        ("execution:updated", {"execution": "x", "status": "paused"}),
-        ("message:status", {"message": "m", "status": "q" * 10_000}),
+        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "duration_ms": -1}),
+        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "tools": "hammer"}),
+        ("execution:updated", {"id": "x", "agent": "a", "status": "running", "progress": 100.1}),
+        ("execution:updated", {"id": "x", "agent": "a", "status": "paused"}),
+        ("message:status", {"message_id": "m", "status": "q" * 10_000}),
         ("metrics_updated", {"metrics": {"cpu": "high"}}),
         ("health_changed", {"component": "c", "status": "fine"}),
-        ("task_created", {"task": ""}),
-        ("task_created", {"task": "t" * 201}),
+        ("task_created", {"task_id": ""}),
+        ("task_created", {"task_id": "t" * 201}),
         ("task_created", []),
-        ("task_created", None),
+        ("councilor_started", {"councilor_id": "c", "severity": "fine"}),
     ],
 )
 def test_values_are_checked(event: str, data: object) -> None:
@@ -161,22 +179,38 @@ def test_values_are_checked(event: str, data: object) -> None:
     assert len(caught.value.message) < 200
 
 
+def test_payloads_of_the_activity_feed_are_valid_as_they_are() -> None:
+    said = {
+        "councilor_id": "cicero",
+        "display_name": "Marcus Tullius Cicero",
+        "task_name": "Review the budget",
+        "execution_id": "e7",
+        "severity": "success",
+        "duration_ms": 1250,
+    }
+    completed = from_data("councilor_completed", said)
+    assert isinstance(completed, events.CouncilorCompleted)
+    assert {name: getattr(completed, name) for name in said} == said
+
+
 def test_data_are_of_the_value_model_to_its_whole_depth() -> None:
     deep = wrap(1, [True, False] * 7)  # below the envelope and its data
     assert from_data(
-        "task_completed", {"task": "t", "ts": 5, "result": deep, "details": {"k": wrap(1, [True] * 13)}}
+        "task_completed", {"task_id": "t", "ts": 5, "result": deep, "details": {"k": wrap(1, [True] * 13)}}
     )
-    assert events.TaskCompleted(task="t", result=deep).to_data()["result"] == deep
+    assert events.TaskCompleted(task_id="t", result=deep).to_data()["result"] == deep
     for wrong in ([deep], "\ud800", {1: 2}, 2**63):
         with pytest.raises(ProtocolError) as caught:
-            from_data("task_completed", {"task": "t", "result": wrong})
+            from_data("task_completed", {"task_id": "t", "result": wrong})
         assert caught.value.code is ErrorCode.BAD_FIELD
         with pytest.raises(ProtocolError):
-            events.TaskCompleted(task="t", result=wrong).to_data()
+            events.TaskCompleted(task_id="t", result=wrong).to_data()
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert from_data("task_created", {"task": "t", "ts": 5, "later": 1}) == events.TaskCreated(task="t", ts=5)
+    assert from_data("task_created", {"task_id": "t", "ts": 5, "later": 1}) == events.TaskCreated(
+        task_id="t", ts=5
+    )
 
 
 def test_custom_events() -> None:

@@ -24,6 +24,8 @@ GETS = [
     "/rooms/r/presence",
     "/messages/m/trace",
     "/notifications",
+    "/approvals",
+    "/approvals/a",
     "/executions",
     "/executions/summary",
     "/executions/e",
@@ -36,6 +38,7 @@ POSTS = [
     "/auth/ticket",
     "/auth/revoke",
     "/broadcast",
+    "/events",
     "/users/u/send",
     "/users/send",
     "/connections/c/send",
@@ -44,6 +47,8 @@ POSTS = [
     "/notifications",
     "/notifications/7/read",
     "/notifications/read-all",
+    "/approvals",
+    "/approvals/a/decide",
     "/executions",
     "/commands",
 ]
@@ -52,12 +57,15 @@ WITH_BODY = {
     "/auth/refresh": b'{"ttl": 60}',
     "/auth/revoke": b'{"user": "e", "org": "acme"}',
     "/broadcast": b'{"event": "e", "org": "acme"}',
+    "/events": b'{"event": "e", "org": "acme"}',
     "/users/u/send": b'{"event": "e", "org": "acme"}',
     "/users/send": b'{"event": "e", "org": "acme", "users": ["u"]}',
     "/connections/c/send": b'{"event": "e", "org": "acme"}',
     "/connections/c/disconnect": b'{"reason": "e", "org": "acme"}',
     "/batch": b'{"operations": [{"op": "send", "event": "e"}]}',
     "/notifications": b'{"title": "e", "message": "e", "type": "info", "org": "acme"}',
+    "/approvals": b'{"title": "e", "users": ["u"], "org": "acme"}',
+    "/approvals/i/decide": b'{"choice": "e", "org": "acme"}',
     "/executions": b'{"agent": "e", "org": "acme"}',
 }
 EVERY = [
@@ -157,6 +165,7 @@ async def test_bodies_must_be_json_objects(api: Api, path: str, good: bytes) -> 
 
 MISSPELT = [
     ("/broadcast", {"event": "e", "rooom": "chat:42"}),
+    ("/events", {"event": "task_started", "rooom": "chat:42"}),
     ("/users/alice/send", {"event": "e", "dta": 1}),
     ("/connections/c/send", {"event": "e", "dta": 1}),
     ("/connections/c/disconnect", {"cod": 4000}),

@@ -12,7 +12,7 @@ from gateway.app import Gateway
 from protocol.codec import Codec
 from protocol.errors import ErrorCode as E
 from tests.rest.api import asking, success
-from tests.support import Raw, connected, until, url
+from tests.support import DEADLINE, Raw, connected, until, url
 from tests.upgrade import Answer, knock
 
 PEOPLE = {
@@ -50,7 +50,7 @@ async def test_open_connections_are_closed_within_a_second(
         answer = success(await ask.post("/auth/revoke", body, token=service))
         assert answer["closed"] == len(closed)
         for name in closed:
-            with trio.fail_after(1.0):
+            with trio.fail_after(DEADLINE):
                 reason = await clients[name].closed()
             assert (reason.code, reason.reason) == (1008, "the token was revoked")
             closing = clients[name].events[-1]

@@ -214,12 +214,12 @@ async def test_the_vocabularies_of_other_systems(address: str) -> None:
         assert all(event.room is None for event in heard)
         of: dict[tuple[str, str], Any] = {}
         for event in heard:
-            of[str(event.event), event.data["execution"]] = event.data
+            of[str(event.event), event.data["execution_id"]] = event.data
             assert isinstance(catalogue.from_data(event.event or "", event.data), catalogue.TypedEvent)
         start, complete = of["agent:execution:start", "e1"], of["agent:execution:complete", "e1"]
-        assert (start["agent"], start["method"]) == ("cicero", "research")
+        assert (start["agent_id"], start["method"]) == ("cicero", "research")
         assert complete["tools"] == ["search"] and complete["result"] == {"ok": True}
-        assert complete["duration"] >= 0
+        assert complete["duration_ms"] >= 0
         assert of["agent:execution:error", "e2"]["error"] == "no sources"
         began, ended = of["councilor_started", "e1"], of["councilor_completed", "e1"]
         assert set(began) >= FIELDS_OF_C | {"councilor_id"} and began["councilor_id"] == "c7"

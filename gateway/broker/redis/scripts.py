@@ -36,6 +36,7 @@ __all__ = [
     "READ",
     "RECALL",
     "REMEMBER",
+    "ROOM",
     "AccountCall",
     "ChannelBatch",
     "CheckCall",
@@ -156,4 +157,5 @@ READ: Final = Script.load(_PACKAGE, "read")
 CAST: Final = Script.load(_PACKAGE, "cast")
 REMEMBER: Final = Script.load(_PACKAGE, "remember")
 RECALL: Final = Script.load(_PACKAGE, "recall")
+ROOM: Final = Script.load(_PACKAGE, "room")
 ACCOUNT: Final = Script.load(_PACKAGE, "account")

@@ -29,7 +29,7 @@ from gateway.broker.redis.connection import AskError, LinkLost, MovedError, NotN
 from gateway.broker.redis.packets import NUDGE, cast, encode
 from gateway.broker.redis.publish_queues import Item, PublishQueue
 from gateway.broker.redis.repair import UNREACHABLE, new_epoch
-from gateway.broker.redis.scripts import CAST, PUBLISH, ChannelBatch, PublishCall, pack
+from gateway.broker.redis.scripts import CAST, PUBLISH, ROOM, ChannelBatch, PublishCall, pack
 from gateway.broker.redis.servers import Servers, Shard
 from gateway.broker.redis.turns import Turns
 from gateway.broker.state import ENTRY_BYTES, STATE_BYTES, encode_state, state_full
@@ -41,10 +41,18 @@ __all__ = ["Writer"]
 _CALL: Final = 64
 """Channels in one call."""
 _CALL_BYTES: Final = 2**20
+_HEAVY: Final = 2**16
+"""Bytes from which a call first asks whether the server has room.
+
+A server takes all of a call into memory before it refuses it, beyond its bound, and keeps
+such a buffer for a while.
+"""
 _SENDERS: Final = 4
 """Calls on their way; a cluster, where each has one channel, takes more."""
 _SENDERS_CLUSTER: Final = 128
 _TICK: Final = 0.1
+_AT_ONCE: Final = 1000
+"""Queues that are looked at before others have their turn."""
 _PAUSE: Final = 0.05
 _IDLE: Final = 10_000
 """Lanes kept without work, for the names of their keys."""
@@ -248,6 +256,8 @@ class Writer:
                 words.append(cast([item.payload for item in batch.items]))
             await shard.commands.run_script(CAST, keys, words, asking=asking)
             return []
+        if sum(batch.size for batch in batches) >= _HEAVY:
+            await shard.commands.run_script(ROOM, [queues[0].keys.stream], [], asking=asking)
         counts = self._servers.counts
         channels = []
         words = [b""]
@@ -352,8 +362,12 @@ class Writer:
         while True:
             await trio.sleep(_TICK)
             now = trio.current_time()
-            for queue in list(self._busy):
-                self._expire_queue(queue, now - settings.timeout, now - settings.patience)
+            newest = now - min(settings.timeout, settings.patience)
+            for number, queue in enumerate(list(self._busy), 1):
+                if queue.since < newest:
+                    self._expire_queue(queue, now - settings.timeout, now - settings.patience)
+                if number % _AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             self._settled()
 
     def _expire_queue(self, queue: PublishQueue, oldest: float, oldest_unsent: float) -> None:
