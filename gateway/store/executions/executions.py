@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from gateway.store.cursors import cursor_of, position_of
 from gateway.store.database import Database
-from gateway.store.executions.days import DAY_MS, Count, percentile
+from gateway.store.executions.days import DAY_MS, NO_DURATION, Count, percentile
 from gateway.store.executions.outbox import ExecutionOutbox
 from gateway.store.executions.queries import (
+    NO_DAY,
     ONE,
     TIMELINE,
     page,
@@ -22,7 +23,7 @@ from gateway.store.executions.queries import (
     summary_parameters,
 )
 from gateway.store.executions.upkeep import Upkeep
-from gateway.store.executions.values import ENDED, STATUSES, Change, Entry, Execution, Filters, entry_from
+from gateway.store.executions.values import STATUSES, Change, Entry, Execution, Filters, entry_from
 from gateway.store.executions.writes import Applied, Creation, Patch, Writes, execution_of
 from gateway.store.ids import Ids
 from gateway.store.rows import parse_json
@@ -201,12 +202,14 @@ def _summed(rows: Any, filters: Filters) -> Summary:
     counts: dict[int, Count] = {}
     total_ms = 0
     for day, status, bucket, n, sum_ms, min_ms, max_ms in rows:
-        by_status[status] += n
-        of_day = series.setdefault(day, [0, 0, 0])
-        of_day[0] += n
-        of_day[1] += n if status == "completed" else 0
-        of_day[2] += n if status == "failed" else 0
-        if status in ENDED and bucket >= 0:
+        n = int(n)
+        if day != NO_DAY:
+            by_status[status] += n
+            of_day = series.setdefault(day, [0, 0, 0])
+            of_day[0] += n
+            of_day[1] += n if status == "completed" else 0
+            of_day[2] += n if status == "failed" else 0
+        if bucket != NO_DURATION:
             total_ms += int(sum_ms)
             known = counts.get(bucket)
             counts[bucket] = (
