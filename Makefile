@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run demo test lint types bench clean
+.PHONY: run demo test lint types docs bench clean
 
 run: $(VENV)/.run
 	$(BIN)/gateway serve --dev $(ARGS)
@@ -27,9 +27,14 @@ endif
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 types: $(VENV)/.lint
 	$(BIN)/mypy
+
+# Into build/site, with every warning an error.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/build.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
@@ -48,6 +53,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.lint: $(VENV)/.test
 	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

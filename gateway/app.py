@@ -45,14 +45,14 @@ from gateway.transports.poll import Polls
 from gateway.transports.sse import EventStreams
 from gateway.transports.websocket import WebSocketUpgrade
 from gateway.version import VERSION
+from gateway.welcome import welcome
 from gateway.wire.engine import Engine
 from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
-from gateway.wire.sockets import reachable_host
 from protocol.cache import FAMILIES
 from protocol.registry import emission
 
-__all__ = ["Beside", "Gateway", "serve", "welcome"]
+__all__ = ["Beside", "Gateway", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -352,6 +352,7 @@ class Gateway:
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
+            background.start_soon(self.hub.lingering.run)
             if self._listen:
                 await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.
@@ -477,26 +478,3 @@ async def _stop_on_signal(
             if gateway.draining:
                 scope.cancel()  # asked twice: do not wait for anybody
             gateway.stop()
-
-
-def welcome(settings: Settings, port: int) -> None:
-    """Print what development mode says: the page, and what to try next."""
-    scheme = "https" if settings.tls.certificate else "http"
-    authority = f"{reachable_host(settings.host)}:{port}"
-    base = f"{scheme}://{authority}"
-    token = Authenticator(settings.auth).issue(org="acme", user="alice", roles=["service"]).token
-    print(
-        f"""
-Trireme is running in development mode. Open the console:
-
-  {base}/#token={token}
-
-Three commands to try next, in another terminal:
-
-  export TOKEN=$(.venv/bin/gateway token --org acme --user bob --role service)
-  .venv/bin/gateway tail --token "$TOKEN" --url ws://{authority}/ws chat:42
-  curl -sS {base}/api/v1/broadcast -H "Authorization: Bearer $TOKEN" \\
-       --json '{{"room": "chat:42", "event": "message:new", "data": {{"text": "hello"}}}}'
-""",
-        flush=True,
-    )

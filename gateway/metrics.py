@@ -36,6 +36,7 @@ __all__ = ["CONTENT_TYPE", "HttpCounters", "LoopLag", "Metrics"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LAG_INTERVAL: Final = 0.5
 _LAG_WINDOW: Final = 120
+_SPOKEN: Final = ("trireme.v1.cbor", "trireme.v1.json", "sse", "poll")
 _CLOSES: Final = frozenset(range(1000, 1016)) | frozenset(int(code) for code in CloseCode)
 
 
@@ -117,14 +118,21 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every counter, now."""
         hub, counters = self._hub, self._hub.counters
-        yield _gauge("connections", "Open WebSocket connections", len(hub.connections))
+        yield _gauge("connections", "Open connections, of all transports", len(hub.connections))
+        open_now = Counter(each.transport for each in hub.connections.values())
+        yield _by("transport_connections", "Open connections by transport", "transport", open_now, gauge=True)
+        yield _by(
+            "transport_connections",
+            "Connections and polls since the start by transport",
+            "transport",
+            counters.transports,
+        )
+        yield _gauge("lingering", "Users in rooms between two polls", len(hub.lingering))
         yield _gauge("organisations", "Organisations with an open connection", len(hub.organisations))
         rooms = sum(len(organisation.rooms) for organisation in hub.organisations.values())
         yield _gauge("rooms", "Rooms with a member", rooms)
-        yield _counter("connections", "WebSocket connections since the start", counters.connects)
-        yield _by(
-            "disconnections", "Ended WebSocket connections by close code", "reason", _known(counters.closes)
-        )
+        yield _counter("connections", "Connections since the start, of all transports", counters.connects)
+        yield _by("disconnections", "Ended connections by close code", "reason", _known(counters.closes))
         traffic = hub.statistics.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
         yield _counter("messages_sent", "Messages to clients", traffic["messages_out"])
@@ -173,12 +181,20 @@ class Metrics(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         messages = size = longest = 0
+        spoken = Counter(dict.fromkeys(_SPOKEN, 0))
         for connection in self._hub.connections.values():
+            spoken[connection.encoding.subprotocol] += 1
             waiting = connection.outbox.waiting
             if waiting:
                 messages += waiting
                 size += connection.outbox.size
                 longest = max(longest, waiting)
+        family = GaugeMetricFamily(
+            "trireme_connections_by_encoding", "Open connections by what they speak", labels=["encoding"]
+        )
+        for name, number in spoken.items():
+            family.add_metric([name], number)
+        yield family
         yield _gauge("queue_messages", "Messages waiting for slow connections", messages)
         yield _gauge("queue_bytes", "Bytes waiting for slow connections", size)
         yield _gauge("queue_longest", "Messages waiting for the slowest connection", longest)
@@ -219,8 +235,9 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"trireme_{name}", text, value)
 
 
-def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
-    family = CounterMetricFamily(f"trireme_{name}", text, labels=[label])
+def _by(name: str, text: str, label: str, values: Mapping[Any, int], *, gauge: bool = False) -> Metric:
+    kind = GaugeMetricFamily if gauge else CounterMetricFamily
+    family = kind(f"trireme_{name}", text, labels=[label])
     for key in sorted(values, key=str):
         family.add_metric([str(key)], values[key])
     return family

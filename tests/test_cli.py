@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import secrets
 import signal
 import socket
 import stat
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +25,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from gateway.cli.arguments import UserError, parse_rooms, parse_seconds
 from gateway.cli.commands import run
 from gateway.client import connect
+from gateway.config.described import describe
+from gateway.config.settings import Settings
+from gateway.config.sources import load_settings
 from tests.processes import DEADLINE, SECRET, Folder, process, serving
+from tests.test_workers import until_logged
 
 
 @pytest.fixture
@@ -136,11 +143,13 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     overview = said("--help")
     assert said() == overview
     for command, words in {
-        "serve": ("--host", "--port", "--config", "--broker", "--database", "--workers", "--dev"),
-        "token": ("--org", "--user", "--role", "--room", "--ttl"),
+        "serve": ("--host", "--port", "--config", "--broker", "--database", "--workers", "--dev", "--reload"),
+        "token": ("--org", "--user", "--role", "--room", "--ttl", "--inspect"),
         "publish": ("--room", "--event", "--data", "--url", "--token"),
         "tail": ("ROOMS", "--events", "--format"),
         "check": ("--config",),
+        "config": ("init", "show"),
+        "completion": ("SHELL",),
         "migrate": ("--to", "--database", "--config"),
     }.items():
         assert command in overview
@@ -207,6 +216,7 @@ async def test_an_event_goes_out_and_is_followed(folder: Folder) -> None:
                 with trio.fail_after(DEADLINE):
                     assert await running.wait() == 0
             assert tail.stderr is not None
+            assert await tail.stderr.receive_some() == b"following chat:42; Ctrl-C to stop\n"
             assert await tail.stderr.receive_some() == b""
 
 
@@ -221,6 +231,7 @@ async def test_following_into_a_closed_pipe_ends_quietly(folder: Folder) -> None
             assert (await folder.run(*publish, "--event", "message:new")).code == 0
             with trio.fail_after(DEADLINE):
                 assert await tail.wait() == 0
+                assert await tail.stderr.receive_some() == b"following chat:42; Ctrl-C to stop\n"
                 assert await tail.stderr.receive_some() == b""
 
 
@@ -261,10 +272,10 @@ async def _joined(folder: Folder, url: str, *, members: int) -> None:
 
 
 async def test_check_finds_everything_in_order(keyed: Folder) -> None:
-    result = await keyed.run("check")
+    result = await keyed.run("check", GATEWAY_AUTH_SECRET=secrets.token_urlsafe(32))
     assert (result.code, result.err) == (0, "")
     parts = [line.split(": ")[:2] for line in result.out.splitlines()]
-    assert parts == [["configuration", "ok"], ["keys", "ok"], ["broker", "ok"], ["database", "ok"]]
+    assert parts == [[part, "ok"] for part in ("configuration", "access", "keys", "broker", "database")]
 
 
 async def test_check_names_the_part_that_fails(folder: Folder) -> None:
@@ -299,10 +310,107 @@ async def test_check_names_the_part_that_fails(folder: Folder) -> None:
     assert result.code == 1 and "hidden" not in result.out
     assert [line.split(": ")[:2] for line in result.out.splitlines()] == [
         ["configuration", "ok"],
+        ["access", "ok"],
         ["keys", "FAILED"],
         ["broker", "FAILED"],
         ["database", "FAILED"],
     ]
+
+
+async def test_check_warns_of_what_can_be_used_and_should_not_stay(folder: Folder) -> None:
+    config = folder.path / "gateway.toml"
+    config.write_text(
+        f"allowed_origins = ['wss://a.example', 'https://a.example']\n[auth]\nsecret = '{'ab' * 20}'\n"
+    )
+    config.chmod(0o644)
+    result = await folder.run("check")
+    warnings = [line for line in result.out.splitlines() if ": warning: " in line]
+    assert (result.code, len(warnings)) == (0, 3), result.out
+    assert "gateway.toml can be read by other users" in warnings[0]
+    assert "wss://a.example never matches" in warnings[1] and "write https://a.example" in warnings[1]
+    assert "auth.secret is weak: it has only 2 different characters" in warnings[2]
+    config.chmod(0o600)
+    result = await folder.run("check", GATEWAY_ALLOWED_ORIGINS="", GATEWAY_AUTH_SECRET=secrets.token_hex(32))
+    assert result.code == 0 and "warning" not in result.out
+
+
+async def test_a_token_is_inspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], plain_logs: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_AUTH_SECRET", SECRET)
+
+    def said(*arguments: str) -> tuple[int, str]:
+        return run(list(arguments)), capsys.readouterr().out
+
+    text = await trio.to_thread.run_sync(said, "token", "--org", "acme", "--user", "alice")
+    code, shown = await trio.to_thread.run_sync(said, "token", "--inspect", text[1].strip())
+    found = json.loads(shown)
+    assert (code, found["verdict"], found["header"]["alg"]) == (0, "valid", "HS256")
+    assert found["claims"]["sub"] == "alice" and 3590 < found["expires_in"] <= 3601
+    foreign = jwt.encode({"org": "acme"}, "another key of 32 bytes or more, see", "HS256")
+    code, shown = await trio.to_thread.run_sync(said, "token", "--inspect", foreign)
+    assert code == 1 and json.loads(shown)["verdict"].startswith("refused with 200: ")
+    monkeypatch.delenv("GATEWAY_AUTH_SECRET")
+    code, shown = await trio.to_thread.run_sync(said, "token", "--inspect", foreign)
+    assert code == 1 and json.loads(shown)["verdict"].startswith("not verified: no signing key")
+    assert (await trio.to_thread.run_sync(said, "token", "--inspect", "nonsense")) == (2, "")
+
+
+async def test_a_configuration_file_is_written_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], plain_logs: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["config", "init"]) == 0
+    file = tmp_path / "gateway.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert load_settings(None, {}, {}) == Settings()
+    lines = file.read_text().splitlines()
+    # Every setting uncommented: what the file calls a default is one.
+    file.write_text("\n".join(line[1:] if re.match(r"#\w+ = ", line) else line for line in lines))
+    assert load_settings(None, {}, {}) == Settings()
+    assert len(re.findall(r"^#\w+ = ", "\n".join(lines), re.MULTILINE)) == len(describe())
+    assert run(["config", "init"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_the_settings_in_force_are_shown_with_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.toml").write_text(
+        f"port = 1\nnode = 'n'\n[auth]\nsecret = '{SECRET}'\n"
+        "[calls.'a*']\nurl = 'http://b/'\nsecret = 'c2VjcmV0'\n"
+    )
+    monkeypatch.setenv("GATEWAY_PORT", "2")
+    monkeypatch.setenv("GATEWAY_BROKER", "redis://:hidden@h")
+    assert run(["config", "show", "--changed", "--dev"]) == 0
+    shown = capsys.readouterr().out
+    assert SECRET not in shown and "hidden" not in shown and "c2VjcmV0" not in shown
+    found = dict(re.findall(r"^(\w+) = .*  # (.*)$", shown, re.MULTILINE))
+    assert (found["port"], found["node"], found["secret"]) == ("GATEWAY_PORT", "gateway.toml", "gateway.toml")
+    assert (found["dev"], found["connections_per_user"]) == ("--dev", "development mode")
+    assert "heartbeat" not in shown
+    assert run(["config", "show"]) == 0
+    every = tomllib.loads(capsys.readouterr().out)
+    assert every["connection"]["heartbeat"] == 30.0 and every["port"] == 2
+
+
+async def test_a_changed_file_starts_the_gateway_again(keyed: Folder) -> None:
+    assert "--reload is for development" in await keyed.refused("serve", "--reload")
+    async with serving(keyed, "--dev", "--reload", GATEWAY_NODE="first") as served:
+        (keyed.path / "gateway.toml").write_text("database = 'none'\n")
+        await until_logged(served, "listening", 2)
+        assert any("gateway.toml" in line for line in served.lines)
+        served.process.send_signal(signal.SIGTERM)
+        with trio.fail_after(DEADLINE):
+            assert await served.process.wait() == 0
+
+
+def test_shells_complete_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert run(["completion", shell]) == 0
+        assert "--inspect" in capsys.readouterr().out
 
 
 async def test_check_reads_the_certificate(keyed: Folder) -> None:

@@ -76,7 +76,7 @@ def test_every_setting_can_be_given_in_each_way() -> None:
         toml = f"[{group}]\n{name} = {_toml(changed)}" if group else f"{name} = {_toml(changed)}"
         text = changed if isinstance(changed, str) else msgspec.json.encode(changed).decode()
         variable = "GATEWAY_" + path.upper().replace(".", "_")
-        needed = _NEEDED.get(path, {})
+        needed = NEEDED.get(path, {})
         for settings in (
             load(toml, {}, needed),
             load(None, {variable: text}, needed),
@@ -87,7 +87,7 @@ def test_every_setting_can_be_given_in_each_way() -> None:
             assert type(getattr(holder, name)) is type(default)
 
 
-_NEEDED: dict[str, dict[str, object]] = {
+NEEDED: dict[str, dict[str, object]] = {
     "workers": {"broker": "redis://localhost"},
     "tls.key": {"tls.certificate": "c.pem"},
     "tls.certificate": {"tls.key": "k.pem"},

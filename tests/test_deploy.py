@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
-from gateway.config.settings import Group, Settings
+from gateway.config.settings import CallSettings, Group, Settings
 from gateway.config.sources import load_settings
 from tests.redis_server import redis_server
 from tests.support import running_gateway, until
@@ -34,14 +35,52 @@ SETTINGS = settings_of(Settings)
 GROUPS = {name.split(".")[0] for name in SETTINGS if "." in name}
 
 
-async def test_metrics_have_the_names_that_are_written(tmp_path: Path) -> None:
-    written = {name for file in FILES for name in METRIC.findall(file.read_text())}
-    assert len(written) > 30
-    async with redis_server(tmp_path) as redis, running_gateway(broker=redis.url) as gateway:
-        await until(lambda: gateway.broker.ready() is None)
-        text = gateway._rest.metrics.render().decode()
-    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    assert written - shown == set()
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The metrics of a gateway with everything on."""
+    folder = tmp_path_factory.mktemp("metrics")
+
+    async def look() -> bytes:
+        async with (
+            redis_server(folder) as redis,
+            running_gateway(
+                broker=redis.url,
+                database=f"sqlite:///{folder / 'gateway.db'}",
+                trace={"messages": 10},
+                calls={"order:*": CallSettings(url="http://backend.test/calls")},
+            ) as gateway,
+        ):
+            await until(lambda: gateway.broker.ready() is None)
+            found = gateway._rest.metrics.render()
+        async with running_gateway() as gateway:  # the memory broker has some of its own
+            return found + gateway._rest.metrics.render()
+
+    text = trio.run(look).decode()
+    return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+
+
+def test_metrics_have_the_names_that_are_written(shown: set[str]) -> None:
+    """Above all those of the dashboard and of the alerts, which would stay silent."""
+    for file in FILES:
+        written = set(METRIC.findall(file.read_text())) - {"trireme_gateway"}
+        assert written - shown == set(), file.name
+    for name, least in (("grafana-dashboard.json", 50), ("prometheus-alerts.yml", 20)):
+        assert len(set(METRIC.findall((FOLDER / name).read_text()))) >= least, name
+
+
+def test_the_table_of_metrics_has_all_of_them(shown: set[str]) -> None:
+    text = (DOCS / "rest.md").read_text()
+    table = text[text.index("| metric | what |") : text.index("### `GET /api/v1/openapi.json`")]
+    named = set(re.findall(r"`(trireme_[a-z_]+)", table))
+    assert {each for each in shown if each.startswith("trireme_")} - named == set()
+    assert named - shown == set()
+
+
+def test_every_part_of_the_gateway_is_watched() -> None:
+    """Each family of metrics is in the dashboard."""
+    watched = set(METRIC.findall((FOLDER / "grafana-dashboard.json").read_text()))
+    for part in ("store", "inbox", "executions", "approvals", "backend", "calls", "connections_by_encoding"):
+        assert any(name.startswith(f"trireme_{part}") for name in watched), part
 
 
 def test_settings_have_the_names_that_are_written() -> None:

@@ -17,12 +17,16 @@ from gateway.config.sources import load_settings
 from protocol.emits import Emits
 from protocol.events import CATALOGUE, activity, chat, core, organisation, platform
 from protocol.typed import TypedEvent
+from tests.docs.markdown import blocks_of, file_of, text_of
 from tests.support import connected, running_gateway, until, url
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = text_of("docs/events.md")
+PYTHON = [
+    file_of("docs/events.md", name)
+    for name in ("emit.py", "shop_events.py", "shop_extension.py", "follow.py")
+]
+TOML = [block.text for block in blocks_of("docs/events.md") if block.language == "toml"]
 EVERY = {field.name for field in msgspec.structs.fields(TypedEvent)}
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,24 +13,19 @@ from trio.testing import MockClock
 from gateway.client import Backoff, Client, CommandFailed, connect
 from gateway.testing.node import run_node
 from protocol.errors import ErrorCode
+from tests.docs.markdown import file_of
 from tests.processes import DEADLINE, SECRET, Folder, serving
 from tests.redis_server import redis_server
 from tests.test_workers import until_logged
 
 QUICK = Backoff(base=0.05, maximum=0.5, tries=100)
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/extending.md").read_text()
-PYTHON = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-BLOCKS = {
-    "python": PYTHON[0],
-    **dict(re.findall(r"^```(toml|js)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)),
-}
+COUNCIL = file_of("docs/extending.md", "council.py")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    (tmp_path / "council.py").write_text(BLOCKS["python"])
-    (tmp_path / "gateway.toml").write_text(BLOCKS["toml"])
+    (tmp_path / "council.py").write_text(COUNCIL)
+    (tmp_path / "gateway.toml").write_text(file_of("docs/extending.md", "gateway.toml"))
     return Folder(tmp_path, {"GATEWAY_AUTH_SECRET": SECRET})
 
 
@@ -123,35 +116,8 @@ async def test_what_cannot_be_used_is_one_line(
 async def test_the_test_kit_has_them_too(
     tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "council_in_a_test.py").write_text(BLOCKS["python"])
+    (tmp_path / "council_in_a_test.py").write_text(COUNCIL)
     monkeypatch.syspath_prepend(tmp_path)
     async with run_node(extensions=["council_in_a_test"]) as node, node.client() as client:
         assert await client.call("pause_councilor", {"councilor": "cato"}) == {"paused": ["cato"]}
     del sys.modules["council_in_a_test"]
-
-
-async def test_the_readmes_python_client(tmp_path: Path) -> None:
-    """``hello.py`` works as it stands, but for the port."""
-    readme = (ROOT / "README.md").read_text()
-    (source,) = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    folder = Folder(tmp_path, {"GATEWAY_AUTH_SECRET": SECRET})
-    token = (await folder.run("token", "--org", "acme", "--user", "alice")).out.strip()
-    async with serving(folder) as served:
-        assert source.count("127.0.0.1:8000") == 1
-        hello = source.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
-        done = await trio.run_process(
-            [sys.executable, "-c", hello],
-            capture_stdout=True,
-            stderr=subprocess.STDOUT,
-            **folder.options(TOKEN=token),
-        )
-    assert done.stdout.decode() == "published as number 1\nchat:42 1 alice {'text': 'hello'}\n"
-
-
-async def test_the_example_of_embedding(tmp_path: Path) -> None:
-    (tmp_path / "embedded.py").write_text(PYTHON[1])
-    done = await trio.run_process(
-        [sys.executable, "embedded.py"], cwd=tmp_path, capture_stdout=True, capture_stderr=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"listening on port" in done.stdout

@@ -70,7 +70,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.app": EVERYBODY,
     "gateway.embedding": {"gateway.app", "gateway.config.settings"},
     "gateway.extensions": {"gateway.config.settings"},
-    "gateway.process": {"gateway.app", "gateway.config", "gateway.wire.sockets"},
+    "gateway.welcome": {"gateway.auth.tokens", "gateway.config.settings", "gateway.wire.sockets"},
+    "gateway.process": {"gateway.app", "gateway.config", "gateway.welcome", "gateway.wire.sockets"},
     "gateway.testing": EVERYBODY,
     "gateway.cli": EVERYBODY,
     "gateway.demo": {

@@ -18,7 +18,16 @@ from msgspec import structs
 
 from gateway.config.settings import AuthSettings, Settings, SettingsError
 
-__all__ = ["MIN_RSA_BITS", "MIN_SECRET_BYTES", "Keys", "checker", "fits", "load_keys", "with_signing_key"]
+__all__ = [
+    "MIN_RSA_BITS",
+    "MIN_SECRET_BYTES",
+    "Keys",
+    "checker",
+    "fits",
+    "load_keys",
+    "weakness",
+    "with_signing_key",
+]
 
 MIN_SECRET_BYTES: Final = 32
 """RFC 7518, section 3.2: a key of the hash's size or larger."""
@@ -120,6 +129,17 @@ def with_signing_key(settings: Settings) -> Settings:
 def dev_secret_file(settings: Settings) -> Path:
     """Where development mode keeps its key."""
     return Path(settings.data_dir) / _DEV_SECRET
+
+
+def weakness(secret: str) -> str:
+    """Why somebody could guess this secret, which is long enough; empty when nothing shows it."""
+    kinds = len(set(secret))
+    if kinds < 10:
+        return f"it has only {kinds} different characters"
+    for word in ("secret", "password", "changeme", "change-me", "replace-this", "example"):
+        if word in secret.lower():
+            return f"it contains {word!r}"
+    return ""
 
 
 def _with_secret(settings: Settings, secret: str) -> Settings:

@@ -24,7 +24,7 @@ from gateway.auth.tokens import Authenticator
 from gateway.cli.arguments import Failed, UserError, parse_rooms, parse_seconds
 from gateway.cli.diagnosis import examine
 from gateway.config.settings import Settings, SettingsError
-from gateway.config.sources import load_settings
+from gateway.config.sources import DEFAULT_FILE, load_settings, load_with_sources
 from gateway.extensions import load_extensions
 from gateway.wire.sockets import reachable_host
 from protocol.errors import ProtocolError
@@ -38,7 +38,7 @@ Dev = Annotated[
         negative="", help="Development mode: a signing key is generated once and kept in the data folder."
     ),
 ]
-Org = Annotated[str, Parameter(help="Organisation that the token is for.")]
+Org = Annotated[str | None, Parameter(help="Organisation that the token is for.")]
 Roles = Annotated[
     tuple[Literal["member", "service", "admin"], ...],
     Parameter(name="--role", negative="", show_default=False, help="Role; may be given more than once."),
@@ -87,6 +87,12 @@ def serve(
     ] = None,
     workers: Annotated[int | None, Parameter(help="Processes that share the port (1).")] = None,
     dev: Dev = None,
+    reload: Annotated[
+        bool,
+        Parameter(
+            negative="", help="With --dev: start again when a Python or TOML file in this folder changes."
+        ),
+    ] = False,
 ) -> int:
     """Run the gateway until SIGTERM or Ctrl-C.
 
@@ -105,6 +111,13 @@ def serve(
             "dev": dev,
         },
     )
+    if reload:
+        if not settings.dev:
+            raise UserError("--reload is for development: add --dev")
+        logs.configure(settings.log)
+        from gateway.process.reload import serve_again
+
+        return serve_again([each for each in sys.argv[1:] if each != "--reload"], Path.cwd())
     settings = with_signing_key(settings)
     load_extensions(settings.extensions)  # once here, so that each worker need not say what is wrong
     logs.configure(settings.log)
@@ -118,18 +131,30 @@ def serve(
 
 
 @app.command
-def token(
+async def token(
     *,
-    org: Org,
+    org: Org = None,
     user: Annotated[str | None, Parameter(help="User that the token is for.")] = None,
     role: Roles = (),
     room: Rooms = (),
     ttl: Ttl = None,
+    inspect: Annotated[
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Show this token instead, and whether it verifies (exit code 1: no); - reads it from stdin.",
+        ),
+    ] = None,
     config: Config = None,
     dev: Dev = None,
 ) -> int:
     """Print a token (JWT), signed with the key of the configuration."""
-    issued = _authenticator(_settings(config, dev)).issue(
+    settings = _settings(config, dev)
+    if inspect is not None:
+        return await _inspect(sys.stdin.read() if inspect == "-" else inspect, settings)
+    if org is None:
+        raise UserError("--org is missing; see gateway token --help")
+    issued = _authenticator(settings).issue(
         org=org,
         user=user,
         roles=role,
@@ -140,11 +165,24 @@ def token(
     return 0
 
 
+async def _inspect(text: str, settings: Settings) -> int:
+    from gateway.cli.inspection import inspect
+
+    authenticator: Authenticator | SettingsError
+    try:
+        authenticator = _authenticator(settings)
+    except SettingsError as error:
+        authenticator = error
+    found, valid = await inspect(text, authenticator)
+    print(found)
+    return 0 if valid else 1
+
+
 @app.command
 async def check(*, config: Config = None, dev: Dev = None) -> int:
     """Check the configuration, the keys, the broker and the database.
 
-    Prints one line for each and exits with 1 when one of them cannot be used.
+    Prints one line for each, and one for each risk. Exits with 1 when one of them cannot be used.
     """
     try:
         settings = _settings(config, dev)
@@ -152,10 +190,60 @@ async def check(*, config: Config = None, dev: Dev = None) -> int:
         print(f"configuration: FAILED: {exc}")
         return 1
     print("configuration: ok")
-    findings = await examine(settings)
+    findings = await examine(settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
     for finding in findings:
         print(f"{finding.part}: {'ok' if finding.ok else 'FAILED'}: {finding.text}")
+        for risk in finding.risks:
+            print(f"{finding.part}: warning: {risk}")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+settings_app = App(name="config", help="Write or show the configuration.")
+app.command(settings_app)
+
+
+@settings_app.command
+def init(path: Annotated[Path, Parameter(help="File to make.")] = DEFAULT_FILE, /) -> int:
+    """Write a configuration file with every setting and its default, commented out."""
+    from gateway.cli.configuration import write_template
+
+    write_template(path)
+    print(f"wrote {path}; every line is a comment until you change it")
+    return 0
+
+
+@settings_app.command
+def show(
+    *,
+    changed: Annotated[bool, Parameter(negative="", help="Only settings that are not defaults.")] = False,
+    config: Config = None,
+    dev: Dev = None,
+) -> int:
+    """Print the settings in force as TOML, secrets hidden, and where each comes from."""
+    from gateway.cli.configuration import render
+
+    settings, sources = load_with_sources(config, os.environ, {"dev": dev})
+    print(render(settings, sources, changed=changed))
+    return 0
+
+
+@settings_app.command
+def page() -> int:
+    """Print what every setting means as a page in Markdown."""
+    from gateway.cli import configuration
+
+    print(configuration.page(), end="")
+    return 0
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print a script that completes commands and options in a shell.
+
+    For bash: gateway completion bash > ~/.local/share/bash-completion/completions/gateway
+    """
+    print(app.generate_completion(shell=shell))
+    return 0
 
 
 @app.command
@@ -183,7 +271,9 @@ def migrate(
 def publish(
     *,
     event: Annotated[str, Parameter(help="Name of the event, such as message:new.")],
-    room: Annotated[str, Parameter(help="Room to publish to.")],
+    room: Annotated[
+        str | None, Parameter(help="Room to publish to; without it the event goes to the whole organisation.")
+    ] = None,
     org: Annotated[str | None, Parameter(help="Organisation to publish in; not needed with --token.")] = None,
     data: Annotated[str, Parameter(help="The event's data as JSON.", show_default=False)] = "null",
     format: Annotated[Literal["json", "pretty"], Parameter(help="The reply as JSON, or as text.")] = "json",
@@ -230,8 +320,13 @@ def tail(
     from gateway.cli import remote
 
     address, bearer = _reach(org, url, token, config, dev)
+
+    def begun() -> None:
+        what = ", ".join(rooms) or "the organisation"
+        print(f"following {what}; Ctrl-C to stop", file=sys.stderr, flush=True)
+
     with remote.network(address):
-        trio.run(remote.follow, address, bearer, rooms, events, format, _print_line)
+        trio.run(remote.follow, address, bearer, rooms, events, format, _print_line, begun)
     return 0
 
 

@@ -6,13 +6,15 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from gateway.auth.jwks import KeySet
-from gateway.auth.keys import load_keys, with_signing_key
+from gateway.auth.keys import dev_secret_file, load_keys, weakness, with_signing_key
+from gateway.config.origins import never_sent
 from gateway.config.settings import Settings, SettingsError, hide_password
 from gateway.config.sources import SQLITE
 from gateway.extensions import load_extensions
@@ -31,15 +33,25 @@ class Finding:
     part: str
     ok: bool
     text: str
+    risks: tuple[str, ...] = ()
+    """What can be used, and should not stay as it is."""
 
 
 class _Failure(Exception):
     """A part cannot be used; the text says why."""
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """One finding for each part; waits at most ``REACH_TIMEOUT`` seconds for each server. Raises nothing."""
-    parts: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+_Look = Callable[[Settings, list[str]], Awaitable[str]]
+"""Says what was found, and adds risks to the list; raises ``_Failure`` or ``SettingsError``."""
+
+
+async def examine(settings: Settings, file: Path | None = None) -> list[Finding]:
+    """One finding for each part; waits at most ``REACH_TIMEOUT`` seconds for each server. Raises nothing.
+
+    ``file`` is the configuration file, which may hold secrets.
+    """
+    parts: list[tuple[str, _Look]] = [
+        ("access", partial(_access, file)),
         ("keys", _keys),
         ("broker", _broker),
         ("database", _database),
@@ -50,16 +62,47 @@ async def examine(settings: Settings) -> list[Finding]:
         parts.append(("extensions", _extensions))
     findings = []
     for part, look in parts:
+        risks: list[str] = []
         try:
-            findings.append(Finding(part, True, await look(settings)))
+            findings.append(Finding(part, True, await look(settings, risks), tuple(risks)))
         except (_Failure, SettingsError) as exc:
             findings.append(Finding(part, False, str(exc)))
     return findings
 
 
-async def _keys(settings: Settings) -> str:
+async def _access(file: Path | None, settings: Settings, risks: list[str]) -> str:
+    """Who may read secrets, and which pages may connect."""
+    files = [settings.auth.private_key_file, settings.tls.key]
+    files += [str(dev_secret_file(settings))] if settings.dev else []
+    files += [str(file)] if file is not None and _holds_secrets(file) else []
+    risks += [
+        f"{name} can be read by other users of this machine: chmod 600 {name}"
+        for name in files
+        if name and _is_open(Path(name))
+    ]
+    for origin in settings.allowed_origins:
+        if reason := never_sent(origin):
+            risks.append(f"allowed_origins: {origin} never matches: {reason}")
+    if settings.dev and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        risks.append(f"development mode listens on {settings.host}: it is not for networks")
+    if settings.allowed_origins:
+        return f"pages of {', '.join(settings.allowed_origins)}"
+    return "pages of every origin"
+
+
+def _holds_secrets(file: Path) -> bool:
+    return "secret" in file.read_text(encoding="utf-8")
+
+
+def _is_open(path: Path) -> bool:
+    return path.is_file() and bool(path.stat().st_mode & 0o077)
+
+
+async def _keys(settings: Settings, risks: list[str]) -> str:
     auth = with_signing_key(settings).auth
     keys = load_keys(auth)
+    if auth.secret and (reason := weakness(auth.secret)):
+        risks.append(f"auth.secret is weak: {reason}; take 32 random bytes: openssl rand -base64 32")
     text = f"{auth.algorithm}, tokens {'can' if keys.sign is not None else 'cannot'} be issued here"
     if auth.jwks_url:
         try:
@@ -70,7 +113,7 @@ async def _keys(settings: Settings) -> str:
     return text
 
 
-async def _extensions(settings: Settings) -> str:
+async def _extensions(settings: Settings, risks: list[str]) -> str:
     try:
         load_extensions(settings.extensions)
     except SettingsError as error:
@@ -78,19 +121,21 @@ async def _extensions(settings: Settings) -> str:
     return ", ".join(settings.extensions)
 
 
-async def _broker(settings: Settings) -> str:
+async def _broker(settings: Settings, risks: list[str]) -> str:
     if settings.broker == "memory":
         return "memory"
     from gateway.broker.redis.connection import LinkLost
     from gateway.broker.redis.servers import probe
 
     try:
-        return await probe(settings.broker, settings.redis)
+        found = await probe(settings.broker, settings.redis)
     except LinkLost as error:
         raise _Failure(f"{hide_password(settings.broker)} cannot be used: {error}") from None
+    risks.extend(found.risks)
+    return found.text
 
 
-async def _database(settings: Settings) -> str:
+async def _database(settings: Settings, risks: list[str]) -> str:
     database = settings.database
     if database == "none":
         return "none, so there are no notifications and no executions"
@@ -109,6 +154,10 @@ async def _database(settings: Settings) -> str:
         if found < needed and not database.startswith(SQLITE):
             state = "is empty" if found == EMPTY else f"has the schema {found}"
             raise _Failure(f"{text} {state}, {needed} is needed: run 'gateway migrate'")
+        if found < needed:
+            risks.append(f"schema {found} is older than {needed}: 'gateway serve' migrates it at its start")
+        elif found > needed:
+            risks.append(f"schema {found} is newer than {needed}: a later release has migrated it")
         return f"{text}, schema {found}"
     raise _Failure(f"{text} does not answer within {REACH_TIMEOUT:g} seconds")
 
@@ -131,7 +180,7 @@ def _sqlite(database: str) -> tuple[str, bool]:
     return f"sqlite, {path}", path.exists()
 
 
-async def _tls(settings: Settings) -> str:
+async def _tls(settings: Settings, risks: list[str]) -> str:
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
             settings.tls.certificate, settings.tls.key, password=_no_password

@@ -50,8 +50,8 @@ def _innermost(exc: BaseException) -> BaseException:
     return exc
 
 
-async def publish(url: str, token: str, room: str, event: str, data: Any, form: Format) -> str:
-    """Publish one event and return the reply as one line.
+async def publish(url: str, token: str, room: str | None, event: str, data: Any, form: Format) -> str:
+    """Publish one event, without a room to the organisation, and return the reply as one line.
 
     Raises the client's ``ClientError``, ``ValueError`` for an address or name that cannot be, and
     ``trio.TooSlowError`` after ``PUBLISH_TIMEOUT`` seconds.
@@ -59,7 +59,7 @@ async def publish(url: str, token: str, room: str, event: str, data: Any, form: 
     with trio.fail_after(PUBLISH_TIMEOUT):
         async with connect(url, token=token, reconnect=False) as client:
             reply = await client.publish(room, event, data)
-    return _json(reply) if form == "json" else _visible(f"{reply.room} #{reply.seq}  {reply.mid}")
+    return _json(reply) if form == "json" else _visible(f"{reply.room or '*'} #{reply.seq}  {reply.mid}")
 
 
 async def follow(
@@ -69,8 +69,11 @@ async def follow(
     events: Sequence[str],
     form: Format,
     write: Callable[[str], None],
+    begun: Callable[[], None],
 ) -> None:
     """Hand every event of ``rooms`` to ``write`` as one line, until SIGINT or SIGTERM.
+
+    ``begun`` is called once, when nothing that comes from then on can be missed.
 
     Without rooms: what is sent to the organisation and to the token's user. Raises the client's
     ``ClientError`` when there is no connection any more, ``ValueError`` as ``publish`` does.
@@ -85,6 +88,7 @@ async def follow(
                 await client.subscribe(*events)
             for room in rooms:
                 await client.join(room)
+            begun()
             async for event in client:
                 write(render(event, form))
         nursery.cancel_scope.cancel()

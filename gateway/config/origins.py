@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-__all__ = ["Origins", "normalize_origin"]
+__all__ = ["Origins", "never_sent", "normalize_origin"]
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +41,19 @@ def normalize_origin(text: str) -> str:
     host = f"[{host}]" if ":" in host else host
     port = parts.port  # raises ValueError
     return f"{scheme}://{host}" + ("" if port in {None, _PORTS.get(scheme)} else f":{port}")
+
+
+def never_sent(origin: str) -> str:
+    """Why no browser sends this normalized origin; empty when one may."""
+    scheme, _, host = origin.partition("://")
+    if scheme in {"ws", "wss"}:
+        page = "https" if scheme == "wss" else "http"
+        return f"a page's origin is that of its own address: write {page}://{host}"
+    if scheme == "file":
+        return "pages from files send null"
+    if host.endswith(".") or host.rpartition(":")[0].endswith("."):
+        return "a host name does not end with a dot"
+    return ""
 
 
 class Origins:

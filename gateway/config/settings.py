@@ -15,9 +15,10 @@ import msgspec
 # Up to the last @, since a password may hold one: hiding too much is harmless.
 _PASSWORD = re.compile(r"(://[^/:@]*:)\S*@|([?&]password=)[^&\s]*")
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, extra={"unit": "seconds"})]
+SecondsOrNone = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "seconds"})]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Bytes = Annotated[int, msgspec.Meta(ge=1)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, extra={"unit": "bytes"})]
 HistoryMessages = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
 
@@ -45,6 +46,7 @@ class AuthSettings(Group, frozen=True):
     """Who may connect. The algorithm comes from here, never from the token."""
 
     algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = "HS256"
+    """Signature algorithm of every token. One, so that a token cannot choose a weaker one."""
     secret: str = ""
     """HS256 signing key, at least 32 bytes."""
     public_key_file: str = ""
@@ -54,22 +56,33 @@ class AuthSettings(Group, frozen=True):
     jwks_url: str = ""
     """Address of a JSON Web Key Set; takes the place of ``public_key_file``."""
     jwks_cache: Seconds = 300.0
+    """How long fetched keys are used. A key that the issuer withdraws is accepted for up to this long."""
     jwks_timeout: Seconds = 5.0
+    """Deadline of one fetch. Logins that wait for it are refused when it passes."""
     jwks_min_refresh: Seconds = 10.0
     """At least this long between two fetches caused by an unknown ``kid``."""
     jwks_max_keys: Count = 64
+    """Keys that are used of one set; further ones are ignored. It bounds what a broken issuer can send."""
     audience: str = ""
+    """Value that ``aud`` of a token must hold; empty: ``aud`` is not checked. Set it where one issuer signs
+    for several services."""
     issuer: str = ""
+    """Value that ``iss`` of a token must have; empty: ``iss`` is not checked."""
     leeway: Annotated[float, msgspec.Meta(ge=0, le=300)] = 5.0
+    """Difference between the clocks of the issuer and this machine that is tolerated in ``exp``, ``nbf`` and
+    ``iat``."""
     in_band: bool = False
     """Upgrade connections without a token; they must send ``auth`` first."""
     in_band_timeout: Seconds = 5.0
+    """How long such a connection may take to authenticate. Until then it costs memory without a token."""
     ticket_ttl: Seconds = 30.0
+    """Lifetime of a ticket, which works once. It only has to last from the request to the connection."""
     max_tickets: Count = 100_000
     """Open tickets of each organisation, on each node; ten times that of all organisations together."""
     token_ttl: Seconds = 3600.0
     """Lifetime of issued tokens when none is asked for."""
     max_token_ttl: Seconds = 86400.0 * 30
+    """Longest lifetime that may be asked for. A stolen token is good until it ends or is revoked."""
     default_rooms: Permissions = msgspec.field(
         default_factory=lambda: {
             "*": ["join", "publish", "presence", "history"],
@@ -87,6 +100,7 @@ class CallSettings(Group, frozen=True):
     """One ``[calls."PATTERN"]``: calls whose name matches are forwarded to a backend by HTTP POST."""
 
     url: Annotated[str, msgspec.Meta(pattern="^https?://[^\\s@]+$")]
+    """Address that calls are posted to."""
     timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
     """Seconds for the whole call, retries included."""
     secret: str = ""
@@ -102,6 +116,8 @@ class CallSettings(Group, frozen=True):
     private: bool = False
     """Allow a private or loopback address (otherwise refused, whatever the name resolves to)."""
     answer_bytes: Bytes = 256 * 1024
+    """Largest answer of the backend; a larger one is a failure. It bounds what one call can hold in
+    memory."""
     breaker_failures: Count = 5
     """After so many failures in a row calls are refused at once with 301."""
     breaker_pause: Seconds = 10.0
@@ -120,11 +136,17 @@ class LimitSettings(Group, frozen=True):
     queue_messages: Count = 4096
     """Messages that may wait for one slow connection."""
     queue_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 4 * 2**20
+    """Bytes that may wait for one slow connection. What happens then is the client's choice (``overflow``);
+    so many times the number of slow clients is the memory they can take."""
     rooms_per_connection: Count = 1000
+    """Rooms that one connection may be in; a further join is refused with 400."""
     patterns_per_filter: Count = 64
+    """Patterns in one filter of events. Each is compared with each event of the connection."""
     pending_commands: Count = 1024
     """Publishes of one connection that wait for the broker, and its calls; more are refused with 403."""
     connections: Count = 100_000
+    """Connections that one process accepts; more get HTTP 503. Keep it below the open files that the system
+    allows."""
     connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the
     next two. With ``--dev`` 0.
@@ -139,6 +161,8 @@ class LimitSettings(Group, frozen=True):
     connections_per_organisation: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0 is no limit: an organisation may be all there is. Set it where there are several."""
     head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**20)] = 16384
+    """Largest request line with headers; a larger one gets HTTP 431. Tokens in headers and addresses must
+    fit."""
     head_timeout: Seconds = 10.0
     """Deadline for a whole request head."""
     body_bytes: Bytes = 2**20
@@ -169,29 +193,44 @@ class RateSettings(Group, frozen=True):
     burst: Seconds = 5.0
     """A full bucket holds this many seconds' worth."""
     commands_per_connection: Rate = 0.0
+    """Commands of one connection."""
     commands_per_user: Rate = 0.0
+    """Commands of all connections and REST requests of one user."""
     commands_per_organisation: Rate = 0.0
+    """Commands of everything in one organisation."""
     commands_per_ip: Rate = 0.0
+    """Commands from one address, behind which there may be many users."""
     bytes_per_connection: Rate = 0.0
+    """Bytes of messages of one connection."""
     bytes_per_user: Rate = 0.0
+    """Bytes of messages and bodies of one user."""
     bytes_per_organisation: Rate = 0.0
+    """Bytes of everything in one organisation."""
     bytes_per_ip: Rate = 0.0
+    """Bytes from one address."""
     joins_per_connection: Rate = 0.0
+    """Joins of one connection. A join may read history, so it costs more than other commands."""
     joins_per_user: Rate = 0.0
+    """Joins of one user."""
     joins_per_organisation: Rate = 0.0
+    """Joins of one organisation."""
     joins_per_ip: Rate = 0.0
+    """Joins from one address."""
     connections_per_user: Rate = 200.0
     """New connections, as the next two; how many may be open at once is in ``limits``. With ``--dev`` 0.
 
     All of ``limits.connections_per_user`` may come back at once after an outage (``burst`` seconds' worth),
     and a client that is refused in a loop is slowed down."""
     connections_per_organisation: Rate = 0.0
+    """New connections of one organisation."""
     connections_per_ip: Rate = 1000.0
     """With ``--dev`` 0.
 
     A node takes some thousand new connections a second; one address, behind which there may be an office or a
     carrier, gets a part of them."""
     failed_logins_per_ip: Rate = 20.0
+    """Tokens from one address that do not verify. Above it the address is refused until the bucket has filled
+    again."""
     abuse_after: Count = 500
     """Commands that come sooner than ``retry_after`` said, without a pause of a second, after which the
     connection is closed with 4501."""
@@ -210,15 +249,20 @@ class OverloadSettings(Group, frozen=True):
     Every cache, queue and history has its own bound; where their sum is more than the machine has, refusing
     new connections is better than being killed with all of them."""
     retry_after: Seconds = 5.0
+    """Hint to clients that are refused meanwhile. Too short, and their retries are part of the overload."""
 
 
 class SuspicionSettings(Group, frozen=True):
     """What one address may do in a ``window`` of seconds before it is reported; 0 is anything."""
 
     window: Seconds = 60.0
+    """Length of the window that the next three are counted in."""
     failed_logins: Annotated[int, msgspec.Meta(ge=0)] = 100
+    """Tokens that do not verify."""
     connections: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """New connections. Unlimited by default: a carrier's address has thousands."""
     refused_joins: Annotated[int, msgspec.Meta(ge=0)] = 500
+    """Joins that are refused for lack of permission: somebody tries names of rooms."""
     ban: Rate = 0.0
     """Seconds for which a reported address is refused; 0 only reports."""
 
@@ -241,10 +285,14 @@ class ConnectionSettings(Group, frozen=True):
 
     heartbeat: Seconds = 30.0
     """Interval of pings; a peer that is silent for two of them is disconnected."""
-    inactivity: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    poll_grace: Seconds = 10.0
+    """How long after a poll's time-out a user who has not polled again is still in their rooms."""
+    inactivity: SecondsOrNone = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0
-    expiry_notice: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """A user who says nothing more counts as typing for this long. Clients repeat it while keys are
+    pressed."""
+    expiry_notice: SecondsOrNone = 30.0
     """Seconds before its token expires that a client is told; 0: never."""
     resume_ttl: Seconds = 300.0
     """How long a resume token is valid after its connection has ended."""
@@ -257,7 +305,7 @@ class ConnectionSettings(Group, frozen=True):
 class DrainSettings(Group, frozen=True):
     """How clients leave after SIGTERM."""
 
-    delay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    delay: SecondsOrNone = 0.0
     """Seconds from ``/readyz`` turning 503 to the first client leaving, for load balancers to notice."""
     pace: Rate = 500.0
     """Clients asked to leave per second; 0 is all at once."""
@@ -287,9 +335,11 @@ class RedisSettings(Group, frozen=True):
     pending: Count = 20_000
     """Publishes of this node that wait for their place; further ones are refused with 301."""
     pending_bytes: Bytes = 64 * 2**20
+    """Bytes of these publishes; further ones are refused with 301. It bounds memory while Redis is slow."""
     batch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 256
     """Events in one entry of a room's stream."""
     batch_bytes: Bytes = 256 * 1024
+    """Bytes of these events. Larger batches save round trips and delay the other rooms behind them."""
     inbox_bytes: Bytes = 8 * 2**20
     """Undelivered events that are held in memory; then nothing more is read until they are delivered."""
     tail: Count = 4096
@@ -307,16 +357,22 @@ class RoomHistory(Group, frozen=True, omit_defaults=True):
     """What is kept of the rooms of one pattern; what is absent is as in ``history``."""
 
     messages: HistoryMessages | None = None
+    """Events."""
     bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Bytes of the events' data and names."""
     age: Seconds | None = None
+    """Age of the oldest event."""
 
 
 class UserHistory(Group, frozen=True, omit_defaults=True):
     """What is kept of what is sent to one user, who may be away for a day."""
 
     messages: HistoryMessages = 256
+    """Events."""
     bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**20
+    """Bytes of the events' data and names."""
     age: Seconds = 86400.0
+    """Age of the oldest event."""
 
 
 class RoomEvents(Group, frozen=True, omit_defaults=True):
@@ -343,9 +399,11 @@ class SupervisorSettings(Group, frozen=True):
     restarts: Count = 10
     """Workers that may die within ``window`` seconds; one more, and the supervisor exits with code 3."""
     window: Seconds = 60.0
+    """Length of the window that deaths are counted in."""
     backoff: Seconds = 0.5
     """Seconds before a worker is started again; twice as long for each that died within ``window``."""
     backoff_maximum: Seconds = 15.0
+    """Longest pause before a worker is started again."""
     start_timeout: Seconds = 30.0
     """A worker that does not listen by then is killed, and counts as dead."""
     silence: Annotated[float, msgspec.Meta(ge=2)] = 5.0
@@ -356,8 +414,11 @@ class HistorySettings(Group, frozen=True):
     """What is kept of each room; the oldest event goes when one of the three bounds is passed."""
 
     messages: HistoryMessages = 256
+    """Events kept of each room; 0 keeps none. A client that comes back can get this many."""
     bytes: Annotated[int, msgspec.Meta(ge=0)] = 2**20
+    """Bytes of events kept of each room. It keeps a room of large events from taking the memory of many."""
     age: Seconds = 300.0
+    """Age at which an event goes. Longer than clients are usually away."""
     patterns: dict[str, RoomHistory] = {}
     """Room pattern → other bounds for its rooms; the first pattern that fits counts."""
     organisation: RoomHistory = RoomHistory()
@@ -371,7 +432,9 @@ class HistorySettings(Group, frozen=True):
     may take a 32nd part."""
     rooms: Count = 100_000
     """Rooms kept without a member (memory broker); the longest unused of the organisation with most goes.
-    With Redis rooms that keep events, shared as ``total_bytes``."""
+    With Redis rooms that keep events, shared as ``total_bytes``. Users are not counted here, but what
+    their orders take is counted in ``total_bytes``: 2 kB for a user with one small message in memory, 1.2 kB
+    in Redis."""
     page: Count = 256
     """Events in one page of ``history``."""
 
@@ -424,6 +487,8 @@ class StoreSettings(Group, frozen=True):
     pending: Count = 10_000
     """Writes that wait for their commit; further ones are refused with 301."""
     pending_bytes: Bytes = 64 * 2**20
+    """Bytes of these writes; further ones are refused with 301. It bounds memory while the database is
+    slow."""
     pending_reads: Count = 1000
     """Reads that wait for a connection; further ones are refused with 301."""
     unread_maximum: Count = 1000
@@ -449,8 +514,11 @@ class ExecutionSettings(Group, frozen=True):
     result_bytes: Bytes = 64 * 1024
     """Bytes of JSON. What is larger belongs into a store of its own, with its address in the result."""
     metadata_bytes: Bytes = 4096
+    """Bytes of JSON of the ``metadata``, which every event carries."""
     tools_bytes: Bytes = 4096
+    """Bytes of JSON of the list of ``tools``, which every event carries."""
     error_bytes: Bytes = 4096
+    """Bytes of the ``error``. A longer stack trace belongs into a log."""
     updates_bytes: Bytes = 64 * 1024
     """Bytes of the timeline of one execution, some 500 updates; the oldest go first."""
 
@@ -459,11 +527,14 @@ class TlsSettings(Group, frozen=True):
     """Certificate chain and key as PEM files; both or none."""
 
     certificate: str = ""
+    """Certificate chain. Leave both empty where a proxy in front ends TLS."""
     key: str = ""
+    """Private key of the certificate, without a password."""
 
 
 class LogSettings(Group, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged. ``debug`` has a line for each connection."""
     format: Literal["auto", "human", "json"] = "auto"
     """``auto``: human on a terminal, JSON otherwise."""
 
@@ -472,8 +543,14 @@ class Settings(Group, frozen=True):
     """The whole configuration of one gateway process."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. The default is reachable from this machine only; ``0.0.0.0`` or ``::`` listens
+    everywhere."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    """Port of everything: WebSocket, REST, pages, metrics. 0 takes a free one."""
     broker: str = "memory"
+    """Where rooms have their order and history: ``memory``, or an address of Redis or Valkey that several
+    processes share (``redis://HOST:6379``, ``rediss://``, ``redis+unix://``, ``redis+sentinel://``,
+    ``redis+cluster://``)."""
     database: str = "sqlite:///data/gateway.db"
     """Where notifications and executions are kept; ``none``: there are none."""
     workers: Count = 1
@@ -484,6 +561,8 @@ class Settings(Group, frozen=True):
     What is asked on the shared port (``/metrics``) is answered by any of them.
     """
     dev: bool = False
+    """Development mode: a generated signing key, wider limits by address and user, a token on the terminal.
+    Never in production: whoever reads the terminal or ``data_dir`` can sign tokens."""
     data_dir: str = "data"
     """Where development mode keeps its generated key."""
     node: str = ""

@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
@@ -26,7 +26,7 @@ from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ProtocolError
 from protocol.names import check_pattern
 
-__all__ = ["DEFAULT_FILE", "SQLITE", "load_settings"]
+__all__ = ["DEFAULT_FILE", "SQLITE", "load_settings", "load_with_sources", "variable_of"]
 
 DEFAULT_FILE: Final = Path("gateway.toml")
 SQLITE: Final = "sqlite://"
@@ -57,16 +57,48 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
     A flag is named after its setting (``port``, ``auth.in_band``); None means that it was not
     given. Raises ``SettingsError`` for anything that cannot be used.
     """
-    tree = _from_file(file)
-    _merge(tree, _from_environment(environ))
-    _merge(tree, _from_flags(flags))
+    return load_with_sources(file, environ, flags)[0]
+
+
+def load_with_sources(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Settings, dict[str, str]]:
+    """As ``load_settings``; and where each setting that is no default comes from, by its path."""
+    tree: _Tree = {}
+    sources: dict[str, str] = {}
+
+    def take(layer: _Tree, source: Callable[[str], str]) -> None:
+        _merge(tree, layer)
+        sources.update((path, source(path)) for path in _paths(layer))
+
+    take(_from_file(file), lambda path: str(file or DEFAULT_FILE))
+    take(_from_environment(environ), variable_of)
+    take(_from_flags(flags), _flag)
     if tree.get("dev"):
+        sources = {**dict.fromkeys(_paths(_OF_DEVELOPMENT), "development mode"), **sources}
         for group, values in _OF_DEVELOPMENT.items():
             tree[group] = {**values, **tree.get(group, {})}
     tree["allowed_origins"] = [_origin(each) for each in tree.get("allowed_origins", ())]
     settings = msgspec.convert(tree, Settings)
     _check_together(settings)
-    return settings
+    return settings, sources
+
+
+def variable_of(path: str) -> str:
+    """The environment variable of a setting."""
+    return _PREFIX + path.upper().replace(".", "_")
+
+
+def _flag(path: str) -> str:
+    return "--" + path.replace("_", "-").replace(".", "-")
+
+
+def _paths(tree: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in tree.items():
+        if name in _GROUPS:
+            yield from (f"{name}.{key}" for key in value)
+        else:
+            yield name
 
 
 def _fields(struct: type[msgspec.Struct]) -> dict[str, Any]:
@@ -84,7 +116,7 @@ _PATHS: Final[dict[str, Any]] = {name: kind for name, kind in _SETTINGS.items() 
     f"{group}.{name}": kind for group, fields in _GROUPS.items() for name, kind in fields.items()
 }
 """``port`` or ``auth.secret`` → type, for every setting."""
-_VARIABLES: Final = {_PREFIX + path.upper().replace(".", "_"): path for path in _PATHS}
+_VARIABLES: Final = {variable_of(path): path for path in _PATHS}
 
 
 def _from_file(file: Path | None) -> _Tree:
@@ -146,7 +178,7 @@ def _from_flags(flags: Mapping[str, object]) -> _Tree:
         if path not in _PATHS:
             raise SettingsError(f"unknown flag {path!r}{_suggest(path, _PATHS)}")
         if value is not None:
-            _put(tree, path, _convert(value, path, "flag --" + path.replace("_", "-").replace(".", "-")))
+            _put(tree, path, _convert(value, path, "flag " + _flag(path)))
     return tree
 
 

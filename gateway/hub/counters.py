@@ -26,6 +26,7 @@ class Counters:
         "refused",
         "replayed",
         "slow_closed",
+        "transports",
     )
 
     def __init__(self) -> None:
@@ -47,5 +48,7 @@ class Counters:
         """Events sent later than to the others: after a join with ``since``, or a lag."""
         self.closes: Counter[int] = Counter()
         """By close code."""
+        self.transports: Counter[str] = Counter()
+        """Connections since the start, by what carries them."""
         self.errors: Counter[int] = Counter()
         """By error code."""

@@ -131,7 +131,7 @@ class Supervisor:
         settings = self._settings
         log.info("all workers listen", workers=settings.workers, host=settings.host, port=settings.port)
         if settings.dev:
-            from gateway.app import welcome  # the supervisor is small without the server
+            from gateway.welcome import welcome  # the supervisor is small without the server
 
             welcome(settings, settings.port)
 

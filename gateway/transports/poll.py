@@ -25,7 +25,7 @@ from gateway.wire.upgrade import Refusal, Request, refusal_response
 from protocol.codec import Codec
 from protocol.encoding import Encoding, PollEncoding
 from protocol.envelope import Envelope
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.json import JSON
 
 __all__ = ["Polls"]
@@ -33,6 +33,7 @@ __all__ = ["Polls"]
 _DEFAULT: Final = 25.0
 _LONGEST: Final = 60.0
 """Seconds that a poll waits: proxies cut off what is silent for longer."""
+_COMES_BACK: Final = frozenset({CloseCode.NORMAL, CloseCode.SERVICE_RESTART})
 _ENCODING: Final = PollEncoding()
 
 
@@ -87,6 +88,7 @@ class Polls:
                 session.tells = asked.tell
                 entered = await enter(session, commands(asked, tell=asked.tell))
                 self._services.hub.flusher.flush()
+                self._stays(session, None)
                 if session.refused is None:
                     await transport.wait(session, end)
                     frames = transport.take()
@@ -100,12 +102,25 @@ class Polls:
         finally:
             self._sessions.discard(session)
             transport.close(1000)
+            self._stays(session, timeout)
             session.ended()
             transport.outbox.end()
         if answer:
             with trio.move_on_after(self._services.settings.limits.send_timeout):
                 await accepted.send(answer)
                 await accepted.finish()
+
+    def _stays(self, session: _PollSession, seconds: float | None) -> None:
+        """The user is still in the rooms when the poll has ended; with None the poll has begun."""
+        connection = session.connection
+        if connection is None or connection.user is None:
+            return
+        lingering = self._services.hub.lingering
+        if seconds is None:
+            lingering.back(connection.org, connection.user, session.joined)
+        elif session.transport.close_code in _COMES_BACK:
+            grace = self._services.settings.connection.poll_grace
+            lingering.stay(connection.org, connection.user, session.joined, seconds + grace)
 
     def _refusal(self, request: Request, error: ProtocolError) -> bytes:
         try:

@@ -148,8 +148,8 @@ async def test_tls(shared_redis: RedisServer, tmp_path: Path) -> None:
 async def test_what_check_finds(shared_redis: RedisServer, shared_cluster: str) -> None:
     for address in (shared_redis.url, shared_cluster):
         found = await probe(address, RedisSettings())
-        assert found.startswith("valkey 9.") and "127.0.0.1" in found
-        assert "no append-only file" in found and "noeviction" in found
+        assert found.text.startswith("valkey 9.") and "127.0.0.1" in found.text
+        assert [risk.partition(":")[0] for risk in found.risks] == ["no append-only file"]
     with pytest.raises(LinkLost, match="cluster support disabled"):
         await probe(shared_redis.url.replace("redis://", "redis+cluster://"), RedisSettings())
     with pytest.raises(LinkLost):

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,10 +17,10 @@ import trio
 from gateway import Caller, ErrorCode, Gateway, open_gateway
 from gateway.config.settings import CallSettings
 from tests.calls.test_backend import SECRET, Server, answer
+from tests.docs.markdown import file_of, text_of
 from tests.support import connected, running_gateway, settings, until
 
-PAGE = (Path(__file__).parents[2] / "docs/calls.md").read_text()
-PYTHON = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0]
+PAGE = text_of("docs/calls.md")
 
 
 @dataclass
@@ -137,7 +136,7 @@ async def test_a_backend_answers_and_refuses() -> None:
         body = json.loads(content)
         # The check that the documentation gives to backends.
         found: dict[str, Any] = {}
-        exec(PYTHON, found)
+        exec(file_of("docs/calls.md", "backend.py"), found)
         assert found["read_call"](SECRET, headers, content) == body
         assert found["read_call"](SECRET, headers, content + b" ") is None
         assert (body["call"], body["data"], body["caller"]["user"]) == ("order:pay", {"id": 7}, "alice")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import trio
 from playwright.sync_api import BrowserContext, WebSocket, expect
 
 from gateway.app import Gateway
 from protocol.errors import CloseCode
+from tests.docs.markdown import file_of
 from tests.e2e.browser import Cable, in_browser, open_client, origin
 from tests.support import start_gateway, until
 
@@ -284,10 +282,9 @@ async def test_fifty_clients_at_once(gateway: Gateway) -> None:
 
 async def test_readme_example(gateway: Gateway, nursery: trio.Nursery) -> None:
     """The page of the README works as it stands, from an origin of its own."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    found = re.search(r"```html\n(.*?)```", readme, re.DOTALL)
-    assert found is not None
-    content = found[1].replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}").encode()
+    content = (
+        file_of("README.md", "hello.html").replace("127.0.0.1:8000", f"127.0.0.1:{gateway.port}").encode()
+    )
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()

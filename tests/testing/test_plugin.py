@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
+from tests.docs.markdown import file_of
+
 ROOT = Path(__file__).parents[2]
 LOADED = ["-p", "pytest_trio.plugin", "-p", "gateway.testing.plugin"]
 
-SHOP, TESTS, THREADED = re.findall(
-    r"^```python\n(.*?)^```$", (ROOT / "docs/testing.md").read_text(), re.DOTALL | re.MULTILINE
+SHOP, TESTS, THREADED = (
+    file_of("docs/testing.md", name) for name in ("shop.py", "test_shop.py", "test_threaded.py")
 )
 """An application and its tests, as the documentation prints them."""
 

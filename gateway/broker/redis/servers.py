@@ -11,6 +11,7 @@ from __future__ import annotations
 import binascii
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -32,7 +33,7 @@ from gateway.broker.redis.link import Link
 from gateway.config.redis_address import Address, parse_address
 from gateway.config.settings import RedisSettings, SettingsError
 
-__all__ = ["Servers", "Shard", "probe", "slot_of"]
+__all__ = ["Probed", "Servers", "Shard", "probe", "slot_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -288,8 +289,18 @@ class Servers:
         return shard
 
 
-async def probe(address: str, settings: RedisSettings) -> str:
-    """Say what is at ``address``, in one line; raises LinkLost when it cannot be used, SettingsError."""
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A server that can be used."""
+
+    text: str
+    """What it is, in one line."""
+    risks: tuple[str, ...]
+    """Settings of it that can lose data."""
+
+
+async def probe(address: str, settings: RedisSettings) -> Probed:
+    """Look at the server of ``address``; raises LinkLost when it cannot be used, SettingsError."""
     servers = Servers(parse_address(address), settings)
     found = await servers.find()
     options = servers.options
@@ -301,8 +312,13 @@ async def probe(address: str, settings: RedisSettings) -> str:
     server = (
         f"valkey {info['valkey_version']}" if "valkey_version" in info else f"redis {info['redis_version']}"
     )
-    keeps = "append-only file" if info["aof_enabled"] == "1" else "no append-only file"
-    return f"{server} at {found}, {keeps}, when its memory is full: {info.get('maxmemory_policy', 'unknown')}"
+    policy = info.get("maxmemory_policy", "unknown")
+    risks = []
+    if policy not in ("noeviction", "unknown"):
+        risks.append(f"maxmemory-policy is {policy}: evicted rooms begin anew; use noeviction")
+    if info["aof_enabled"] != "1":
+        risks.append("no append-only file: a restart begins every room anew; use appendonly yes")
+    return Probed(f"{server} at {found}", tuple(risks))
 
 
 def _epoch_of(info: bytes) -> int:
