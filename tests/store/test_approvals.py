@@ -97,7 +97,8 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
             assert isinstance(typed, events.TaskApproved) and typed.task_id == "t1"
         assert (await told(watcher, "permission:decided"))["id"] == "deploy-7"
         assert await told(watcher, "task:approved") == {
-            "task_id": "t1", "approval": "deploy-7", "choice": "approve", "user": "bob", "execution": "x1", "comment": "Go",
+            "task_id": "t1", "approval": "deploy-7", "choice": "approve", "user": "bob",
+            "execution": "x1", "comment": "Go",
         }  # fmt: skip
     answer = success(await api.get("/notifications", claims=ALICE))
     assert answer == {"notifications": [], "unread": 0}
