@@ -11,7 +11,7 @@ from tests.store.support import opened, rows
 from tests.support import DEADLINE
 
 ROOT = Path(__file__).parents[2]
-KILLS = 15
+KILLS = 8
 """On each of the two databases."""
 
 
