@@ -110,3 +110,12 @@ def test_it_asks_for_what_the_gateway_asks_for() -> None:
     assert project["requires-python"] == whole["requires-python"]
     wanted = {*project["dependencies"], *project["optional-dependencies"]["trio"]}
     assert wanted <= set(whole["dependencies"])
+
+
+def test_it_names_every_package() -> None:
+    """An installation for development finds those that are missing; a wheel does not."""
+    named = set(DESCRIBED["tool"]["setuptools"]["packages"])
+    for package in named:
+        for folder in (ROOT / package.replace(".", "/")).iterdir():
+            if (folder / "__init__.py").exists():
+                assert f"{package}.{folder.name}" in named

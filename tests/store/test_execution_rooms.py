@@ -100,7 +100,7 @@ async def test_a_snapshot_shows_what_is_told_and_not_more(address: str) -> None:
         row = await create(gateway, "e1")
         await until(lambda: not rows(address, "SELECT * FROM execution_outbox"), "it is told")
         executions = gateway.operations.executions.inbox.store.executions
-        tell, executions.tell = executions.tell, lambda entries: kept.extend(entries)
+        tell, executions.tell = executions.tell, lambda entries, held: kept.extend(entries)
         kept: list[Any] = []
         changed = [await update(gateway, "e1", progress=number) for number in (1, 2, 3)]
         new = await create(gateway, "e2")
@@ -108,7 +108,7 @@ async def test_a_snapshot_shows_what_is_told_and_not_more(address: str) -> None:
             shown = (await snapshot(alice, room)).data["snapshot"]
             assert shown == (row if room == "execution:e1" else {"executions": [new, row]})
         await alice.ask("leave", room="execution:e1")
-        tell(kept)
+        tell(kept, ())
         heard = [(await alice.event()).data for _ in range(4)]
         assert sorted(heard, key=lambda row: row["id"]) == [*changed, new]
 
