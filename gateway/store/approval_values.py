@@ -107,7 +107,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         """The data of an event about it, as ``protocol.events`` types it."""
         if event != TASK_APPROVED:
             return {"permission": self.name, "action": self.title, **self.as_data()}
-        shown: dict[str, Any] = {"task": self.task, "approval": self.name}
+        shown: dict[str, Any] = {"task_id": self.task, "approval": self.name}
         optional = {"user": self.decided_by, "execution": self.execution, "comment": self.comment}
         return shown | {name: value for name, value in optional.items() if value is not None}
 

@@ -94,10 +94,10 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
             typed = events.from_data("permission:decided", data)
             assert isinstance(typed, events.PermissionDecided) and typed.decision == decision
             typed = events.from_data("task:approved", await told(tab, "task:approved"))
-            assert isinstance(typed, events.TaskApproved) and typed.task == "t1"
+            assert isinstance(typed, events.TaskApproved) and typed.task_id == "t1"
         assert (await told(watcher, "permission:decided"))["id"] == "deploy-7"
         assert await told(watcher, "task:approved") == {
-            "task": "t1", "approval": "deploy-7", "user": "bob", "execution": "x1", "comment": "Go",
+            "task_id": "t1", "approval": "deploy-7", "user": "bob", "execution": "x1", "comment": "Go",
         }  # fmt: skip
     answer = success(await api.get("/notifications", claims=ALICE))
     assert answer == {"notifications": [], "unread": 0}
