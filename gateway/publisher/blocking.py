@@ -18,6 +18,7 @@ from gateway.publisher.errors import PublisherClosed, PublisherError, Refused, U
 from gateway.publisher.exchange import Answer, Authorize, Failed, Pause, Policy, Request, exchange
 from gateway.publisher.http import FAILURES, answer_of, content_of, failed
 from gateway.publisher.results import BatchResult, Published, SentTo, Token
+from protocol.emits import Emits
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.publisher")
@@ -27,7 +28,7 @@ __all__ = ["Publisher"]
 _PATH: Final = "/api/v1"
 
 
-class Publisher:
+class Publisher(Emits):
     """Publishes from any number of threads; a context manager that closes it.
 
     Nothing is made before it is needed, and nothing is asked of the gateway but what a method says. Every

@@ -19,6 +19,7 @@ from gateway.publisher.errors import PublisherClosed, PublisherError, Refused, U
 from gateway.publisher.exchange import Answer, Authorize, Failed, Pause, Policy, Request, exchange
 from gateway.publisher.http import FAILURES, answer_of, content_of, failed
 from gateway.publisher.results import BatchResult, Published, SentTo, Token
+from protocol.emits import Emits
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.publisher")
@@ -28,7 +29,7 @@ __all__ = ["AsyncPublisher"]
 _PATH: Final = "/api/v1"
 
 
-class AsyncPublisher:
+class AsyncPublisher(Emits):
     """Publishes from any number of tasks of one loop; an async context manager.
 
     Nothing is made before it is needed, and nothing is asked of the gateway but what a method says. Every

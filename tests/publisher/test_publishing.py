@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.client import connect
-from gateway.publisher import Refused
+from gateway.publisher import AsyncPublisher, Refused
 from gateway.testing.server import Server
+from protocol.events import MessageNew, TaskStarted
 from tests.publisher.both import KINDS, open_publisher
 
 
@@ -117,3 +118,22 @@ def test_the_queue(publisher: Any, server: Server, name: str) -> None:
     assert [each for each in found if each != "last"] == list(range(250))
     publisher.flush(30)
     assert (publisher.waiting, publisher.dropped) == (0, 0)
+
+
+def test_typed_events(publisher: Any, name: str) -> None:
+    place = publisher.emit(MessageNew(text="hello", user="bob"), room=name)
+    assert place.seq == 1 and place.mid
+    assert publisher.emit(TaskStarted(task_id=name)).seq
+    with pytest.raises(ValueError, match="needs a room"):
+        publisher.emit(MessageNew(text="hello"))
+
+
+def test_helpers_of_events(server: Server, token: str, name: str) -> None:
+    with open_publisher("threads", server.url, token=token) as publisher:
+        assert publisher.emit_message_new(name, text="hello").seq == 1
+
+    async def publish() -> int:
+        async with AsyncPublisher(server.url, token=token) as publisher:
+            return (await publisher.emit_message_new(name, text="again")).seq
+
+    assert asyncio.run(publish()) == 2
