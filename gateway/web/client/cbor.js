@@ -35,21 +35,13 @@ class Writer {
   /** The head of an item: its major type and its argument, in the shortest form. */
   head(major, argument) {
     const first = major << 5;
-    if (argument < 24) this.#view.setUint8(this.#room(1), first | Number(argument));
-    else if (argument < 0x100) this.#view.setUint16(this.#room(2), ((first | 24) << 8) | Number(argument));
-    else if (argument < 0x10000) {
-      const at = this.#room(3);
-      this.#view.setUint8(at, first | 25);
-      this.#view.setUint16(at + 1, Number(argument));
-    } else if (argument < 0x100000000) {
-      const at = this.#room(5);
-      this.#view.setUint8(at, first | 26);
-      this.#view.setUint32(at + 1, Number(argument));
-    } else {
-      const at = this.#room(9);
-      this.#view.setUint8(at, first | 27);
-      this.#view.setBigUint64(at + 1, BigInt(argument));
-    }
+    const size = argument < 24 ? 0 : argument < 0x100 ? 1 : argument < 0x10000 ? 2 : argument < 0x100000000 ? 4 : 8;
+    const at = this.#room(1 + size);
+    this.#view.setUint8(at, first | (size ? 24 + Math.log2(size) : Number(argument)));
+    if (size === 1) this.#view.setUint8(at + 1, Number(argument));
+    else if (size === 2) this.#view.setUint16(at + 1, Number(argument));
+    else if (size === 4) this.#view.setUint32(at + 1, Number(argument));
+    else if (size === 8) this.#view.setBigUint64(at + 1, BigInt(argument));
   }
 
   #float(number) {
@@ -61,7 +53,8 @@ class Writer {
   #text(text) {
     const bytes = utf8.encode(text);
     this.head(3, bytes.length);
-    this.#bytes.set(bytes, this.#room(bytes.length));
+    const at = this.#room(bytes.length); // first: it may take other bytes
+    this.#bytes.set(bytes, at);
   }
 
   value(value) {
