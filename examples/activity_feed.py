@@ -44,7 +44,7 @@ async def emit(event: str, **data: Any) -> None:
 
 
 async def work(councilor: str, task: str, execution: str) -> None:
-    said = {"councilor_id": councilor, "display_name": NAMES[councilor], "task_name": task}
+    said: dict[str, Any] = {"councilor_id": councilor, "display_name": NAMES[councilor], "task_name": task}
     began = time.monotonic()
     await emit("councilor_started", **said, execution_id=execution, severity="info")
     await running[councilor].wait()  # here the work is done, unless somebody has paused it

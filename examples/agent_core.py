@@ -5,6 +5,7 @@ TRIREME=http://127.0.0.1:8000 TOKEN=… python agent_core.py
 
 import os
 import time
+from typing import Any
 
 import trio
 
@@ -26,7 +27,7 @@ async def work_on(task: TaskCreated) -> str:
 async def run_agent(client: Client, name: str, tasks: trio.MemoryReceiveChannel[TaskCreated]) -> None:
     await client.emit_agent_created(agent_id=name, status="idle", source=SOURCE)
     async for task in tasks:
-        said = {"task_id": task.task_id, "source": name}
+        said: dict[str, Any] = {"task_id": task.task_id, "source": name}
         await client.emit_task_assigned(agent_id=name, **said)
         await client.emit_agent_status_changed(agent_id=name, status="busy", previous="idle", source=SOURCE)
         await client.emit_task_started(agent_id=name, **said)

@@ -40,10 +40,10 @@ async function execute(task) {
   try {
     const done = await work(task);
     await gateway("PATCH", `/executions/${execution.id}`, { status: "completed", ...done });
-    await emit("task:executed", { task: id, success: true, agent, result: done.result });
+    await emit("task:executed", { task_id: id, success: true, result: done.result });
   } catch (error) {
     await gateway("PATCH", `/executions/${execution.id}`, { status: "failed", error: error.message });
-    await emit("task:executed", { task: id, success: false, agent, error: error.message });
+    await emit("task:executed", { task_id: id, success: false, error: error.message });
   }
 }
 
@@ -53,7 +53,7 @@ const routes = {
   "POST /tasks": async (task) => {
     task.id = String(tasks.size + 1);
     tasks.set(task.id, task);
-    await emit("task:created", { task: task.id, title: task.title, agent: task.agent });
+    await emit("task:created", { task_id: task.id, title: task.title, agent_id: task.agent });
     isApproved(task).then((yes) => yes && execute(task)).catch(console.error);
     return { id: task.id };
   },

@@ -77,7 +77,7 @@ async def connect(
     - ``retry_first``: False makes entering fail at the first try, as a command line wants it; otherwise
       the first connection has the same tries as later ones.
     - ``command_timeout``: for each command, its waiting for a connection included.
-    - ``connect_timeout``: for one try, from asking for the token to the gateway's welcome.
+    - ``connect_timeout``: for one try of one transport, from asking for the token to the welcome.
     - ``heartbeat``: after so long without a byte the gateway is asked for a sign of life;
       ``heartbeat_timeout`` later without one the connection is given up.
     - ``buffer``: events that wait for the iteration. When they are that many, nothing more is read, not

@@ -1,4 +1,4 @@
-"""What clients may ask of executions over a socket, with ``call``: as by REST, and by the same rules."""
+"""What clients may ask of executions over a socket, with ``call``: the same as by REST."""
 
 from __future__ import annotations
 

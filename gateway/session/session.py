@@ -117,7 +117,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
-                before=count,
+                before=None if self.transport.kind == "poll" else count,  # no poll has a greeting
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)

@@ -253,30 +253,35 @@ class Broadcast:
         members = current.members
         send = _SEND if start < members.secure else _SEND_SECURELY
         messages = len(current.frames)
-        share = self._share
+        sent = self._share.tally.messages
+        change = current.data.replace
         for first in range(start, stop, _TOGETHER):
-            last = min(first + _TOGETHER, stop)
-            data = current.data
-            outboxes = cast(list[StampedOutbox], members.outboxes[first:last])
-            if any(outbox.stamper for outbox in outboxes):
+            outboxes = cast(list[StampedOutbox], members.outboxes[first : min(first + _TOGETHER, stop)])
+            if [outbox.stamper for outbox in outboxes].count(None) != len(outboxes):
                 for outbox in outboxes:
                     self._send_carefully(current, outbox)
                 continue
-            written = [data.replace(STAMP, outbox.stamp) for outbox in outboxes]
-            socks = members.socks[first:last]
+            written = [change(STAMP, outbox.stamp) for outbox in outboxes]
+            socks = members.socks[first : first + len(outboxes)]
             taken: list[int] = []
-            while len(taken) < len(socks):
+            while (done := len(taken)) < len(socks):
                 try:
-                    done = len(taken)
-                    taken.extend(map(send, socks[done:], written[done:]))
+                    taken.extend(
+                        map(send, socks[done:], written[done:]) if done else map(send, socks, written)
+                    )
                 except BlockingIOError:
                     taken.append(0)
                 except OSError:
                     taken.append(_BROKEN)
+            if taken == list(map(len, written)):
+                for slot in members.slots[first : first + len(taken)]:
+                    sent[slot] += messages
+                self._share.sent_bytes += sum(taken)
+                continue
             for place, (count, each) in enumerate(zip(taken, written, strict=True), first):
                 if count == len(each):
-                    share.tally.messages[members.slots[place]] += messages
-                    share.sent_bytes += count
+                    sent[members.slots[place]] += messages
+                    self._share.sent_bytes += count
                 elif count == _BROKEN:
                     members.outboxes[place].break_off()
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from protocol.typed import Id, Seconds, Text, TypedEvent
+from protocol.typed import Id, Milliseconds, Text, TypedEvent
 from protocol.values import Unsigned
 
 __all__ = [
@@ -21,23 +21,23 @@ __all__ = [
 
 class AgentExecutionStart(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:start"
-    execution: Id
-    agent: Id
+    execution_id: Id
+    agent_id: Id
     team: Text | None = None
     method: Text | None = None
     status: Text | None = None
-    task: Id | None = None
+    task_id: Id | None = None
 
 
 class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:complete"
-    execution: Id
-    agent: Id
+    execution_id: Id
+    agent_id: Id
     team: Text | None = None
     method: Text | None = None
     status: Text | None = None
-    task: Id | None = None
-    duration: Seconds | None = None
+    task_id: Id | None = None
+    duration_ms: Milliseconds | None = None
     tools: list[Any] | None = None
     """Tools that were used."""
     result: Any = None
@@ -45,76 +45,83 @@ class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
 
 class AgentExecutionError(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:error"
-    execution: Id
-    agent: Id
+    execution_id: Id
+    agent_id: Id
     error: Text
     team: Text | None = None
     method: Text | None = None
     status: Text | None = None
-    task: Id | None = None
-    duration: Seconds | None = None
+    task_id: Id | None = None
+    duration_ms: Milliseconds | None = None
     tools: list[Any] | None = None
     """Tools that were used."""
 
 
 class TaskCreatedForApproval(TypedEvent, frozen=True, kw_only=True):
     event = "task:created"
-    task: Id
+    task_id: Id
     title: Text | None = None
     description: str | None = None
-    agent: Id | None = None
+    agent_id: Id | None = None
 
 
 class TaskApproved(TypedEvent, frozen=True, kw_only=True):
     event = "task:approved"
-    task: Id
+    task_id: Id
     user: Id | None = None
     """Who approved it."""
     approval: Id | None = None
+    choice: Text | None = None
     execution: Id | None = None
     comment: str | None = None
 
 
 class TaskExecuted(TypedEvent, frozen=True, kw_only=True):
     event = "task:executed"
-    task: Id
+    task_id: Id
     success: bool
-    agent: Id | None = None
-    execution: Id | None = None
-    duration: Seconds | None = None
+    agent_id: Id | None = None
+    execution_id: Id | None = None
+    duration_ms: Milliseconds | None = None
     result: Any = None
     error: Text | None = None
 
 
 class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     event = "permission:pending"
-    permission: Id
-    """The approval's id."""
-    action: Text
+    id: Id
+    title: Text
     """What is to be permitted."""
-    agent: Id | None = None
-    execution: Id | None = None
-    task: Id | None = None
+    status: Literal["pending"] | None = None
     message: str | None = None
     choices: list[Text] | None = None
     users: list[Id] | None = None
     role: Text | None = None
+    created_at: Unsigned | None = None
+    """In milliseconds since 1970 UTC, as the next one."""
     deadline_at: Unsigned | None = None
-    """When it is decided without an answer, in milliseconds since 1970 UTC."""
+    """When it is decided without an answer."""
     fallback: Text | None = None
     """The choice that is made then."""
+    execution: Id | None = None
+    task: Id | None = None
+    sender: str | None = None
     data: Any = None
 
 
 class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     event = "permission:decided"
-    permission: Id
-    """The approval's id."""
-    action: Text
+    id: Id
+    title: Text | None = None
     """What was to be permitted."""
     status: Literal["decided", "expired"] | None = None
+    choice: Text | None = None
+    """None: it has expired."""
+    user: Id | None = None
+    """Who decided; None: the deadline did."""
+    comment: str | None = None
     decision: dict[str, Any] | None = None
-    """``choice``, ``user`` (absent for the fallback), ``at``, ``comment``; absent when it has expired."""
+    """``choice``, ``at``, and ``user`` or ``fallback``."""
     execution: Id | None = None
     task: Id | None = None
     data: Any = None

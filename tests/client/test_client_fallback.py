@@ -13,6 +13,7 @@ from gateway.client import (
     Backoff,
     Client,
     CommandError,
+    CommandFailed,
     ConnectionFailed,
     ConnectionRefused,
     Event,
@@ -110,6 +111,61 @@ async def test_nothing_is_lost_or_repeated_while_streams_break_and_rooms_change(
             assert not any(isinstance(event, Lost) for event in events)
             assert [event.data for event in events] == list(range(100))
             assert set(client.rooms) == {"r", *(f"other:{number}" for number in range(7, 100, 20))}
+
+
+@both
+async def test_nothing_is_lost_while_rooms_are_entered_and_left(kind: str, clock: MockClock) -> None:
+    """Each change of rooms is another request, and events come between the old one and the new."""
+    async with run_node() as node:
+        node.blocked = OVER[kind]
+        async with node.client(options=OPTIONS) as client, trio.open_nursery() as nursery:
+            await client.join("r")
+            numbers: list[int] = []
+            changing = True
+
+            async def publish() -> None:
+                while changing:
+                    numbers.append(len(numbers))
+                    await node.publish("r", "x", numbers[-1])
+                    await node.publish(None, "news", numbers[-1])
+                    await trio.sleep(0.0002)
+
+            nursery.start_soon(publish)
+            for number in range(20):
+                await client.join(f"other:{number}")
+                if number % 3 == 2:
+                    await client.leave(f"other:{number - 1}")
+            changing = False
+            await trio.sleep(1)
+            events = await take(client, 2 * len(numbers))
+            for room in ("r", None):
+                assert [event.data for event in events if event.room == room] == numbers
+            assert len(numbers) >= 10
+
+
+@both
+async def test_what_is_published_through_cuts_counts_once(kind: str, clock: MockClock) -> None:
+    async with run_node() as node:
+        node.blocked = OVER[kind]
+        async with node.client(options=OPTIONS) as client, node.client(user="bob") as bob:
+            await bob.join("r")
+            async with trio.open_nursery() as nursery:
+
+                async def publish() -> None:
+                    for number in range(60):
+                        await client.publish("r", "x", number)
+
+                nursery.start_soon(publish)
+                for number in range(60):
+                    assert (await take(bob, 1))[0].data == number
+                    if number % 10 == 5:
+                        # The answer to what bob has just got may be on its way.
+                        node.cut("alice")
+            assert (await client.publish("r", "x")).seq == 61
+            node.down = True
+            node.cut("alice")
+            with pytest.raises(CommandFailed):
+                await client.call("nothing", timeout=1)
 
 
 @both

@@ -85,13 +85,13 @@ async def test_a_notifications(tmp_path: Path) -> None:
             for title, names in (("Sum it up", done), ("Do the impossible", failed)):
                 id = (await ask("/tasks", title=title, **task))["id"]
                 created, pending = await heard(alice, "task:created", "permission:pending")
-                assert (created.data["task"], pending.data["task"]) == (id, id)
-                decision = {"id": pending.data["permission"], "choice": "approve"}
+                assert (created.data["task_id"], pending.data["task"]) == (id, id)
+                decision = {"id": pending.data["id"], "choice": "approve"}
                 await alice.call("approvals.decide", decision)
                 started, ended, executed = await heard(bob, *names)
-                assert started.data["agent"] == "writer"
+                assert started.data["agent_id"] == "writer"
                 assert executed.data["success"] is (names is done)
-                assert ended.data["execution"] == started.data["execution"]
+                assert ended.data["execution_id"] == started.data["execution_id"]
                 assert ended.data.get("tools") == (["search", "editor"] if names is done else None)
             await ask("/remind", user="bob", text="lunch")
             assert (await heard(bob, "reminder"))[0].data == {"text": "lunch"}

@@ -36,14 +36,14 @@ CORE = {
 }
 
 SMALLEST: dict[type[TypedEvent], dict[str, Any]] = {
-    events.AgentExecutionStart: {"execution": "x", "agent": "a"},
-    events.AgentExecutionComplete: {"execution": "x", "agent": "a"},
-    events.AgentExecutionError: {"execution": "x", "agent": "a", "error": "e"},
-    events.TaskCreatedForApproval: {"task": "t"},
-    events.TaskApproved: {"task": "t"},
-    events.TaskExecuted: {"task": "t", "success": False},
-    events.PermissionPending: {"permission": "p", "action": "Delete it?"},
-    events.PermissionDecided: {"permission": "p", "action": "Delete it?"},
+    events.AgentExecutionStart: {"execution_id": "x", "agent_id": "a"},
+    events.AgentExecutionComplete: {"execution_id": "x", "agent_id": "a"},
+    events.AgentExecutionError: {"execution_id": "x", "agent_id": "a", "error": "e"},
+    events.TaskCreatedForApproval: {"task_id": "t"},
+    events.TaskApproved: {"task_id": "t"},
+    events.TaskExecuted: {"task_id": "t", "success": False},
+    events.PermissionPending: {"id": "p", "title": "Delete it?"},
+    events.PermissionDecided: {"id": "p"},
     events.NotificationNew: {"id": "n", "type": "info", "title": "t"},
     events.NotificationRead: {"unread": 0},
     events.NotificationDeleted: {"ids": ["n"], "unread": 0},
@@ -159,8 +159,8 @@ def test_events_do_not_change(typed: type[TypedEvent]) -> None:
 @pytest.mark.parametrize(
     "event, data",
     [
-        ("agent:execution:complete", {"execution": "x", "agent": "a", "duration": -1}),
-        ("agent:execution:complete", {"execution": "x", "agent": "a", "tools": "hammer"}),
+        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "duration_ms": -1}),
+        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "tools": "hammer"}),
         ("execution:updated", {"id": "x", "agent": "a", "status": "running", "progress": 100.1}),
         ("execution:updated", {"id": "x", "agent": "a", "status": "paused"}),
         ("message:status", {"message_id": "m", "status": "q" * 10_000}),

@@ -58,8 +58,11 @@ def test_the_asyncio_client(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_asking(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = threading.Event()
+
     async def decide() -> None:
         async with connect(server.url, token=server.token(user="alice")) as client:
+            ready.set()
             async for event in client:
                 if event.event == "permission:pending":
                     await client.call("approvals.decide", {"id": "job-7-delete", "choice": "approve"})
@@ -69,6 +72,7 @@ def test_asking(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
 
     deciding = threading.Thread(target=trio.run, args=(decide,))
     deciding.start()
+    assert ready.wait(30)
     assert output("ask", capsys) == "approve by alice"
     deciding.join()
 
@@ -116,7 +120,7 @@ def test_pyjwt(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert (identity.org, identity.user) == ("acme", "alice")
     rooms = identity.grants.rules
     made = subprocess.run(
-        ["bash", "-c", PROGRAMS["cli"]],
+        ["bash", "-c", PROGRAMS["cli"].replace(".venv/bin/", "")],
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "GATEWAY_AUTH_SECRET": os.environ["SECRET"],

@@ -12,6 +12,8 @@ from gateway import ProtocolError, TypedEvent
 from gateway.app import Gateway
 from gateway.client import Custom, EventTypes, connect
 from gateway.config.settings import EventSettings
+from gateway.operations.checked import CheckedEvents
+from gateway.operations.events import Events
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.errors import ErrorCode
@@ -92,6 +94,13 @@ async def test_rooms_are_checked_on_every_way_in(codec: Codec) -> None:
                 assert error.code is expected
             else:
                 assert expected is None
+
+
+async def test_it_costs_nothing_where_nothing_is_set(gateway: Gateway) -> None:
+    """Not an instruction: what publishes is another class."""
+    assert type(gateway.operations.events) is Events
+    async with running_gateway(**checking()) as other:
+        assert type(other.operations.events) is CheckedEvents
 
 
 async def test_what_is_wrong_is_named() -> None:

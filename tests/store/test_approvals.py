@@ -79,7 +79,7 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
             item = await told(tab, "notification:new")
             assert (item["title"], item["data"]) == ("Deploy", {"approval": "deploy-7"})
             pending = await told(tab, "permission:pending")
-            assert pending == asked
+            assert pending == {"permission": "deploy-7", "action": "Deploy", **asked}
             assert isinstance(events.from_data("permission:pending", pending), events.PermissionPending)
         async with connected(gateway) as late:
             assert late.greeting.data["unread"] == 1
@@ -90,15 +90,14 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
         for tab in (first, second, bob):
             assert (await told(tab, "notification:deleted"))["unread"] == 0
             data = await told(tab, "permission:decided")
-            assert data == {**decided, "choice": "approve", "user": "bob", "comment": "Go"}
+            assert data == {"permission": "deploy-7", "action": "Deploy", **decided}
             typed = events.from_data("permission:decided", data)
-            assert isinstance(typed, events.PermissionDecided) and typed.choice == "approve"
+            assert isinstance(typed, events.PermissionDecided) and typed.decision == decision
             typed = events.from_data("task:approved", await told(tab, "task:approved"))
-            assert isinstance(typed, events.TaskApproved) and typed.task_id == "t1"
+            assert isinstance(typed, events.TaskApproved) and typed.task == "t1"
         assert (await told(watcher, "permission:decided"))["id"] == "deploy-7"
         assert await told(watcher, "task:approved") == {
-            "task_id": "t1", "approval": "deploy-7", "choice": "approve", "user": "bob",
-            "execution": "x1", "comment": "Go",
+            "task": "t1", "approval": "deploy-7", "user": "bob", "execution": "x1", "comment": "Go",
         }  # fmt: skip
     answer = success(await api.get("/notifications", claims=ALICE))
     assert answer == {"notifications": [], "unread": 0}

@@ -100,7 +100,7 @@ async def test_a_snapshot_shows_what_is_told_and_not_more(address: str) -> None:
         row = await create(gateway, "e1")
         await until(lambda: not rows(address, "SELECT * FROM execution_outbox"), "it is told")
         executions = gateway.operations.executions.inbox.store.executions
-        tell, executions.tell = executions.tell, lambda entries: kept.extend(entries)
+        tell, executions.tell = executions.tell, lambda entries, held: kept.extend(entries)
         kept: list[Any] = []
         changed = [await update(gateway, "e1", progress=number) for number in (1, 2, 3)]
         new = await create(gateway, "e2")
@@ -108,7 +108,7 @@ async def test_a_snapshot_shows_what_is_told_and_not_more(address: str) -> None:
             shown = (await snapshot(alice, room)).data["snapshot"]
             assert shown == (row if room == "execution:e1" else {"executions": [new, row]})
         await alice.ask("leave", room="execution:e1")
-        tell(kept)
+        tell(kept, ())
         heard = [(await alice.event()).data for _ in range(4)]
         assert sorted(heard, key=lambda row: row["id"]) == [*changed, new]
 
@@ -214,12 +214,12 @@ async def test_the_vocabularies_of_other_systems(address: str) -> None:
         assert all(event.room is None for event in heard)
         of: dict[tuple[str, str], Any] = {}
         for event in heard:
-            of[str(event.event), event.data["execution"]] = event.data
+            of[str(event.event), event.data["execution_id"]] = event.data
             assert isinstance(catalogue.from_data(event.event or "", event.data), catalogue.TypedEvent)
         start, complete = of["agent:execution:start", "e1"], of["agent:execution:complete", "e1"]
-        assert (start["agent"], start["method"]) == ("cicero", "research")
+        assert (start["agent_id"], start["method"]) == ("cicero", "research")
         assert complete["tools"] == ["search"] and complete["result"] == {"ok": True}
-        assert complete["duration"] >= 0
+        assert complete["duration_ms"] >= 0
         assert of["agent:execution:error", "e2"]["error"] == "no sources"
         began, ended = of["councilor_started", "e1"], of["councilor_completed", "e1"]
         assert set(began) >= FIELDS_OF_C | {"councilor_id"} and began["councilor_id"] == "c7"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.config.settings import ExecutionSettings
 from protocol.envelope import Envelope
-from protocol.events import ExecutionUpdated, TaskApproved, from_data
+from protocol.events import ExecutionUpdated, PermissionPending, TaskApproved, from_data
 from protocol.typed import TypedEvent
 from tests.rest.api import asking
 from tests.support import Raw, connected, running_gateway
@@ -79,9 +79,9 @@ async def test_notifications_and_approvals(tmp_path: Path) -> None:
         body = {**asked, "deadline": 3600, "fallback": "reject", "data": {"version": 7}}
         approval = (await ask.post("/approvals", body)).json()["id"]
         pending = await told(alice, "permission:pending", "notification:new")
-        assert any(getattr(each, "permission", None) == approval for each in pending)
+        assert any(isinstance(each, PermissionPending) and each.id == approval for each in pending)
         await ask.post(f"/approvals/{approval}/decide", {"choice": "approve", "comment": "Go"}, **mine)
         decided = await told(alice, "permission:decided", "task:approved", "notification:deleted")
         (approved,) = (each for each in decided if isinstance(each, TaskApproved))
-        assert (approved.task, approved.user, approved.approval) == ("t", "alice", approval)
+        assert (approved.task_id, approved.user, approved.approval) == ("t", "alice", approval)
         assert (approved.execution, approved.comment) == ("x", "Go")

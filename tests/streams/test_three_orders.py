@@ -13,10 +13,11 @@ from gateway.config.settings import UserHistory
 from tests.cluster.together import together
 from tests.redis_server import RedisServer
 from tests.streams.support import Caller, Events
-from tests.support import running_gateway, until
+from tests.support import connected, running_gateway, until
 
 ROOMS = ["a", "b"]
-ORDERS = [*ROOMS, "organisation", "user"]
+OWN = ["organisation", "user"]
+ORDERS = [*ROOMS, *OWN]
 NUMBER = 60
 """Events of each order in a flood."""
 AHEAD = 25
@@ -77,25 +78,65 @@ async def read_some(events: Events, followed: Followed, most: int) -> None:
         most -= followed.take(await events.next())
 
 
-async def test_streams_that_are_cut_off_in_a_flood_go_on_where_they_were(gateway: Gateway) -> None:
-    """Some alone, and enough with the same rooms for the one pass over their sockets."""
+async def follow_by_socket(gateway: Gateway, followed: Followed, rng: random.Random) -> None:
+    """By WebSocket, coming back with ``since`` wherever it was cut off."""
+    place: dict[str, dict[str, Any]] = {}
+    while not followed.complete:
+        async with connected(gateway) as socket:
+            if not place:
+                greeted = socket.greeting.data["positions"]
+                place = {of: {"epoch": each["epoch"], "seq": 0} for of, each in greeted.items()}
+                for room in ROOMS:
+                    place[room] = {"epoch": (await socket.ask("history", room=room)).epoch, "seq": 0}
+            for room in ROOMS:
+                await socket.ask("join", room=room, data={"since": place[room]})
+            await socket.ask("join", data={of: {"since": place[of]} for of in OWN})
+            # What came of these two before the reply comes again behind it.
+            socket.events[:] = [event for event in socket.events if event.room is not None]
+            for _ in range(rng.randrange(1, 60)):
+                if followed.complete:
+                    return
+                event = await socket.event()
+                order = event.room or event.to or "organisation"
+                place[order]["seq"] = event.seq
+                followed.came[order].append(event.data)
+
+
+async def test_whoever_is_cut_off_in_a_flood_goes_on_where_they_were(gateway: Gateway) -> None:
+    """On all transports; of streams some alone, and enough with the same rooms for one pass over them all."""
     caller = Caller(gateway)
     _, start = await caller.poll(join=ROOMS, timeout=0)
-    followers = [Followed() for _ in range(21)]
+    followers = [Followed() for _ in range(23)]
 
-    async def follow(rooms: list[str], seed: int) -> None:
-        followed, rng, last_id = followers[seed], random.Random(seed), start
+    async def follow(followed: Followed, rooms: list[str], rng: random.Random) -> None:
+        last_id = start
         while not followed.complete:
             async with caller.stream(join=rooms, last_id=last_id) as events:
                 await read_some(events, followed, rng.randrange(1, 60))
             last_id = events.last_id
 
+    async def poll(followed: Followed, rng: random.Random) -> None:
+        cursor = start
+        while not followed.complete:
+            messages, following = await caller.poll(join=ROOMS, timeout=1, cursor=cursor)
+            if rng.random() < 0.8:  # other answers get lost on the way
+                cursor = following
+                for message in messages:
+                    followed.take(message)
+
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood, [gateway], followers)
-            for seed in range(20):
-                nursery.start_soon(follow, ROOMS, seed)
-            nursery.start_soon(follow, ["b", "a", "more"], 20)
+            for seed, followed in enumerate(followers):
+                rng = random.Random(seed)
+                if seed < 18:
+                    nursery.start_soon(follow, followed, ROOMS, rng)
+                elif seed == 18:
+                    nursery.start_soon(follow, followed, ["b", "a", "more"], rng)
+                elif seed < 21:
+                    nursery.start_soon(poll, followed, rng)
+                else:
+                    nursery.start_soon(follow_by_socket, gateway, followed, rng)
     for followed in followers:
         followed.check()
 

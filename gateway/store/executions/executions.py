@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -86,13 +86,13 @@ class Executions:
         self.outbox = ExecutionOutbox(writer, clock, owner=owner, lease=lease, postgres=postgres)
         self._writes = Writes(self.outbox, ids, clock, updates_bytes=updates_bytes)
         self.upkeep = Upkeep(database, writer, clock, owner=owner)
-        self.tell: Callable[[list[Entry]], None] = lambda _: None
-        """Takes what has been committed, in the order of the commits; must not raise. Else it is left to the
-        outbox."""
+        self.tell: Callable[[Sequence[Entry], Collection[int]], None] = lambda entries, held: None
+        """Takes what has been committed, in the order of the commits, and which executions are held (see
+        ``Handed``); must not raise. Without one it is left to the outbox."""
 
     def _told(self, applied: Applied) -> None:
-        if applied.entries:
-            self.tell(applied.entries)
+        if applied.handed is not None:
+            self.tell(applied.handed.entries, applied.handed.held)
 
     async def create(
         self,

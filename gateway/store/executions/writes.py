@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from gateway.store.executions.days import bucket_of, count_ended
-from gateway.store.executions.outbox import ExecutionOutbox
+from gateway.store.executions.outbox import ExecutionOutbox, Handed
 from gateway.store.executions.tables import executions, updates
 from gateway.store.executions.values import ENDED, Change, Entry, Execution, entry_of
 from gateway.store.ids import Ids, millisecond_of
@@ -62,8 +62,8 @@ class Applied(msgspec.Struct):
     """What became of one job."""
 
     row: dict[str, Any]
-    entries: list[Entry]
-    """To be told now, in this order."""
+    handed: Handed | None = None
+    """What is to be told now, of the whole transaction."""
 
 
 def execution_of(row: Any) -> Execution:
@@ -139,13 +139,13 @@ class Writes:
         if change.stale_before is not None and (
             was in ENDED or execution.heartbeat_ms >= change.stale_before
         ):
-            return Applied(execution.as_data(), [])  # it has been heard of meanwhile
+            return Applied(execution.as_data())  # it has been heard of meanwhile
         changed = execution.apply(change, now)
         if isinstance(changed, str):
             raise _conflict(changed, execution)
         group.touched[execution.number] = execution
         if not changed:
-            return Applied(execution.as_data(), [])
+            return Applied(execution.as_data())
         if execution.status != was and execution.status in ENDED:
             execution.bucket = bucket_of(execution.duration_ms)
             group.ended.append(execution)
@@ -173,7 +173,7 @@ class Writes:
         )
         entry, text = entry_of(execution, was)
         group.entries.append((entry, text))
-        return Applied(entry.row, [])
+        return Applied(entry.row)
 
     def _write(self, connection: Connection, group: _Group) -> None:
         new = {each.number for each in group.new}
@@ -200,10 +200,10 @@ class Writes:
         if not group.entries:
             return
         numbers = sorted({entry.number for entry, _ in group.entries})
-        told = self._outbox.add(connection, group.entries, numbers)
+        handed = self._outbox.add(connection, group.entries, numbers)
         for job in jobs:
             if job.error is None:  # one of them carries all, since their order is that of the whole
-                job.result.entries = told
+                job.result.handed = handed
                 return
 
 

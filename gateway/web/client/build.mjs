@@ -15,6 +15,9 @@ await build({
   format: "esm",
   target: "es2022",
   minify: true,
+  // Names that only the modules use among themselves.
+  mangleProps: /^(reentered|wentOn|garbled|requeue|interrupted|greeted|resumed|narrowed|missed|waiting|restart|encoded|hidden|cutOff|suits|opened|answered|attempt|blocked|refused|position)$/,
+  reserveProps: /^(attempt|narrowed)$/,
   sourcemap: true,
   sourceRoot: "client/",
   legalComments: "inline",

@@ -1,4 +1,4 @@
-/*! Trireme's client. Sources: gateway/web/client; documentation: docs/client-js.md. MIT */
+/*! Trireme, MIT */
 
 export { TriremeError, shouldReconnect } from "./errors.js";
 export { parse, stringify } from "./json.js";

@@ -17,23 +17,26 @@ function plan(lane, link) {
   const rooms = [...lane.rooms.keys()];
   const since = rooms.map((room) => lane.waiting.get(room)?.data.since ?? link.on.position(room) ?? null);
   const text = ({ epoch, seq }) => `${epoch}:${seq}`;
+  const { cursor } = lane; // of a poll to which nothing was added: it says where all goes on
   rooms.forEach((room, n) => {
     query.append("join", room);
-    if (since[n]) query.append("since", `${text(since[n])}:${room}`);
+    if (since[n] && !cursor) query.append("since", `${text(since[n])}:${room}`);
   });
   const { presence, overflow } = lane.options;
   if (presence) query.set("presence", "true");
   if (overflow) query.set("overflow", overflow);
   if (link.filter.narrowed) for (const pattern of link.filter.events) query.append("events", pattern);
-  const own = lane.main && link.greeted ? { ...link.on.missed(), ...lane.own?.data } : {};
+  if (cursor) query.set("cursor", cursor);
+  const own = lane.main && link.greeted && !cursor ? { ...link.on.missed(), ...lane.own?.data } : {};
   for (const of of ["organisation", "user"]) if (own[of]?.since) query.set(of, text(own[of].since));
-  return { query, rooms, since, own };
+  return { query, rooms, since, own, cursor };
 }
 
 export class Lane {
   rooms = new Map(); // name → what tests the room's events
   waiting = new Map(); // name → the join that waits: {id, data}
   own = null; // the join of the organisation and the user that waits: {id, data}
+  cursor = null; // of the last poll
   options = {}; // what holds for all of its rooms: presence, overflow
   #link;
   #round = null; // ends the request
@@ -63,6 +66,7 @@ export class Lane {
   /** Begins anew, with what has changed until then; `done` is called when it has begun. */
   restart(done) {
     if (done) this.#after.push(done);
+    this.cursor = null;
     this.#again ??= setTimeout(() => this.#round?.abort(), 0);
   }
 
@@ -159,17 +163,16 @@ export class Lane {
   }
 
   async #poll(asked, signal) {
-    const news = this.waiting.size || this.own || this.#after.length || !this.#link.greeted;
-    const wait = news ? 0 : this.#patience;
+    const wait = asked.cursor ? this.#patience : 0;
     asked.query.set("timeout", wait);
-    asked.query.set("tell", "true");
+    if (!wait) asked.query.set("tell", "true");
     this.#alive(wait * 1000 + this.#link.options.connectTimeout);
     const response = await this.#link.open("api/v1/poll", asked.query, signal);
-    const { messages = [] } = parse(await response.text());
-    for (const message of messages) {
-      if (signal.aborted) return;
-      this.#said(message, asked);
-    }
+    const { messages = [], cursor = null } = parse(await response.text());
+    if (signal.aborted) return;
+    this.#greeted ||= wait > 0 && cursor !== null;
+    this.cursor = cursor; // before the messages, which may lead to more that is asked for
+    for (const message of messages) this.#said(message, asked);
   }
 
   #said(message, asked) {

@@ -137,8 +137,8 @@ export class Places {
   }
 
   /** Passes an event on, once. Without `strangers` one of a room that is not joined is about to be left.
-   *  With `hidden` it only counts. */
-  event({ v, t, ...event }, strangers, hidden) {
+   *  With `hidden` it only counts. Where the gateway does not say that an order began anew, `anew` finds out. */
+  event({ v, t, ...event }, strangers, { hidden, anew } = {}) {
     const { room, to, seq, epoch, mid, critical } = event;
     const entry = this.#order(room, to);
     if (entry?.held) return; // it comes again
@@ -146,6 +146,10 @@ export class Places {
     if (entry && seq !== undefined) {
       const next = entry.position?.epoch === epoch ? entry.position.seq + 1 : 0;
       if (seq < next) return;
+      if (anew && !next && entry.position && !critical) {
+        const { epoch: old, seq: last } = entry.position;
+        this.#tellLost({ room, epoch: old, from: last + 1, to: undefined, reason: "epoch" }, to);
+      }
       if (next && seq > next && entry.interrupted) {
         this.#tellLost({ room, epoch, from: next, to: seq - 1, reason: "disconnected" }, to);
       }

@@ -270,7 +270,7 @@ export class Trireme {
     const { t, room, data } = message;
     const command = this.#commands.pending.get(message.id);
     if ((t === "connected" || t === "pong") && message.ts) this.#offset = message.ts - Date.now();
-    if (t === "event") this.#places.event(message, this.#ready);
+    if (t === "event") this.#places.event(message, this.#ready, { anew: this.#link.kind === "poll" });
     else if (t === "connected") this.#connected(data ?? {});
     else if (t === "closing") [this.#closing, this.#ready] = [message, false]; // commands wait for the next connection
     else if (t === "lost") this.#places.lost(message);
@@ -426,7 +426,7 @@ export class Trireme {
         else if (this.#commands.pending.has(message.id)) this.#receive(message); // of a link that was replaced
       },
       garbled: (cause) => mine() && this.#emit("error", new TriremeError("invalid", "the gateway sent something that cannot be read", { cause })),
-      hidden: (message) => mine() && message.t === "event" && places.event(message, true, true),
+      hidden: (message) => mine() && message.t === "event" && places.event(message, true, { hidden: true }),
       end: (code, reason, more) => mine() && life.end(code, reason, more),
       position: (room) => places.rooms.get(room)?.position,
       missed: () => places.missed(true),
