@@ -92,7 +92,7 @@ async def test_agents_live_and_past(stored: Gateway) -> None:
         page.select_option("#filters [name=status]", "completed")
         expect(rows).to_have_count(1)
         assert page.url.endswith("#/agents?status=completed")
-        page.go_back()
+        page.evaluate("history.back()")
         expect(rows).to_have_count(2)
         page.evaluate("location.hash = '#/agents?from=2001-01-01&to=2001-01-02'")
         expect(page.locator("#filters [name=to]")).to_have_value("2001-01-02")
