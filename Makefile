@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint types docs bench clean
+.PHONY: run demo test lint types docs bench clean
 
 run: $(VENV)/.run
 	$(BIN)/gateway serve --dev $(ARGS)
+
+# A gateway with users and agents on it, to look at its pages.
+demo: $(VENV)/.run
+	@$(BIN)/python -m gateway.demo $(ARGS)
 
 # Coverage is counted over the pure core, which is all that it is asked for: counting doubles the time of a test.
 test: $(VENV)/.test

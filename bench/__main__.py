@@ -7,13 +7,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from bench import build, harness, instructions, micro, plot, report, selfcheck
+from bench import build, executions, harness, instructions, micro, plot, report, selfcheck
 from bench.machine import BenchError
 from bench.question import Options
 from bench.questions import QUESTIONS
 
 SCRIPTS = {
     "micro": "Micro-benchmarks: codecs and frame cutter",
+    "executions": "Lists and summaries of a million executions, with their plans (minutes)",
     "selfcheck": "Does the load generator notice lost, doubled and late messages? (a minute)",
     "instructions": "Instructions per delivery and per command, against what they were (needs valgrind)",
 }
@@ -51,6 +52,8 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
     """Answer one question; False when something failed."""
     if name == "micro":
         return micro.main() == 0
+    if name == "executions":
+        return executions.main() == 0
     if name == "selfcheck":
         return selfcheck.main() == 0
     if name == "instructions":

@@ -33,6 +33,8 @@ class Plan:
     publishers: int = 1
     ordered: bool = True
     org: str = "bench"
+    roles: tuple[str, ...] = ()
+    """Of all of them."""
     """The organisation of all of them, for a subject that has such."""
     publisher_port: int | None = None
     """Where the publishers connect; None for where the receivers do."""
@@ -52,7 +54,7 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
-def write_tokens(path: Path, count: int, secret: str, org: str) -> None:
+def write_tokens(path: Path, count: int, secret: str, org: str, roles: Sequence[str] = ()) -> None:
     """Write one HS256 token per connection, each for a user of its own in ``org``."""
     now = int(time.time())
     with path.open("w") as file:
@@ -62,6 +64,7 @@ def write_tokens(path: Path, count: int, secret: str, org: str) -> None:
                 "sub": f"user-{number}",
                 "exp": now + TOKEN_LIFETIME,
                 "jti": f"bench-{number}",
+                **({"roles": list(roles)} if roles else {}),
             }
             file.write(jwt.encode(claims, secret, algorithm="HS256") + "\n")
 
@@ -79,7 +82,7 @@ class Load(Helper):
         self, plan: Plan, port: int, folder: Path, secret: str, *, in_background: bool = False
     ) -> None:
         tokens = folder / f"tokens-{plan.org}"
-        write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret, plan.org)
+        write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret, plan.org, plan.roles)
         path = folder / f"plan-{plan.org}"
         path.write_text(plan.text(port, tokens))
         super().__init__((str(build.load_generator()), str(path)))

@@ -110,6 +110,10 @@ class Admission:
         """Count one command of ``size`` bytes that comes without a connection; raises RATE_LIMITED."""
         self._guard.request(identity, ip, size, trio.current_time())
 
+    def count_users(self, identity: Identity, ip: str, number: int) -> None:
+        """A command that was counted went to ``number`` users: each counts as a command."""
+        self._guard.reached(identity, ip, number - 1, trio.current_time())
+
     def check_in(self, identity: Identity, ip: str) -> None:
         """A connection is about to be ``identity``'s; raises 300 or 402 when there are too many."""
         organisation = self._hub.organisations.get(identity.org)

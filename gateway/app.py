@@ -33,8 +33,9 @@ from gateway.hub.trace import Tracer
 from gateway.logs import configure
 from gateway.operations.approval_calls import approval_calls
 from gateway.operations.calls import call_handlers
+from gateway.operations.execution_calls import execution_call_handlers
 from gateway.operations.rules import service
-from gateway.rest.app import create_app
+from gateway.rest.app import OWN_PATHS, create_app
 from gateway.rest.services import Services as RestServices
 from gateway.session.drain import drain
 from gateway.session.posted import PostedCommands
@@ -64,8 +65,10 @@ _Handler = TypeVar("_Handler", bound=CallHandler)
 class Gateway:
     """One node. Make it, :meth:`run` it in a nursery, :meth:`stop` it."""
 
-    def __init__(self, settings: Settings, *, broker: Broker | None = None, listen: bool = True) -> None:
-        """``broker`` takes the place of the one that the settings name.
+    def __init__(
+        self, settings: Settings, *, broker: Broker | None = None, listen: bool = True, app: Any = None
+    ) -> None:
+        """``broker`` takes the place of the one that the settings name; ``app`` is as for ``open_gateway``.
 
         Without ``listen`` no port is opened: connections are given to ``listener.serve``. Raises
         ``SettingsError`` when the configuration cannot be used.
@@ -121,9 +124,12 @@ class Gateway:
         self.calls = Calls(settings.calls)
         """Who answers clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
-        built_in = call_handlers(services.operations.notifications) | approval_calls(
-            services.operations.approvals, within=0.8 * settings.connection.command_timeout
-        )
+        operations = services.operations
+        built_in = {
+            **call_handlers(operations.notifications),
+            **execution_call_handlers(operations.executions),
+            **approval_calls(operations.approvals, within=0.8 * settings.connection.command_timeout),
+        }
         for name, handler in built_in.items():
             self.calls.register(name, handler)
         self.guard = services.guard
@@ -158,7 +164,9 @@ class Gateway:
             calls=self.calls,
             commands=PostedCommands(services).run,
         )
-        self.http = HttpServer(create_app(self._rest), settings, stream_paths=beside)
+        self.http = HttpServer(
+            create_app(self._rest), settings, stream_paths=beside, guest=app, own_paths=OWN_PATHS
+        )
         self.listener = Listener(
             websocket=self.upgrade.receive,
             http=self.http.serve_stream,
@@ -331,6 +339,7 @@ class Gateway:
         try:
             await self._run(task_status)
         finally:
+            self.listener.close()
             with trio.move_on_after(_CLOSING, shield=True):
                 await self.calls.aclose()
         self.finished.set()
@@ -343,6 +352,7 @@ class Gateway:
             background.start_soon(self._engine.run)
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
+            background.start_soon(self.hub.lingering.run)
             if self._listen:
                 await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import trio
 
@@ -14,8 +15,12 @@ __all__ = ["open_gateway"]
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: Settings, *, app: Any = None) -> AsyncIterator[Gateway]:
     """A gateway that listens for the length of the block; ``gateway.port`` is the bound port.
+
+    ``app`` is an ASGI application for Trio (Quart-Trio; others on anyio) on the same port: it answers HTTP
+    requests for all paths but those of the gateway, which are ``/ws``, ``/api/v1/``, ``/healthz``,
+    ``/readyz``, ``/metrics`` and ``/client.js``. Its lifespan is that of the gateway. It gets no WebSockets.
 
     At the end of the block it stops as SIGTERM makes it: clients are asked to leave, queues are flushed, and
     what is open after ``drain.timeout`` and ``shutdown_timeout`` is cut off. A block that raises or is
@@ -23,7 +28,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Raises ``SettingsError`` when the configuration cannot be used, OSError when the port is taken.
     """
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, app=app)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(gateway.run)

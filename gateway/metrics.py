@@ -118,14 +118,21 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every counter, now."""
         hub, counters = self._hub, self._hub.counters
-        yield _gauge("connections", "Open WebSocket connections", len(hub.connections))
+        yield _gauge("connections", "Open connections, of all transports", len(hub.connections))
+        open_now = Counter(each.transport for each in hub.connections.values())
+        yield _by("transport_connections", "Open connections by transport", "transport", open_now, gauge=True)
+        yield _by(
+            "transport_connections",
+            "Connections and polls since the start by transport",
+            "transport",
+            counters.transports,
+        )
+        yield _gauge("lingering", "Users in rooms between two polls", len(hub.lingering))
         yield _gauge("organisations", "Organisations with an open connection", len(hub.organisations))
         rooms = sum(len(organisation.rooms) for organisation in hub.organisations.values())
         yield _gauge("rooms", "Rooms with a member", rooms)
-        yield _counter("connections", "WebSocket connections since the start", counters.connects)
-        yield _by(
-            "disconnections", "Ended WebSocket connections by close code", "reason", _known(counters.closes)
-        )
+        yield _counter("connections", "Connections since the start, of all transports", counters.connects)
+        yield _by("disconnections", "Ended connections by close code", "reason", _known(counters.closes))
         traffic = hub.statistics.totals()
         yield _counter("messages_received", "Messages from clients", traffic["messages_in"])
         yield _counter("messages_sent", "Messages to clients", traffic["messages_out"])
@@ -137,6 +144,7 @@ class Metrics(Collector):
         yield _counter(
             "slow_consumers", "Connections closed because their queue was full", counters.slow_closed
         )
+        yield _by("dropped", "Events given up by an overflow policy", "policy", dict(counters.dropped))
         yield _gauge("draining", "1 while the node is stopping and its clients leave", self._is_draining())
         yield _counter("drained_connections", "Connections asked to leave by the drain", counters.drained)
         for name, (text, value) in (
@@ -227,8 +235,9 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"trireme_{name}", text, value)
 
 
-def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
-    family = CounterMetricFamily(f"trireme_{name}", text, labels=[label])
+def _by(name: str, text: str, label: str, values: Mapping[Any, int], *, gauge: bool = False) -> Metric:
+    kind = GaugeMetricFamily if gauge else CounterMetricFamily
+    family = kind(f"trireme_{name}", text, labels=[label])
     for key in sorted(values, key=str):
         family.add_metric([str(key)], values[key])
     return family

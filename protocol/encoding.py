@@ -14,8 +14,11 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.frames import BINARY, TEXT, server_frame
 from protocol.json import JSON
+from protocol.stamps import RENEWS, STAMP
 
 __all__ = ["Encoding", "EventStreamEncoding", "PollEncoding", "WebSocketEncoding", "websocket"]
+
+_RENEWS: Final = bytes([RENEWS])
 
 
 class Encoding(Protocol):
@@ -53,26 +56,29 @@ class WebSocketEncoding:
 
 
 class EventStreamEncoding:
-    """One server-sent event (WHATWG HTML, section 9.2) for each envelope, in JSON."""
+    """One server-sent event (WHATWG HTML, section 9.2) for each envelope, in JSON.
+
+    An event with a place ends with ``STAMP`` and what ``mark`` gives, as one line: a connection makes an
+    ``id`` of it, or a comment.
+    """
 
     __slots__ = ("__weakref__", "_mark")
 
     subprotocol: Final = "sse"
     binary: Final = False
 
-    def __init__(self, mark: Callable[[Envelope], str] | None = None) -> None:
-        """``mark`` gives the ``id`` of an event that has a place in an order; empty for none."""
+    def __init__(self, mark: Callable[[], str] | None = None) -> None:
+        """``mark`` says where whoever has this event stands in all that is the same for all connections."""
         self._mark = mark
 
     def encode(self, envelope: Envelope) -> bytes:
         """See :class:`Encoding`."""
         # A critical event overtakes others, so its place says nothing of what came before it.
         placed = envelope.t == "event" and envelope.seq is not None and not envelope.critical
-        if placed and self._mark is not None:
-            mark = self._mark(envelope)
-            if mark:
-                return b"id: %b\ndata: %b\n\n" % (mark.encode("ascii"), JSON.encode(envelope))
-        return b"data: %b\n\n" % JSON.encode(envelope)
+        if not placed or self._mark is None:
+            return b"data: %b\n\n" % JSON.encode(envelope)
+        frame = b"data: %b\n%b%b\n\n" % (JSON.encode(envelope), STAMP, self._mark().encode("ascii"))
+        return _RENEWS + frame if envelope.to == "user" else frame
 
 
 class PollEncoding:

@@ -15,13 +15,14 @@ from protocol.data import read
 from protocol.names import check_event
 from protocol.values import Unsigned, Value, check_value
 
-__all__ = ["Custom", "Details", "Id", "Metrics", "Milliseconds", "Severity", "Text", "TypedEvent"]
+__all__ = ["Custom", "Details", "Id", "Metrics", "Milliseconds", "Seconds", "Severity", "Text", "TypedEvent"]
 
 _TE = TypeVar("_TE", bound="TypedEvent")
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Metrics = dict[str, int | float]
 Details = dict[str, Any]  # of the value model: every event is checked against it as a whole
 Severity = Literal["info", "success", "warning", "error", "critical"]

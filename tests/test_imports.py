@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),  # what a session's frames go into, and whose turn it is
     },
     "gateway.transports": {
-        *("gateway.config.origins", "gateway.broker.base", "gateway.hub.lag"),
+        *("gateway.config.origins", "gateway.broker.base", "gateway.broker.channels"),
+        *("gateway.hub.connection", "gateway.hub.lag", "gateway.hub.room"),
         *("gateway.config.settings", "gateway.problems", "gateway.auth", "gateway.session", "gateway.wire"),
     },
     "gateway.rest": {
@@ -64,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("gateway.admission", "gateway.operations"),
     },
     "gateway.client": set(),
+    "gateway.publisher": set(),
     "gateway.web": set(),
     "gateway.app": EVERYBODY,
     "gateway.embedding": {"gateway.app", "gateway.config.settings"},
@@ -72,6 +74,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway.process": {"gateway.app", "gateway.config", "gateway.welcome", "gateway.wire.sockets"},
     "gateway.testing": EVERYBODY,
     "gateway.cli": EVERYBODY,
+    "gateway.demo": {
+        *("gateway.app", "gateway.embedding", "gateway.config", "gateway.auth.keys", "gateway.logs"),
+        "gateway.client",
+    },
     "gateway.__main__": EVERYBODY,
 }
 

@@ -17,7 +17,8 @@ import trio
 
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, Lost, connect
-from gateway.client.transport import Address, tcp_dial
+from gateway.client.transport import Address
+from gateway.client.trio_socket import tcp_dial
 from gateway.config.settings import AuthSettings
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.redis_server import redis_server

@@ -13,18 +13,22 @@ from bench.questions import (
     idle,
     latency,
     memory,
+    orders,
+    polls,
     redis_fanout,
     redis_ingest,
     redis_latency,
+    redis_users,
     scaling,
     slow,
     store,
+    streams,
 )
 
 QUESTIONS: dict[str, Question] = {
     module.QUESTION.name: module.QUESTION
     for module in (
         *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling, hostile),
-        *(redis_fanout, redis_latency, redis_ingest, store),
+        *(redis_fanout, redis_latency, redis_ingest, redis_users, orders, streams, polls, store),
     )
 }

@@ -14,6 +14,7 @@ import trio
 
 from gateway.broker.base import Channel, Done, Effect, Event, HistoryPage, Position, Since, Sink
 from gateway.broker.bounds import Bounds, HistoryBounds
+from gateway.broker.channels import Kind
 from gateway.broker.notes import Notes
 from gateway.broker.state import STATE_BYTES, encode_state, entry_size, state_full
 from gateway.config.settings import HistorySettings
@@ -24,6 +25,8 @@ _EVENT_OVERHEAD = 400
 """Bytes that a kept event takes beside its data (measured with tracemalloc)."""
 _NAME_OVERHEAD = 64
 """Bytes that a name takes in a set, beside its text: its slots there are at most two thirds full."""
+_ORDER_OVERHEAD = 1600
+"""Bytes that the order of one user takes beside its events (measured with tracemalloc)."""
 _SWEEP = 5.0
 _NOTES_BYTES = 64 * 2**20
 
@@ -31,14 +34,16 @@ _NOTES_BYTES = 64 * 2**20
 class _Tenant:
     """What one organisation keeps."""
 
-    __slots__ = ("bytes", "idle", "kept", "org", "streams")
+    __slots__ = ("away", "bytes", "idle", "kept", "org", "streams")
 
     def __init__(self, org: str) -> None:
         self.org = org
         self.streams = 0
         self.bytes = 0
         self.idle: OrderedDict[Channel, None] = OrderedDict()
-        """Channels without a member on this node, the longest unused first."""
+        """Channels without a member on this node, the longest unused first; not those of users."""
+        self.away: OrderedDict[Channel, None] = OrderedDict()
+        """Those of users, who may be many: what they take counts as bytes, not as rooms."""
         self.kept: dict[_Stream, None] = {}
         """Those that have events, in the order in which they got their first."""
 
@@ -46,9 +51,16 @@ class _Tenant:
 class _Stream:
     """One channel: its order, its last events, and its state."""
 
-    __slots__ = ("bounds", "bytes", "epoch", "events", "mids", "seq", "state", "state_bytes", "tenant")
+    __slots__ = (
+        *("bounds", "bytes", "epoch", "events", "mids", "overhead", "seq", "shelf"),
+        *("state", "state_bytes", "tenant"),
+    )
 
-    def __init__(self, epoch: str, bounds: Bounds, tenant: _Tenant) -> None:
+    def __init__(self, channel: Channel, epoch: str, bounds: Bounds, tenant: _Tenant) -> None:
+        is_user = channel.kind is Kind.USER
+        self.overhead = _ORDER_OVERHEAD if is_user else 0
+        self.shelf = tenant.away if is_user else tenant.idle
+        """Where it stands while it has no member."""
         self.epoch = epoch
         self.bounds = bounds
         self.tenant = tenant
@@ -99,7 +111,7 @@ class MemoryBroker:
         """Of channels with a member, or in which something was published: asking leaves nothing behind."""
         self._tenants: dict[str, _Tenant] = {}
         self._idle = 0
-        """Channels without a member, of all organisations."""
+        """Channels without a member, of all organisations, but for users."""
         self.bytes = 0
         """Of all kept events and states, with what they take beside their data."""
         self._key = secrets.token_bytes(16)
@@ -156,10 +168,10 @@ class MemoryBroker:
     async def subscribe(self, channel: Channel) -> None:
         """See :class:`~gateway.broker.base.Broker`."""
         self._subscribed.add(channel)
-        tenant = self._stream(channel).tenant
-        if channel in tenant.idle:
-            del tenant.idle[channel]
-            self._idle -= 1
+        stream = self._stream(channel)
+        if channel in stream.shelf:
+            del stream.shelf[channel]
+            self._idle -= stream.shelf is stream.tenant.idle
 
     def unsubscribe(self, channel: Channel) -> None:
         """See :class:`~gateway.broker.base.Broker`. The channel's order is kept: a member may come back."""
@@ -168,7 +180,7 @@ class MemoryBroker:
         if stream is not None and not stream.seq:
             self._remove(channel)
         elif stream is not None:
-            self._rest(channel, stream.tenant)
+            self._rest(channel, stream)
 
     async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`."""
@@ -176,8 +188,8 @@ class MemoryBroker:
         if stream is None:
             epoch = self._new_epoch(channel)
             return HistoryPage([], epoch, 0, more=False, complete=since in (None, Since(epoch, 0)))
-        if channel in stream.tenant.idle:
-            stream.tenant.idle.move_to_end(channel)
+        if channel in stream.shelf:
+            stream.shelf.move_to_end(channel)
         self._trim(stream)
         kept = stream.events
         first = kept[0].seq or 0 if kept else stream.seq + 1
@@ -235,13 +247,15 @@ class MemoryBroker:
             tenant = self._tenants.get(channel.org)
             if tenant is None:
                 tenant = self._tenants[channel.org] = _Tenant(channel.org)
-            stream = _Stream(self._new_epoch(channel), self._bounds.of(channel), tenant)
+            stream = _Stream(channel, self._new_epoch(channel), self._bounds.of(channel), tenant)
             self._streams[channel] = stream
+            self.bytes += stream.overhead
+            tenant.bytes += stream.overhead
             tenant.streams += 1
             if channel not in self._subscribed:
-                self._rest(channel, tenant)
-        elif channel in stream.tenant.idle:
-            stream.tenant.idle.move_to_end(channel)
+                self._rest(channel, stream)
+        elif channel in stream.shelf:
+            stream.shelf.move_to_end(channel)
         return stream
 
     def _keep(self, event: Event, stream: _Stream) -> None:
@@ -277,8 +291,9 @@ class MemoryBroker:
             # Whoever has more than an even part can be found without looking at all.
             if own.bytes <= total // len(self._tenants):
                 tenant = max(self._tenants.values(), key=lambda each: each.bytes)
-            if tenant.idle and next(iter(tenant.idle)) != channel:
-                self._forget_longest_unused(tenant)
+            shelf = tenant.idle or tenant.away
+            if shelf and next(iter(shelf)) != channel:
+                self._forget_longest_unused(shelf)
                 continue
             giving = stream if tenant is own and stream.events else next(iter(tenant.kept), None)
             if giving is None:
@@ -293,29 +308,31 @@ class MemoryBroker:
         if stream.bytes != before:
             self._count(stream, before)
 
-    def _rest(self, channel: Channel, tenant: _Tenant) -> None:
+    def _rest(self, channel: Channel, stream: _Stream) -> None:
         """The channel has no member now."""
-        if channel not in tenant.idle:
+        tenant = stream.tenant
+        if channel not in stream.shelf and stream.shelf is tenant.idle:
             self._idle += 1
-        tenant.idle[channel] = None
+        stream.shelf[channel] = None
         if self._idle > self._settings.rooms:
             if len(tenant.idle) <= self._settings.rooms // len(self._tenants):
                 tenant = max(self._tenants.values(), key=lambda each: len(each.idle))
-            self._forget_longest_unused(tenant)
+            self._forget_longest_unused(tenant.idle)
 
-    def _forget_longest_unused(self, tenant: _Tenant) -> None:
-        self._remove(next(iter(tenant.idle)))
+    def _forget_longest_unused(self, shelf: OrderedDict[Channel, None]) -> None:
+        self._remove(next(iter(shelf)))
         self._forgotten += 1
 
     def _remove(self, channel: Channel) -> None:
         stream = self._streams.pop(channel)
         tenant = stream.tenant
-        self.bytes -= stream.bytes + stream.state_bytes
-        tenant.bytes -= stream.bytes + stream.state_bytes
+        size = stream.bytes + stream.state_bytes + stream.overhead
+        self.bytes -= size
+        tenant.bytes -= size
         tenant.kept.pop(stream, None)
-        if channel in tenant.idle:
-            del tenant.idle[channel]
-            self._idle -= 1
+        if channel in stream.shelf:
+            del stream.shelf[channel]
+            self._idle -= stream.shelf is tenant.idle
         tenant.streams -= 1
         if not tenant.streams:
             del self._tenants[tenant.org]

@@ -1,4 +1,4 @@
-"""The Python client, on Trio::
+"""The Python client, on Trio and on asyncio: the loop that runs decides::
 
     async with gateway.client.connect("ws://127.0.0.1:8000", token=token) as client:
         await client.join("chat:42", events=["message:*"])
@@ -11,14 +11,17 @@ callable, rejoins its rooms where it left them, drops duplicates, and says in th
 missing (:class:`Lost`).
 
 ``connect`` explains the parameters, :mod:`gateway.client.errors` shows the tree of errors. From the
-outside in: ``client`` is the application's side, ``session`` outlives connections, ``link`` is the
-life of one, ``renewal`` that of its token, ``transport`` its socket; ``rooms``, ``backoff``, ``ended`` and
-``replies`` are pure.
+outside in: ``client`` is the application's side (``asking`` a longer one of its commands), ``session``
+outlives connections, ``link`` is the life of one, ``renewal`` that of its token. What carries its messages
+is a ``transport``: ``trio_socket`` or ``asyncio_socket``, or ``http_transport`` where no WebSocket gets
+through. ``rooms``, ``backoff``, ``course``, ``ended``, ``replies``, ``emulation`` and ``event_stream`` are
+pure: they decide, and wait for nothing.
 """
 
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
 from gateway.client.connect import connect
+from gateway.client.course import TransportKind
 from gateway.client.errors import (
     ClientClosed,
     ClientError,
@@ -37,6 +40,7 @@ from gateway.client.errors import (
 )
 from gateway.client.messages import (
     ConnectionInfo,
+    Decision,
     Event,
     Filter,
     HistoryPage,
@@ -71,6 +75,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionRefused",
     "Custom",
+    "Decision",
     "Disconnected",
     "Event",
     "EventTypes",
@@ -90,6 +95,7 @@ __all__ = [
     "State",
     "Token",
     "TooManyPending",
+    "TransportKind",
     "TypedEvent",
     "UnexpectedReply",
     "connect",

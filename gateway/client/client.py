@@ -6,11 +6,14 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import trio
+import anyio
 
 from gateway.client import replies
+from gateway.client.asking import ask
+from gateway.client.course import TransportKind
 from gateway.client.messages import (
     ConnectionInfo,
+    Decision,
     Event,
     Filter,
     HistoryPage,
@@ -58,6 +61,16 @@ class Client(Emits):
         info = self._session.info
         assert info is not None  # connect() gives the client out after the first welcome
         return info
+
+    @property
+    def transport(self) -> TransportKind:
+        """What the current connection runs over, or the last one did: ``websocket``, ``sse`` or ``poll``."""
+        return self._session.transport
+
+    @property
+    def degraded(self) -> bool:
+        """The connection runs over something else than the first of ``transports``."""
+        return self._session.degraded
 
     @property
     def rooms(self) -> tuple[str, ...]:
@@ -173,6 +186,49 @@ class Client(Emits):
         fields = {"t": "call", "event": name, "data": data}
         return (await self._session.command(fields, repeat=False, timeout=timeout)).data
 
+    async def ask(
+        self,
+        title: str,
+        *,
+        users: Iterable[str] | None = None,
+        role: str | None = None,
+        message: str | None = None,
+        data: Any = None,
+        choices: Iterable[str] | None = None,
+        deadline: float | None = None,
+        fallback: str | None = None,
+        execution: str | None = None,
+        task: str | None = None,
+        id: str | None = None,
+    ) -> Decision:
+        """Ask ``users``, or whoever has ``role``, for an approval, and wait for the decision (services only).
+
+        The wait outlasts lost connections, restarts of the gateway and long silences; bound it by
+        ``deadline`` (seconds, with the choice ``fallback`` taken then) or from outside, by a timeout of your
+        loop: that ends the wait, not the question. With the same ``id``, such as one of your own work, a
+        program that was restarted waits for what it had asked. ``choices`` are approve and reject by default.
+
+        Raises CommandError for what the gateway refuses, ``Disconnected`` when the client has given up, and
+        ValueError unless exactly one of ``users`` and ``role`` is named.
+        """
+        if (users is None) == (role is None):
+            raise ValueError("name users or a role")
+        wanted = {
+            "id": uuid.uuid4().hex if id is None else id,
+            "title": title,
+            "users": None if users is None else list(users),
+            "role": role,
+            "message": message,
+            "data": data,
+            "choices": None if choices is None else list(choices),
+            "deadline": deadline,
+            "fallback": fallback,
+            "execution": execution,
+            "task": task,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return await ask(self._session, given, timeout=self._session.options.command_timeout)
+
     async def typing(self, room: str, start: bool = True) -> None:
         """Tell the others in ``room`` that this user types, or no more (by itself after a while)."""
         data = {"state": "start" if start else "stop"}
@@ -207,9 +263,9 @@ class Client(Emits):
 
     async def ping(self) -> float:
         """Seconds to the gateway and back, with the time spent waiting for a connection."""
-        began = trio.current_time()
+        began = anyio.current_time()
         await self._session.command({"t": "ping"})
-        return trio.current_time() - began
+        return anyio.current_time() - began
 
     async def refresh(self, token: str) -> Refreshed:
         """Renew the token of the open connection; its permissions count at once.

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import trio
+import anyio
+import anyio.abc
 
 from gateway.client.backoff import Backoff
 from gateway.client.client import Client
+from gateway.client.course import TRANSPORTS, TransportKind
 from gateway.client.errors import ClientClosed, ReconnectFailed
-from gateway.client.options import Options, Token
+from gateway.client.options import OpenHttp, Options, Token
+from gateway.client.rooms import Rooms
 from gateway.client.session import Session
-from gateway.client.transport import Dial, parse_url, tcp_dial
+from gateway.client.transport import Address, Sockets, Transport, parse_url
 from gateway.version import VERSION
 from protocol.cbor import CBOR
 from protocol.json import JSON
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["connect"]
 
@@ -40,11 +47,16 @@ async def connect(
     max_pending: int = 1024,
     max_message_bytes: int = 16 * 2**20,
     window: int = 1024,
+    transports: Sequence[Literal["websocket", "sse", "poll"]] | None = None,
+    websocket_retry: float = 30.0,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    dial: Dial | None = None,
+    dial: Callable[[Address], Awaitable[Any]] | None = None,
+    http: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a gateway and stay connected for the length of the block; times are in seconds.
+
+    On Trio and on asyncio alike: the loop that runs decides.
 
     Entering waits for the first connection. All tasks and sockets belong to the block: leaving it,
     however, closes everything. The close handshake may take ``close_timeout``, also when the block was
@@ -65,7 +77,7 @@ async def connect(
     - ``retry_first``: False makes entering fail at the first try, as a command line wants it; otherwise
       the first connection has the same tries as later ones.
     - ``command_timeout``: for each command, its waiting for a connection included.
-    - ``connect_timeout``: for one try, from asking for the token to the gateway's welcome.
+    - ``connect_timeout``: for one try of one transport, from asking for the token to the welcome.
     - ``heartbeat``: after so long without a byte the gateway is asked for a sign of life;
       ``heartbeat_timeout`` later without one the connection is given up.
     - ``buffer``: events that wait for the iteration. When they are that many, nothing more is read, not
@@ -74,9 +86,16 @@ async def connect(
     - ``max_pending``: commands that may wait at the same time, for a connection or a reply.
     - ``max_message_bytes``: larger messages from the gateway close the connection with 1009.
     - ``window``: message ids that are remembered to drop duplicates; 0 remembers none.
+    - ``transports``: the ways to try, best first; all three by default, only WebSocket with ``dial`` and
+      without ``http``, or with a ticket. The next is tried when something that is not the gateway answers,
+      or nothing does; the one that worked is tried first after that. ``websocket_retry`` seconds later, and
+      then ever more rarely, the best is tried again, and returned to when it works. ``codec`` is for
+      WebSockets.
     - ``headers``: more headers for the upgrade.
     - ``ssl_context``: for ``wss://``, in place of the system's certificates.
-    - ``dial``: opens the byte stream in place of TCP, for tunnels and tests.
+    - ``dial``: opens the connection in place of TCP, for tunnels and tests. It is given an ``Address`` and
+      gives a ``trio.abc.Stream``, or on asyncio a connected socket.
+    - ``http``: carries the requests of server-sent events and long-poll in place of the network.
 
     Raises ``ConnectionRefused``, ``ConnectionFailed`` or ``ReconnectFailed`` when there is no
     connection, ``ValueError`` for parameters that make no sense. Errors of the block come out as they are.
@@ -84,9 +103,13 @@ async def connect(
     if codec not in ("cbor", "json"):
         raise ValueError(f"codec must be 'cbor' or 'json', not {codec!r}")
     policy = reconnect if isinstance(reconnect, Backoff) else Backoff() if reconnect else None
+    address = parse_url(url)
     options = Options(
-        address=parse_url(url),
-        dial=dial or tcp_dial(ssl_context),
+        address=address,
+        sockets=_sockets(dial, ssl_context),
+        open_http=_http(address, ssl_context, http, connect_timeout, max_message_bytes),
+        kinds=_kinds(address, transports, only_websocket=dial is not None and http is None),
+        websocket_retry=websocket_retry,
         codec=CBOR if codec == "cbor" else JSON,
         headers={"User-Agent": f"trireme-gateway/{VERSION}", **(headers or {})},
         reconnect=policy,
@@ -104,14 +127,14 @@ async def connect(
     )
     session = Session(options, token)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.run)
             try:
                 await session.started()
                 yield Client(session)
             finally:
                 session.fail(ClientClosed())
-                nursery.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = _own_error(group)
         if error is None:
@@ -125,10 +148,59 @@ async def connect(
         session.finish()
 
 
+def _sockets(dial: Callable[[Address], Awaitable[Any]] | None, ssl_context: ssl.SSLContext | None) -> Sockets:
+    """What opens WebSockets on the loop that runs here."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        from gateway.client.trio_socket import TrioSockets, tcp_dial
+
+        return TrioSockets(dial or tcp_dial(ssl_context))
+    from gateway.client.asyncio_socket import AsyncioSockets
+
+    return AsyncioSockets(dial, ssl_context)
+
+
+def _kinds(
+    address: Address, wanted: Sequence[str] | None, *, only_websocket: bool
+) -> tuple[TransportKind, ...]:
+    if wanted is None:
+        # A ticket opens one connection, and the other ways take several requests.
+        only_websocket = only_websocket or "ticket=" in address.resource.partition("?")[2]
+        return TRANSPORTS[:1] if only_websocket else TRANSPORTS
+    kinds = tuple(TransportKind(each) for each in wanted)
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise ValueError("transports must name each way at most once, and one at least")
+    return kinds
+
+
+def _http(
+    address: Address,
+    ssl_context: ssl.SSLContext | None,
+    transport: httpx.AsyncBaseTransport | None,
+    timeout: float,
+    max_message_bytes: int,
+) -> OpenHttp:
+    """What begins a connection over HTTP; httpx is imported only when it comes to that."""
+
+    def open_http(
+        tasks: anyio.abc.TaskGroup, kind: TransportKind, headers: Mapping[str, str], rooms: Rooms
+    ) -> Transport:
+        from gateway.client.http_transport import HttpDoor, HttpTransport
+
+        door = HttpDoor(address, ssl_context, transport)
+        opened = HttpTransport(
+            kind, door, headers, rooms, timeout=timeout, max_message_bytes=max_message_bytes
+        )
+        opened.start(tasks)
+        return opened
+
+    return open_http
+
+
 def _own_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     """The block's own error, when nothing but cancellation came with it.
 
-    The nursery is a detail that the caller did not open, so the group around it is one too.
+    The task group is a detail that the caller did not open, so the group around it is one too.
     """
     errors = [error for error in group.exceptions if not _is_cancellation(error)]
     return errors[0] if len(errors) == 1 else None
@@ -136,5 +208,5 @@ def _own_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 def _is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+        return error.split(anyio.get_cancelled_exc_class())[1] is None
+    return isinstance(error, anyio.get_cancelled_exc_class())

@@ -46,15 +46,22 @@ class ClientError(Exception):
 class ConnectError(ClientError):
     """No connection came about. ``retry``: another try can help, after ``retry_after`` seconds at least.
 
-    ``token``: it was the token, so that another one can help.
+    ``token``: it was the token, so that another one can help. ``reached``: something answered at the address.
     """
 
     def __init__(
-        self, message: str, *, retry: bool = True, retry_after: float | None = None, token: bool = False
+        self,
+        message: str,
+        *,
+        retry: bool = True,
+        retry_after: float | None = None,
+        token: bool = False,
+        reached: bool = True,
     ) -> None:
         super().__init__(message)
         self.retry = retry
         self.token = token
+        self.reached = reached
         self.retry_after = retry_after
 
 
@@ -69,7 +76,13 @@ class ConnectionRefused(ConnectError):
     """
 
     def __init__(
-        self, status: int, reason: str, *, retry_after: float | None = None, address: str = ""
+        self,
+        status: int,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        address: str = "",
+        code: int | None = None,
     ) -> None:
         retry = status in (408, 429) or status >= 500
         by = f" by {address}" if address else ""
@@ -77,6 +90,8 @@ class ConnectionRefused(ConnectError):
         super().__init__(message, retry=retry, retry_after=retry_after, token=status == 401)
         self.status = status
         self.reason = reason
+        self.code = code
+        """The gateway's error number; None when somebody else answered, such as a proxy."""
 
 
 class Disconnected(ClientError):

@@ -1,4 +1,4 @@
-"""The life of one connection: a reader, a writer and a heartbeat in one nursery, and the commands in flight.
+"""The life of one connection: a reader, a writer and a heartbeat, and the commands in flight.
 
 Everything a command changes in the client is changed by the reader, before it reads the next
 message: events that follow a reply find the rooms as the reply left them.
@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import msgspec
-import trio
 
 from gateway.client.ended import Ended
 from gateway.client.errors import UnexpectedReply
@@ -68,7 +68,7 @@ class Command:
         """The writer took it: it may have reached the gateway."""
         self.reply: Envelope | None = None
         self.failure: UnexpectedReply | None = None
-        self._done = trio.Event()
+        self._done = anyio.Event()
 
     def settle(self) -> None:
         """Wake whoever waits."""
@@ -110,8 +110,9 @@ class Link:
         self._ids = itertools.count(1)
         self._pending: dict[int, Command] = {}
         self._outbox: deque[Command] = deque()
-        self._wake = trio.Event()
-        self._scope = trio.CancelScope()
+        self._wake = anyio.Event()
+        self._settled = anyio.Event()
+        self._scope = anyio.CancelScope()
         self._closing: Ended | None = None
         self._resumed = -math.inf
         self.paused = False
@@ -124,10 +125,10 @@ class Link:
         """Work until the connection ends for whatever reason; then no command waits any more."""
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._read)
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._heartbeat)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._read)
+                    tasks.start_soon(self._write)
+                    tasks.start_soon(self._heartbeat)
         finally:
             self.end(Ended.broken("the client stopped"))
         assert self.ended is not None
@@ -143,6 +144,12 @@ class Link:
         for command in self._pending.values():
             command.settle()
         self._pending.clear()
+
+    async def idle(self) -> None:
+        """Wait until no command is without a reply."""
+        while self._pending:
+            self._settled = anyio.Event()
+            await self._settled.wait()
 
     def drain(self) -> None:
         """Let new commands wait for the next connection: this one will end soon."""
@@ -174,7 +181,7 @@ class Link:
         self.post(command)
         try:
             return await command.answer()
-        except trio.Cancelled:
+        except anyio.get_cancelled_exc_class():
             self._abandon(command)
             raise
 
@@ -195,7 +202,7 @@ class Link:
                     command = self._outbox.popleft()
                     command.sent = True
                     await self._transport.send(command.payload)
-                self._wake = trio.Event()
+                self._wake = anyio.Event()
                 await self._wake.wait()
         except SocketClosed as closed:
             self.end(Ended.closed(closed.code, closed.reason, self._closing))
@@ -231,6 +238,7 @@ class Link:
         if command is None:
             return
         command.reply = envelope
+        self._settled.set()
         items: Event | list[Event] | None = None
         if command.on_reply is not None and envelope.t != "error":
             try:
@@ -253,23 +261,23 @@ class Link:
         self.paused = True
         await handler(item)
         self.paused = False
-        self._resumed = trio.current_time()
+        self._resumed = anyio.current_time()
 
     async def _heartbeat(self) -> None:
         while True:
             heard = self._heard()
             due = heard + self._heartbeat_interval
-            if trio.current_time() < due:
-                await trio.sleep_until(due)
+            if anyio.current_time() < due:
+                await anyio.sleep_until(due)
                 continue
             if not self._outbox:  # else something that will be answered is on its way already
                 self._queue(self.command({"t": "ping"}))
-            await trio.sleep(self._heartbeat_timeout)
+            await anyio.sleep(self._heartbeat_timeout)
             if self._heard() == heard:
                 self.end(Ended.broken("the gateway does not answer"))
 
     def _heard(self) -> float:
         """When the gateway last gave a sign of life."""
         if self.paused:
-            return trio.current_time()
+            return anyio.current_time()
         return max(self._transport.last_received, self._resumed)

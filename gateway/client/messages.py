@@ -12,6 +12,7 @@ from protocol.registry import EventTypes
 
 __all__ = [
     "ConnectionInfo",
+    "Decision",
     "Event",
     "Filter",
     "HistoryPage",
@@ -183,6 +184,23 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
     mid: str | None
     connections: int
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an approval that was asked for."""
+
+    id: str
+    status: str
+    """``"decided"``, or ``"expired"`` when its deadline was over and no choice was to take its place."""
+    choice: str | None = None
+    """One of the choices; None when it expired."""
+    user: str | None = None
+    """Who decided; None for the deadline."""
+    comment: str | None = None
+    fallback: bool = False
+    """The deadline decided."""
+    at: int | None = None
+    """Milliseconds since 1970 UTC."""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

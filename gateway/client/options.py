@@ -7,17 +7,31 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import anyio.abc
+
 from gateway.client.backoff import Backoff
+from gateway.client.course import TransportKind
 from gateway.client.errors import ReconnectFailed
-from gateway.client.transport import Address, Dial
+from gateway.client.rooms import Rooms
+from gateway.client.transport import Address, Sockets, Transport
 from protocol.codec import Codec
 
 __all__ = ["Options", "Token"]
 
+OpenHttp = Callable[[anyio.abc.TaskGroup, TransportKind, Mapping[str, str], Rooms], Transport]
+"""Begins a connection made of HTTP requests, whose first message is ``connected``."""
+
 Token = str | Callable[[], Awaitable[str]] | None
 """A token, or how to get one: asked before every connection, and before the token of an open one expires."""
 
-_SECONDS: Final = ("connect_timeout", "command_timeout", "close_timeout", "heartbeat", "heartbeat_timeout")
+_SECONDS: Final = (
+    "connect_timeout",
+    "command_timeout",
+    "close_timeout",
+    "heartbeat",
+    "heartbeat_timeout",
+    "websocket_retry",
+)
 _COUNTS: Final = ("max_pending", "max_message_bytes")
 
 
@@ -26,7 +40,10 @@ class Options:
     """The parameters of :func:`gateway.client.connect`, which explains them. Raises ValueError."""
 
     address: Address
-    dial: Dial
+    sockets: Sockets
+    open_http: OpenHttp
+    kinds: tuple[TransportKind, ...]
+    websocket_retry: float
     codec: Codec
     headers: Mapping[str, str]
     reconnect: Backoff | None

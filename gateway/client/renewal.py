@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import trio
+import anyio
 
 from gateway.client.backoff import Backoff
 
@@ -28,8 +28,8 @@ class Renewal:
 
         Both are in milliseconds since 1970 UTC.
         """
-        self._offset = now / 1000 - trio.current_time()
-        self._changed = trio.Event()
+        self._offset = now / 1000 - anyio.current_time()
+        self._changed = anyio.Event()
         self._due: float | None
         self.renewed(expires)
 
@@ -38,10 +38,10 @@ class Renewal:
         if expires is None:
             self._due = None
         else:
-            left = expires / 1000 - self._offset - trio.current_time()
-            self._due = trio.current_time() + max(_PAUSE, left - min(_EARLIEST, left / 5))
+            left = expires / 1000 - self._offset - anyio.current_time()
+            self._due = anyio.current_time() + max(_PAUSE, left - min(_EARLIEST, left / 5))
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     async def run(
         self,
@@ -55,21 +55,21 @@ class Renewal:
         while True:
             await self._until_due()
             try:
-                with trio.fail_after(timeout):
+                with anyio.fail_after(timeout):
                     fresh = await token()
                 await refresh(fresh)
                 failures = 0
             except Exception as error:
                 # Whatever the callable raised, the token is still good for a while.
                 failures += 1
-                reason = f"no answer within {timeout:g} s" if isinstance(error, trio.TooSlowError) else error
+                reason = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else error
                 log.warning("the token could not be renewed: %s", reason)
-                self._due = trio.current_time() + max(_PAUSE, policy.delay(failures))
+                self._due = anyio.current_time() + max(_PAUSE, policy.delay(failures))
 
     async def _until_due(self) -> None:
         while True:
             changed = self._changed
-            with trio.CancelScope() as scope:
+            with anyio.CancelScope() as scope:
                 if self._due is not None:
                     scope.deadline = self._due
                 await changed.wait()

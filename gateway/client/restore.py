@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-import trio
+import anyio
 
 from gateway.client.backoff import Backoff
 from gateway.client.ended import Ended
@@ -92,9 +92,9 @@ class Restorer:
             self.link.end(Ended.broken(f"the connection could not be restored: {error}"))
             return
         rooms = iter(left)
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as tasks:
             for _ in range(min(_AT_ONCE, len(left))):
-                nursery.start_soon(self._rejoin_some, rooms)
+                tasks.start_soon(self._rejoin_some, rooms)
 
     async def _resume(self) -> list[Room] | None:
         """Resume; returns the rooms that are still to be joined, or None when nothing was brought back."""
@@ -192,12 +192,12 @@ class Restorer:
             error = command_error(reply)
             if not _for_now(error) or error.code == but or self.policy.exhausted(attempt):
                 raise error
-            await trio.sleep(self.policy.delay(attempt, error.retry_after))
+            await anyio.sleep(self.policy.delay(attempt, error.retry_after))
 
     async def _patiently(self, command: Command) -> Envelope:
         """Wait for the answer; time in which the application takes no events does not count."""
         while True:
-            with trio.move_on_after(self.timeout):
+            with anyio.move_on_after(self.timeout):
                 return await command.answer()
             if not self.link.paused:
                 raise CommandTimeout(f"no reply within {self.timeout:g} s")

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
+import anyio
+import anyio.abc
+import anyio.lowlevel
 import msgspec
-import trio
 
 from gateway.client.backoff import Backoff, Retries
+from gateway.client.course import Course
 from gateway.client.ended import Ended
 from gateway.client.errors import (
     ClientClosed,
@@ -27,7 +30,8 @@ from gateway.client.errors import (
     ReconnectFailed,
     TooManyPending,
 )
-from gateway.client.handshake import establish
+from gateway.client.handshake import Welcome, establish
+from gateway.client.inbox import Inbox, InboxClosed
 from gateway.client.link import Handlers, Link, LinkLost, OnReply
 from gateway.client.messages import ConnectionInfo, Event, Refreshed
 from gateway.client.options import Options, Token
@@ -35,7 +39,6 @@ from gateway.client.renewal import Renewal
 from gateway.client.replies import command_error, refreshed
 from gateway.client.restore import FilterState, Restorer
 from gateway.client.rooms import Rooms
-from gateway.client.transport import Transport
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.values import check_value
@@ -43,6 +46,8 @@ from protocol.values import check_value
 __all__ = ["Session", "State"]
 
 log = logging.getLogger("gateway.client")
+
+_BROKEN: Final = 1006
 
 
 class State(StrEnum):
@@ -66,34 +71,41 @@ class Session:
         self.filter = FilterState()
         self.failure: ClientError | None = None
         """Why there will be no connection any more."""
+        self.transport = options.kinds[0]
+        """What the current connection runs over, or the last one did."""
+        self._course = Course(options.kinds, options.websocket_retry)
+        self._better: Welcome | None = None
         self._link: Link | None = None
         self._renewal: Renewal | None = None
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         self._waiting = 0
-        self._inbox, self._outlet = trio.open_memory_channel[Event](options.buffer)
+        self._inbox: Inbox[Event] = Inbox(options.buffer)
 
     # ---- connections -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect and reconnect until that is hopeless; then :attr:`failure` says why."""
         raised: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as tasks:
             try:
-                self.fail(await self._stay_connected(nursery))
+                self.fail(await self._stay_connected(tasks))
                 self.finish()
             except Exception as error:
-                raised = error  # by the callback; this nursery would make a group of it
+                raised = error  # by the callback; this task group would make a group of it
+            finally:
+                if self._better is not None:
+                    await self._better.transport.aclose(1000, self.options.close_timeout)
         if raised is not None:
             raise raised
 
-    async def _stay_connected(self, nursery: trio.Nursery) -> ClientError:
+    async def _stay_connected(self, tasks: anyio.abc.TaskGroup) -> ClientError:
         policy = self.options.reconnect
         retries = Retries(policy or Backoff())
         where = self.options.address.authority
         while True:
             error: ClientError
             try:
-                ended, lived = await self._connection(nursery)
+                ended, lived = await self._connection(tasks)
             except ConnectError as failed:
                 error, again, retry_after = failed, self._worth_another(failed), failed.retry_after
             else:
@@ -101,6 +113,8 @@ class Session:
                 # A refused token is not the end for who can ask for another.
                 renewable = ended.code == CloseCode.POLICY_VIOLATION and callable(self.token)
                 again, retry_after = ended.reconnect or renewable, ended.retry_after
+                if self._better is not None:
+                    continue  # it is there already
                 if policy is not None and lived >= policy.stable:
                     retries.afresh()
             if policy is None or not again or (self.info is None and not self.options.retry_first):
@@ -116,7 +130,7 @@ class Session:
             delay = retries.wait(retry_after)
             if retries.failures == 1:
                 log.warning("gateway at %s: %s; trying again in %.1f s", where, error, delay)
-            await trio.sleep(delay)
+            await anyio.sleep(delay)
 
     def _worth_another(self, error: ConnectError) -> bool:
         """Whether another try can help: always, but for the token, where a gateway was there before."""
@@ -124,47 +138,101 @@ class Session:
             return callable(self.token)
         return error.retry or self.info is not None
 
-    async def _connection(self, nursery: trio.Nursery) -> tuple[Ended, float]:
+    async def _connection(self, tasks: anyio.abc.TaskGroup) -> tuple[Ended, float]:
         """One connection, from the dialling to its end, and how many seconds it lived.
 
         Raises ConnectError when none comes about.
         """
-        transport, info, now = await establish(nursery, self.options, self.token)
-        began = trio.current_time()
+        welcome, self._better = self._better, None
+        if welcome is None:
+            welcome = await self._any_way(tasks)
+        began = anyio.current_time()
         ended: Ended | None = None
         try:
-            ended = await self._live(transport, info, now)
+            ended = await self._live(tasks, welcome)
         finally:
-            lived = trio.current_time() - began
+            lived = anyio.current_time() - began
             self._down()
-            await transport.aclose(1000 if ended is None else ended.answer, self.options.close_timeout)
+            code = 1000 if ended is None else ended.answer
+            await welcome.transport.aclose(code, self.options.close_timeout)
+        if self._better is None:
+            lasted = lived >= (self.options.reconnect or Backoff()).stable
+            self._course.ended(welcome.kind, lasted=lasted, broken=ended.code == _BROKEN)
         return ended, lived
 
-    async def _live(self, transport: Transport, info: ConnectionInfo, now: int | None) -> Ended:
+    async def _any_way(self, tasks: anyio.abc.TaskGroup) -> Welcome:
+        """A connection over the first transport that lets one through. Raises ConnectError."""
+        first: ConnectError | None = None
+        for kind in self._course.order():
+            try:
+                welcome = await establish(tasks, self.options, self.token, kind, self.rooms)
+            except ConnectError as error:
+                first = first or error
+                if not self._course.blocked(error):
+                    raise
+            else:
+                if first is not None:
+                    where = self.options.address.authority
+                    log.warning("gateway at %s: %s; using %s instead", where, first, kind)
+                self._course.works(kind)
+                return welcome
+        assert first is not None
+        raise first
+
+    async def _live(self, outer: anyio.abc.TaskGroup, welcome: Welcome) -> Ended:
         options = self.options
+        info, now = welcome.info, welcome.now
         link = Link(
-            transport,
-            options.codec,
-            Handlers(self._receive, self._inbox.send),
+            welcome.transport,
+            welcome.codec,
+            Handlers(self._receive, self._inbox.put),
             heartbeat=options.heartbeat,
             heartbeat_timeout=options.heartbeat_timeout,
             max_payload=info.limits.message_bytes,
         )
         self.rooms.greeted(info.positions)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._bring_up, link, info)
+        self.transport = welcome.kind
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._bring_up, link, info)
+            if self.degraded:
+                tasks.start_soon(self._improve, outer, link)
             if callable(self.token) and now is not None:
                 self._renewal = Renewal(now, info.expires)
-                nursery.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
+                tasks.start_soon(self._renewal.run, self.token, self.refresh, options.connect_timeout)
             ended = await link.run()
-            nursery.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         return ended
+
+    @property
+    def degraded(self) -> bool:
+        """The connection runs over something less than the best that is allowed."""
+        return self._course.degraded(self.transport)
+
+    async def _improve(self, tasks: anyio.abc.TaskGroup, link: Link) -> None:
+        """Try to return to the best transport from time to time; when it works, end ``link`` for it."""
+        while True:
+            await anyio.sleep(self._course.wait())
+            try:
+                better = await establish(tasks, self.options, self.token, self._course.best, self.rooms)
+            except ConnectError:
+                continue
+            try:
+                link.drain()  # new commands wait for the next connection
+                with anyio.move_on_after(self.options.command_timeout):
+                    await link.idle()
+                self._better = better
+            finally:
+                if self._better is None:
+                    await better.transport.aclose(1000, self.options.close_timeout)
+            self._course.works(better.kind)
+            link.end(Ended.broken("a better transport works"))
+            return
 
     async def _bring_up(self, link: Link, info: ConnectionInfo) -> None:
         policy = self.options.reconnect or Backoff()
         resume = None if self.info is None else self.info.resume
         await Restorer(
-            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.send, resume
+            link, self.rooms, self.filter, policy, self.options.command_timeout, self._inbox.put, resume
         ).run()
         if link.ended is None:
             self.info = info
@@ -182,7 +250,7 @@ class Session:
         if self.state != State.CLOSED:
             self.state = state
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     def fail(self, error: ClientError) -> None:
         """From now on every command raises ``error``; the iteration does so after what was received."""
@@ -203,14 +271,14 @@ class Session:
 
     async def _receive(self, envelope: Envelope) -> None:
         for event in self.rooms.check(envelope):
-            await self._inbox.send(event)
+            await self._inbox.put(event)
         self.rooms.seen(envelope)
 
     async def next_event(self) -> Event | None:
         """Wait for the next one; None after the client's block was left. Raises :attr:`failure`."""
         try:
-            return await self._outlet.receive()
-        except trio.EndOfChannel:
+            return await self._inbox.get()
+        except InboxClosed:
             if self.failure is None or isinstance(self.failure, ClientClosed):
                 return None
             raise self.failure from self.failure.__cause__
@@ -239,7 +307,7 @@ class Session:
         self._waiting += 1
         limit = self.options.command_timeout if timeout is None else timeout
         try:
-            with trio.move_on_after(limit):
+            with anyio.move_on_after(limit):
                 return await self._until_answered(fields, on_reply, repeat=repeat)
         finally:
             self._waiting -= 1
@@ -248,7 +316,7 @@ class Session:
     async def _until_answered(
         self, fields: dict[str, Any], on_reply: OnReply | None, *, repeat: bool
     ) -> Envelope:
-        await trio.lowlevel.checkpoint_if_cancelled()  # before anything is sent
+        await anyio.lowlevel.checkpoint_if_cancelled()  # before anything is sent
         while True:
             link = await self._usable_link()
             command = link.command(fields, on_reply)

@@ -82,25 +82,33 @@ class SharedPresence(Presence):
     def entered(self, room: Room, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         if room.name is not None:
-            self._count_in(room.channel, connection, 1)
+            self._count_in(room.channel, connection.user, 1)
 
     def left(self, room: Room, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
         if room.name is not None:
             self.unwatch(room.channel, connection)
-            self._count_in(room.channel, connection, -1)
+            self._count_in(room.channel, connection.user, -1)
+
+    def linger(self, channel: Channel, user: str) -> None:
+        """See :class:`~gateway.hub.presence.Presence`."""
+        self._count_in(channel, user, 1)
+
+    def gone(self, channel: Channel, user: str) -> None:
+        """See :class:`~gateway.hub.presence.Presence`."""
+        self._count_in(channel, user, -1)
 
     def connected(self, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`. An organisation is counted like a room."""
-        self._count_in(organisation_channel(connection.org), connection, 1)
+        self._count_in(organisation_channel(connection.org), connection.user, 1)
 
     def disconnected(self, connection: Member) -> None:
         """See :class:`~gateway.hub.presence.Presence`."""
-        self._count_in(organisation_channel(connection.org), connection, -1)
+        self._count_in(organisation_channel(connection.org), connection.user, -1)
 
-    def _count_in(self, channel: Channel, connection: Member, by: int) -> None:
+    def _count_in(self, channel: Channel, name: str | None, by: int) -> None:
         here = self._here.setdefault(channel, {})
-        user = connection.user or NOBODY
+        user = name or NOBODY
         here[user] = here.get(user, 0) + by
         if not here[user]:
             del here[user]

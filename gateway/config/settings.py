@@ -285,6 +285,8 @@ class ConnectionSettings(Group, frozen=True):
 
     heartbeat: Seconds = 30.0
     """Interval of pings; a peer that is silent for two of them is disconnected."""
+    poll_grace: Seconds = 10.0
+    """How long after a poll's time-out a user who has not polled again is still in their rooms."""
     inactivity: SecondsOrNone = 0.0
     """Close a connection that sent no command for this long; 0 is never."""
     typing_timeout: Seconds = 5.0
@@ -386,7 +388,9 @@ class EventSettings(Group, frozen=True):
     """Which events rooms take (``docs/events.md``); nothing is checked where no pattern says so."""
 
     patterns: dict[str, RoomEvents] = {}
-    """Room pattern → what is checked in its rooms; the first pattern that fits counts."""
+    """Room pattern → what is checked in its rooms; the first pattern that fits counts.
+
+    Rooms of executions are not checked."""
 
 
 class SupervisorSettings(Group, frozen=True):
@@ -428,7 +432,9 @@ class HistorySettings(Group, frozen=True):
     may take a 32nd part."""
     rooms: Count = 100_000
     """Rooms kept without a member (memory broker); the longest unused of the organisation with most goes.
-    With Redis rooms that keep events, shared as ``total_bytes``."""
+    With Redis rooms that keep events, shared as ``total_bytes``. Users are not counted here, but what
+    their orders take is counted in ``total_bytes``: 2 kB for a user with one small message in memory, 1.2 kB
+    in Redis."""
     page: Count = 256
     """Events in one page of ``history``."""
 

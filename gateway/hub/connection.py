@@ -20,6 +20,7 @@ __all__ = ["Connection"]
 _SUMMARY: Final = 2048
 """Bytes of rooms with their filters, and of the connection's own filter, that a list shows of one
 connection."""
+_TRANSPORTS: Final = frozenset({"sse", "poll", "post"})
 _ENTRY: Final = 64
 """What an entry for a room takes beside its names."""
 
@@ -93,6 +94,12 @@ class Connection:
     def user(self) -> str | None:
         """The user, or None for a token without one."""
         return self.identity.user
+
+    @property
+    def transport(self) -> str:
+        """What carries it: ``websocket``, ``sse`` or ``poll``."""
+        name = self.encoding.subprotocol
+        return name if name in _TRANSPORTS else "websocket"
 
     @property
     def places(self) -> tuple[Membership, ...]:
@@ -170,11 +177,13 @@ class Connection:
             "user_agent": self.user_agent,
             "client_id": self.client_id,
             "subprotocol": self.encoding.subprotocol,
+            "transport": self.transport,
             "rooms": rooms,
             "events": list(self.filter.events),
             "except": list(self.filter.excepted),
             "messages_in": self.messages_in,
             "messages_out": self.messages_out,
+            "queue": {"messages": self.outbox.waiting, "bytes": self.outbox.size},
             "expires": None if identity.expires is None else int(identity.expires * 1000),
         }
         return {key: value for key, value in whole.items() if value is not None}

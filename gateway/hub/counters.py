@@ -26,6 +26,7 @@ class Counters:
         "refused",
         "replayed",
         "slow_closed",
+        "transports",
     )
 
     def __init__(self) -> None:
@@ -41,11 +42,13 @@ class Counters:
         self.refused = 0
         self.drained = 0
         """Connections asked to leave because the node is stopping."""
-        self.dropped = 0
-        """Events given up by an overflow policy."""
+        self.dropped: Counter[str] = Counter()
+        """Events given up by an overflow policy, by its name."""
         self.replayed = 0
         """Events sent later than to the others: after a join with ``since``, or a lag."""
         self.closes: Counter[int] = Counter()
         """By close code."""
+        self.transports: Counter[str] = Counter()
+        """Connections since the start, by what carries them."""
         self.errors: Counter[int] = Counter()
         """By error code."""

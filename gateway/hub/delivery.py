@@ -275,6 +275,46 @@ class Delivery:
             )
         return sent
 
+    async def send_each(
+        self, sends: Sequence[tuple[str, str, str, Any, str]]
+    ) -> list[Position | ProtocolError]:
+        """Send to users: organisation, user, event, data and message id of each; of one user, in their order.
+
+        All go to the broker together. What becomes of one does not touch the others.
+        """
+        now = time.time_ns() // 1_000_000
+        waiting: list[_Placed] = []
+        for number, (org, user, event, data, mid) in enumerate(sends, 1):
+            placed = _Placed()
+            waiting.append(placed)
+            self._counters.publishes += 1
+            self._broker.submit(
+                Event(
+                    channel=user_channel(org, user),
+                    event=event,
+                    mid=mid,
+                    ts=now,
+                    data=data,
+                    size=footprint(data),
+                ),
+                placed,
+            )
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        places: list[Position | ProtocolError] = []
+        late: ProtocolError | None = None
+        for placed in waiting:
+            if late is not None and placed.result is None:
+                places.append(late)  # the time of one is the time of all
+                continue
+            try:
+                places.append(await self._position(placed))
+            except ProtocolError as error:
+                places.append(error)
+                if placed.result is None:
+                    late = error
+        return places
+
     def wanting(self, org: str, user: str, event: str) -> int:
         """How many connections of a user to this node want events of this name."""
         organisation = self._registry.organisations.get(org)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gateway.broker.base import Broker
 from gateway.hub.counters import Counters
 from gateway.hub.delivery import Delivery, Sent
+from gateway.hub.lingering import Lingering
 from gateway.hub.presence import Presence
 from gateway.hub.registry import Registry
 from gateway.hub.rooms import Rooms
@@ -48,6 +49,7 @@ class Hub:
         self.flusher = flusher
         self.counters = Counters()
         self.presence = presence or Presence()
+        self.lingering = Lingering(self.presence, flusher)
         self.tracer = tracer
         rooms = Rooms(broker, self.presence, timeout=command_timeout)
         registry = Registry(
@@ -96,6 +98,7 @@ class Hub:
         self.publish = delivery.publish
         self.send_to_user = delivery.send_to_user
         self.send_to_users = delivery.send_to_users
+        self.send_each = delivery.send_each
         self.wanting = delivery.wanting
         self.send_to_connection = delivery.send_to_connection
         self.announce = delivery.announce

@@ -32,6 +32,8 @@ class Presence:
         """Those of this node by channel; the hub sets this."""
         self._here: dict[Channel, dict[str, int]] = {}
         """Counted channel → user → connections."""
+        self._lingering: dict[Channel, set[str]] = {}
+        """Channel → users who are in it without a connection (``lingering.py``)."""
         self._watchers: dict[Channel, dict[Member, bool]] = {}
         """Channel → connections that want to be told, and whether they have begun to listen."""
 
@@ -56,6 +58,26 @@ class Presence:
                 del here[user]
             self._changed(room.channel, user, count, begun=False)
 
+    def linger(self, channel: Channel, user: str) -> None:
+        """``user`` counts as one connection more in a room; at most once at a time."""
+        self._lingering.setdefault(channel, set()).add(user)
+        here = self._here.get(channel)
+        if here is not None:
+            here[user] = count = here.get(user, 0) + 1
+            self._changed(channel, user, count, begun=count == 1)
+
+    def gone(self, channel: Channel, user: str) -> None:
+        """``user`` does not :meth:`linger` any more."""
+        self._lingering[channel].discard(user)
+        if not self._lingering[channel]:
+            del self._lingering[channel]
+        here = self._here.get(channel)
+        if here is not None:
+            here[user] = count = here[user] - 1
+            if not count:
+                del here[user]
+            self._changed(channel, user, count, begun=False)
+
     def connected(self, connection: Member) -> None:
         """A connection has come to this node."""
 
@@ -78,8 +100,11 @@ class Presence:
         return self._count(org, name)
 
     def _count(self, org: str, name: str) -> dict[str, int]:
-        room = self.channels.get(room_channel(org, name))
-        return dict(Counter(place.connection.user or NOBODY for place in (room.members() if room else ())))
+        channel = room_channel(org, name)
+        room = self.channels.get(channel)
+        found = Counter(place.connection.user or NOBODY for place in (room.members() if room else ()))
+        found.update(self._lingering.get(channel, ()))
+        return dict(found)
 
     # --- watching ---------------------------------------------------------------------------------
 

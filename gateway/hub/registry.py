@@ -87,6 +87,7 @@ class Registry:
         organisation.connections[connection.id] = connection
         organisation.totals.connects += 1
         self._counters.connects += 1
+        self._counters.transports[connection.transport] += 1
         self._presence.connected(connection)
         own = [organisation.everyone]
         if identity.user is not None:

@@ -16,9 +16,11 @@ from gateway.hub.lag import Lag, Overflow, State, Step
 from gateway.hub.peer import Member
 from gateway.wire.broadcast import MANY, Broadcast
 from gateway.wire.outbox import Outbox
+from gateway.wire.shares import Share
 from protocol.encoding import Encoding
 from protocol.envelope import Envelope
 from protocol.patterns import EventFilter
+from protocol.stamps import RENEWS
 
 __all__ = ["Membership", "Room"]
 
@@ -125,7 +127,10 @@ class Group:
     def put(self, frame: bytes) -> int:
         """Queue a frame for every member; returns for how many."""
         members = self.members
-        share = next(iter(members)).share
+        first = next(iter(members))
+        share = first.share
+        if first.stamped:
+            return self._put_stamped(share, frame)
         # A full outbox may end a connection, but only its own task takes it out of the room.
         if share.broadcasts:
             if len(members) < MANY or len(share.broadcasts) >= _BROADCASTS:
@@ -135,6 +140,16 @@ class Group:
         if self.broadcast is None:
             self.broadcast = Broadcast(share, members)
         return self.broadcast.put(frame)
+
+    def _put_stamped(self, share: Share, frame: bytes) -> int:
+        """A stamp speaks of all that went before, whatever room it came from: nothing may overtake it."""
+        members, own = self.members, self.broadcast
+        others = sum(each.stamped and each is not own for each in share.broadcasts)
+        if len(members) < MANY or others or len(share.broadcasts) >= _BROADCASTS or frame[0] == RENEWS:
+            return sum(outbox.put(frame) for outbox in members)
+        if own is None:
+            own = self.broadcast = Broadcast(share, members, stamped=True)
+        return own.put(frame)
 
 
 class Room:

@@ -84,6 +84,12 @@ class Guard:
         if limiter is not None:
             self._wait(limiter.admit("request", size, now), "too many commands")
 
+    def reached(self, identity: Identity, ip: str, number: int, now: float) -> None:
+        """A command over HTTP was for so many users beside its first; what follows waits."""
+        limiter = self.limiters.limiter(identity, ip, of_connection=False)
+        if limiter is not None:
+            limiter.reached(number, now)
+
     def opened(self, ip: str) -> None:
         """A connection from this address is open."""
         self._open[ip] = self._open.get(ip, 0) + 1

@@ -69,6 +69,12 @@ class Limiter:
         for bucket in self._joins:
             bucket.take(number, now)
 
+    def reached(self, number: int, now: float) -> None:
+        """Draw for users that one command is for beside its first, also more than there are: what follows
+        waits."""
+        for bucket in self._commands:
+            bucket.take(number, now)
+
     @property
     def abusive(self) -> bool:
         """So many commands came although the client was told to wait that it does not listen."""

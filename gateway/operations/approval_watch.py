@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
 from gateway.auth.identity import Identity
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from gateway.store import Pulse
 
 __all__ = ["ApprovalWatch"]
-
-log = structlog.get_logger(__name__)
 
 _EVERY: Final = 0.5
 """Seconds between two looks into the database."""
@@ -177,8 +174,7 @@ class ApprovalWatch:
                 self._note_roles(pulse)
                 await self._tell_arrivals()
                 pause = await self._settle(pulse)
-            except ProtocolError as error:
-                log.debug("approvals were not looked at", reason=error.message)  # the store has logged why
+            except ProtocolError:  # the store has logged why
                 await trio.sleep(_EVERY)
             with trio.move_on_after(pause):
                 await self._hurry.wait()

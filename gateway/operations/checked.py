@@ -12,6 +12,7 @@ from gateway.config.settings import RoomEvents
 from gateway.hub.hub import Hub
 from gateway.limits.overload import Overload
 from gateway.operations.events import Events
+from gateway.operations.execution_rooms import ALL, id_of
 from gateway.operations.rules import organisation
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.patterns import EventFilter, compile_pattern
@@ -85,8 +86,8 @@ class CheckedEvents(Events):
         )
 
     def _check_type(self, room: str | None, event: str | None, data: Any) -> None:
-        if room is None or event is None:
-            return
+        if room is None or event is None or room == ALL or id_of(room) is not None:
+            return  # what the gateway tells of executions is not for a pattern such as * to stop
         for fits, types, strict in self._rules:
             if fits(room):
                 if types.allows(event) and event in self._types:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from gateway.auth.identity import Identity, Permission
@@ -203,6 +203,26 @@ class Events:
             org, names, event, check_event_data(data), sender=identity.user, mid=mid, ephemeral=ephemeral
         )
         return dict(zip(names, sent, strict=True))
+
+    async def tell(self, sends: Sequence[tuple[str, str, str, Any, str]]) -> list[ProtocolError | None]:
+        """Send what the gateway itself has to say to users, who may be many and of many organisations.
+
+        Each is organisation, user, event, data and message id; what has become of each comes in their order:
+        None, or the error that :meth:`send` would raise.
+        """
+        errors: list[ProtocolError | None] = [None] * len(sends)
+        good: list[int] = []
+        for number, (_, _, event, data, mid) in enumerate(sends):
+            try:
+                check_event_data(data)
+                self._hub.check_size(None, event, data, sender=None, mid=mid, size=footprint(data))
+                good.append(number)
+            except ProtocolError as error:
+                errors[number] = error
+        places = await self._hub.send_each([sends[number] for number in good])
+        for number, place in zip(good, places, strict=True):
+            errors[number] = place if isinstance(place, ProtocolError) else None
+        return errors
 
     async def trace(
         self, identity: Identity, mid: str, *, user: str | None = None, org: str | None = None

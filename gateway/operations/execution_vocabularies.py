@@ -2,7 +2,7 @@
 
 Vocabulary ``a`` has ``agent:execution:start``, ``:complete`` and ``:error``; ``c`` has
 ``agent_execution_started`` and ``_completed``, and ``councilor_started``, ``_completed`` and ``_error``. Each
-event has the fields of the catalogue (``protocol.events``) and those that the systems themselves send.
+event has the fields of the catalogue (``protocol.events``), which are those that the systems themselves send.
 """
 
 from __future__ import annotations
@@ -34,10 +34,15 @@ def _error(status: str, row: dict[str, Any]) -> str:
     return str(row.get("error") or status)
 
 
+def _milliseconds(row: dict[str, Any]) -> int | None:
+    duration = row.get("duration")
+    return None if duration is None else round(duration * 1000)
+
+
 def _of_a(status: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     fields = _present(
-        execution=row["id"],
-        agent=row["agent"],
+        execution_id=row["id"],
+        agent_id=row["agent"],
         team=row.get("team"),
         method=row.get("method"),
         ts=row["updated_at"],
@@ -45,7 +50,7 @@ def _of_a(status: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     )
     if status == "running":
         return "agent:execution:start", fields
-    fields |= _present(duration=row.get("duration"), tools=row.get("tools"))
+    fields |= _present(duration_ms=_milliseconds(row), tools=row.get("tools"))
     if status == "completed":
         return "agent:execution:complete", fields | _present(result=row.get("result"))
     return "agent:execution:error", {**fields, "error": _error(status, row)}
@@ -56,17 +61,14 @@ def _of_c(status: str, row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
     agent = row["agent"]
     councilor = str(metadata.get("councilor_id") or agent)
     task = metadata.get("task_name") or row.get("method") or row.get("step")
-    duration = row.get("duration")
     common = _present(
-        execution=row["id"],
         execution_id=row["id"],
-        task=metadata.get("task_id"),
         task_name=task,
         ts=row["updated_at"],
         display_name=metadata.get("display_name") or agent,
     )
-    agents = {**common, "agent": agent, "agent_id": agent}
-    councilors = {**common, "councilor": councilor, "councilor_id": councilor}
+    agents = {**common, "agent_id": agent}
+    councilors = {**common, "councilor_id": councilor}
     if status == "running":
         yield "agent_execution_started", {**agents, "severity": "info"}
         yield "councilor_started", {**councilors, "severity": "info"}
@@ -75,8 +77,7 @@ def _of_c(status: str, row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
     ended = _present(
         success=success,
         severity="success" if success else "error",
-        duration=duration,
-        duration_ms=None if duration is None else round(duration * 1000),
+        duration_ms=_milliseconds(row),
         result=row.get("result"),
         error=None if success else _error(status, row),
     )

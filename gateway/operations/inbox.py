@@ -7,6 +7,7 @@ always under the same ``mid``.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -28,8 +29,10 @@ log = structlog.get_logger(__name__)
 
 OFF: Final = "none"
 """The setting ``database`` of a gateway without notifications."""
-_LANES: Final = 16
-"""Entries that are delivered at a time; those of one user stay in order."""
+_LANES: Final = 4
+"""Deliveries on their way; those to one user stay in order."""
+_TOGETHER: Final = 256
+"""Entries in one delivery: what comes of one command goes to the broker with a few calls."""
 _WAITING: Final = 4000
 """Entries that wait for their delivery. What is more is left to the lease; operations bound one's size."""
 _CLAIM: Final = 200
@@ -130,30 +133,52 @@ class Inbox:
             lane.send_nowait((until, entry))
 
     async def _deliver_from(self, lane: trio.MemoryReceiveChannel[tuple[float, Entry]], store: Store) -> None:
-        async for until, entry in lane:
+        async for first in lane:
+            waiting = [first]
+            with contextlib.suppress(trio.WouldBlock):
+                while len(waiting) < _TOGETHER:
+                    waiting.append(lane.receive_nowait())
             try:
-                if trio.current_time() < until and await self._deliver(entry):
-                    self._delivered += 1
-                    store.outbox.done([entry.id])
-                else:
-                    self._left += 1
+                now = trio.current_time()
+                entries = [entry for until, entry in waiting if now < until]
+                done = await self._deliver(entries)
+                self._delivered += len(done)
+                self._left += len(waiting) - len(done)
+                if done:
+                    store.outbox.done(done)
             finally:
-                self._waiting -= 1
+                self._waiting -= len(waiting)
 
-    async def _deliver(self, entry: Entry) -> bool:
-        """Whether nothing is left to do; False when it must be tried again after the lease."""
-        identity = service(entry.org)
-        try:
-            if entry.room is not None:
-                await self._events.publish(identity, entry.room, entry.event, entry.data, mid=entry.mid)
+    async def _deliver(self, entries: list[Entry]) -> list[int]:
+        """Those of which nothing is left to do; the others must be tried again after the lease."""
+        errors: dict[int, ProtocolError | None] = {}
+        to_users = []
+        for entry in entries:
+            if entry.room is None:
+                to_users.append(entry)
             else:
-                await self._events.send(identity, entry.event, entry.data, user=entry.user, mid=entry.mid)
+                errors[entry.id] = await self._publish(entry, entry.room)
+        told = await self._events.tell(
+            [(entry.org, entry.user, entry.event, entry.data, entry.mid) for entry in to_users]
+        )
+        errors |= {entry.id: error for entry, error in zip(to_users, told, strict=True)}
+        done = []
+        for entry in entries:
+            error = errors[entry.id]
+            if error is not None and 300 <= error.code < 400:
+                continue
+            if error is not None:
+                # To try again would never help. What has changed is in the lists.
+                log.error("a change cannot be delivered", mid=entry.mid, reason=error.message)
+            done.append(entry.id)
+        return done
+
+    async def _publish(self, entry: Entry, room: str) -> ProtocolError | None:
+        try:
+            await self._events.publish(service(entry.org), room, entry.event, entry.data, mid=entry.mid)
         except ProtocolError as error:
-            if 300 <= error.code < 400:
-                return False
-            # To try again would never help. What has changed is in the lists.
-            log.error("a change cannot be delivered", mid=entry.mid, reason=error.message)
-        return True
+            return error
+        return None
 
     async def _look_for_left(self, store: Store) -> None:
         every = min(_EVERY, self._settings.lease / 2)

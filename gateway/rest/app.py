@@ -39,13 +39,17 @@ from gateway.rest.openapi import add_openapi
 from gateway.rest.services import EXTENSION, Services
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["create_app"]
+__all__ = ["OWN_PATHS", "create_app"]
 
 log = logging.getLogger(__name__)
 
+OWN_PATHS: Final = ("/api/v1/", "/ws", "/healthz", "/readyz", "/metrics", "/client.js")
+"""Beside another application on the port, this one keeps the paths that begin so; the console gives way."""
+
 _SECURITY: Final = {
     "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

@@ -19,10 +19,11 @@ from gateway.operations.approvals import (
     MAX_WAIT,
     Status,
 )
-from gateway.rest.models import Body, Cursor, Milliseconds, Org
+from gateway.rest.models import Body, Cursor, Milliseconds, Org, Problem
 
 __all__ = [
     "Approval",
+    "ApprovalConflict",
     "ApprovalCreation",
     "ApprovalDecision",
     "ApprovalOwner",
@@ -119,6 +120,13 @@ class Approval(msgspec.Struct, omit_defaults=True):
     sender: Annotated[str, msgspec.Meta(description="Who asked.")] | None = None
     decision: Decision | None = None
     audit: list[AuditEntry] | None = None
+
+
+class ApprovalConflict(Problem, omit_defaults=True, kw_only=True):
+    """A problem document (RFC 9457) with the approval as it is; `decision` is absent when it has expired."""
+
+    approval: Approval
+    decision: Decision | None = None
 
 
 class ApprovalPage(msgspec.Struct, omit_defaults=True):

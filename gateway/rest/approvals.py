@@ -7,6 +7,7 @@ from quart import Blueprint, Response
 from gateway.operations.approvals import CHOICES, MAX_WAIT
 from gateway.rest.approval_models import (
     Approval,
+    ApprovalConflict,
     ApprovalCreation,
     ApprovalDecision,
     ApprovalOwner,
@@ -95,7 +96,14 @@ async def get_approval(id: str) -> Response:
 
 
 @blueprint.post("/approvals/<id>/decide")
-@operation(tags="approvals", body=ApprovalDecision, query=ApprovalOwner, answer=Approval, errors=[404, 409])
+@operation(
+    tags="approvals",
+    body=ApprovalDecision,
+    query=ApprovalOwner,
+    answer=Approval,
+    errors=[404],
+    conflict=ApprovalConflict,
+)
 async def decide_approval(id: str) -> Response:
     """Decide, as one who is asked. The first decision counts: later ones get 409 with it."""
     identity = await caller()

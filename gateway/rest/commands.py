@@ -49,7 +49,21 @@ class StreamQuery(msgspec.Struct):
         None
     )
     overflow: Annotated[str, msgspec.Meta(description="As for `join` on a WebSocket.")] | None = None
+    organisation: (
+        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the organisation's order.")]
+        | None
+    ) = None
+    user: (
+        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the user's order.")] | None
+    ) = None
     cursor: Annotated[str, msgspec.Meta(description="Where to go on.")] | None = None
+    since: (
+        Annotated[str, msgspec.Meta(description="EPOCH:SEQ:ROOM: the same for one room; may be repeated.")]
+        | None
+    ) = None
+    tell: Annotated[str, msgspec.Meta(description="For polls: `true` to begin as a stream does.")] | None = (
+        None
+    )
     token: Annotated[str, msgspec.Meta(description="The token, where no header can be sent.")] | None = None
     ticket: Annotated[str, msgspec.Meta(description="A ticket in its place.")] | None = None
     timeout: Annotated[str, msgspec.Meta(description="For polls: seconds to wait, 0 to 60.")] | None = None

@@ -6,8 +6,10 @@ from typing import Any
 
 from quart import Blueprint, Response
 
+from gateway.auth.identity import Identity
 from gateway.rest.http import (
     caller,
+    count_users,
     named,
     page,
     read_body,
@@ -31,7 +33,7 @@ from gateway.rest.models import (
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 
-__all__ = ["blueprint"]
+__all__ = ["blueprint", "sent_to_users"]
 
 blueprint = Blueprint("connections", __name__)
 
@@ -141,14 +143,24 @@ async def send_to_users() -> Response:
     """
     identity = await caller()
     wanted = await read_body(SendToUsers)
+    org = named(wanted.org, read_query(OrganisationQuery).org)
+    return reply(SentToUsers(*await sent_to_users(identity, wanted, wanted.users, org)))
+
+
+async def sent_to_users(
+    identity: Identity, wanted: Send, users: list[str], org: str | None
+) -> tuple[str, dict[str, UserPlace]]:
+    """Send to ``users``, each of whom counts as a command; returns the message id and their places."""
     sent = await services().operations.events.send_to_users(
         identity,
         wanted.event,
         wanted.data,
-        users=wanted.users,
-        org=named(wanted.org, read_query(OrganisationQuery).org),
+        users=users,
+        org=org,
         mid=wanted.mid,
         ephemeral=wanted.ephemeral,
     )
-    places = {user: UserPlace(each.seq, each.epoch) for user, each in sent.items()}
-    return reply(SentToUsers(next(iter(sent.values())).mid, places))
+    count_users(identity, len(sent))
+    return next(iter(sent.values())).mid, {
+        user: UserPlace(each.seq, each.epoch) for user, each in sent.items()
+    }

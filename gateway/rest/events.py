@@ -7,6 +7,7 @@ from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity
 from gateway.problems import problem_for
+from gateway.rest.connections import sent_to_users
 from gateway.rest.http import admit, caller, named, read_body, read_query, reply
 from gateway.rest.models import (
     Batch,
@@ -100,6 +101,11 @@ async def _operate(
         if isinstance(wanted, BroadcastOperation):
             published = await _broadcast(identity, wanted, org)
             return OperationResult(200, mid=published.mid, seq=published.seq, epoch=published.epoch)
+        if wanted.users is not None:
+            if wanted.user is not None or wanted.connection is not None:
+                raise ProtocolError(ErrorCode.BAD_FIELD, "users: not with user or connection")
+            mid, places = await sent_to_users(identity, wanted, wanted.users, org)
+            return OperationResult(200, mid=mid, users=places)
         sent = await services().operations.events.send(
             identity,
             wanted.event,

@@ -74,6 +74,11 @@ def admit(identity: Identity, size: int) -> None:
     services().admission.count(identity, _address(), size)
 
 
+def count_users(identity: Identity, number: int) -> None:
+    """A command that was counted went to ``number`` users: each counts as a command; what follows waits."""
+    services().admission.count_users(identity, _address(), number)
+
+
 def _address() -> str:
     forwarded = ",".join(request.headers.getlist("X-Forwarded-For"))
     return services().admission.address(request.remote_addr or "", forwarded)

@@ -251,11 +251,18 @@ class JoinedRoom(msgspec.Struct, omit_defaults=True):
     acked: int | None = None
 
 
+class WaitingQueue(msgspec.Struct):
+    """What waits for a slow socket."""
+
+    messages: int
+    bytes: int
+
+
 class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     """One open connection.
 
-    Members see `ip`, `user_agent`, `client_id` and filters (`events`, `except`) of their own only, and of
-    others the rooms whose presence they may see.
+    Members see `ip`, `user_agent`, `client_id`, `queue` and filters (`events`, `except`) of their own only,
+    and of others the rooms whose presence they may see.
     """
 
     connection: str
@@ -270,11 +277,13 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     messages_out: int
     events: list[str] | None = None
     cut: Annotated[bool, msgspec.Meta(description="In lists: it has more rooms or filters.")] | None = None
+    transport: Annotated[str, msgspec.Meta(description="`websocket`, `sse` or `poll`.")] | None = None
     user: str | None = None
     ip: str | None = None
     user_agent: str | None = None
     client_id: str | None = None
     expires: Milliseconds | None = None
+    queue: WaitingQueue | None = None
 
 
 class ConnectionPage(msgspec.Struct, omit_defaults=True):
@@ -464,9 +473,10 @@ class BroadcastOperation(Broadcast, tag_field="op", tag="broadcast"):
 
 
 class SendOperation(Send, tag_field="op", tag="send"):
-    """As the two sends: names either `user` or `connection`."""
+    """As the three sends: names one of `user`, `users` and `connection`."""
 
     user: str | None = None
+    users: Annotated[list[str], msgspec.Meta(description="At most 1,000.")] | None = None
     connection: str | None = None
 
 
@@ -484,6 +494,7 @@ class OperationResult(msgspec.Struct, omit_defaults=True):
     seq: int | None = None
     epoch: str | None = None
     connections: int | None = None
+    users: dict[str, UserPlace] | None = None
     problem: Problem | None = None
 
 

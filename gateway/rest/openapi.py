@@ -29,6 +29,7 @@ from werkzeug.routing import BaseConverter
 
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.problems import STATUS
+from gateway.rest.examples import add_examples
 from gateway.rest.models import PlainText, Problem
 from gateway.version import VERSION
 from protocol.errors import ErrorCode
@@ -194,4 +195,6 @@ def add_openapi(app: QuartTrio) -> None:
 
 def openapi_document(app: QuartTrio) -> bytes:
     """Generate the document as JSON; for an application whose routes are complete."""
-    return msgspec.json.encode(app.extensions["QUART_SCHEMA"].openapi_provider.schema())
+    document = app.extensions["QUART_SCHEMA"].openapi_provider.schema()
+    add_examples(document)
+    return msgspec.json.encode(document)

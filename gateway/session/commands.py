@@ -180,6 +180,7 @@ async def _send_to_users(
         mid=envelope.mid,
         ephemeral=wanted.ephemeral,
     )
+    session.count_users(len(sent))
     places = {
         user: {} if each.seq is None else {"seq": each.seq, "epoch": each.epoch}
         for user, each in sent.items()

@@ -51,6 +51,9 @@ class Context(Protocol):
     def count_joins(self, number: int) -> None:
         """Rooms were entered by one command: each counts for the rate of joins."""
 
+    def count_users(self, number: int) -> None:
+        """One command went to so many users: each counts as a command."""
+
     def start_typing(self, room: str) -> None:
         """Announce typing, or prolong it; it stops by itself."""
 

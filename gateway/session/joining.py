@@ -39,6 +39,11 @@ _AT_ONCE: Final = 16
 is."""
 
 
+_LOOKS: Final = 5
+"""Attempts to see a room's state: one fails when the room's history passes by while the database is asked."""
+_BUSY: Final = 1.0
+"""Seconds after which a client is asked to try for a snapshot again."""
+
 _OWN: Final[tuple[Own, ...]] = ("organisation", "user")
 
 
@@ -55,6 +60,7 @@ class _Join(msgspec.Struct):
     overflow: Overflow = "disconnect"
     key: Annotated[str, msgspec.Meta(max_length=100)] = "key"
     presence: bool = False
+    snapshot: bool = False
     resume: str | None = None
     positions: dict[str, SinceData] | None = None
     organisation: _JoinOwn | None = None
@@ -76,12 +82,52 @@ async def join(session: Context, connection: Connection, envelope: Envelope, siz
         raise ProtocolError(ErrorCode.BAD_FIELD, "data.organisation and data.user: not with a room")
     events = _filter(session, wanted.events)
     since = read_since(wanted.since)
+    if wanted.snapshot:
+        await _enter_with_snapshot(session, connection, envelope, wanted, room, events)
+        return
     entered = await _enter(
         session, connection, room, events, since, wanted.overflow, wanted.key, presence=wanted.presence
     )
     outcome = entered.outcome(session) or None
     session.reply(envelope, room=room, epoch=entered.page.epoch, seq=entered.page.seq, data=outcome)
     entered.replay(session)
+
+
+async def _enter_with_snapshot(
+    session: Context,
+    connection: Connection,
+    envelope: Envelope,
+    wanted: _Join,
+    room: str,
+    events: EventFilter,
+) -> None:
+    """Enter a room and say its state there, instead of what was missed before."""
+    permit(connection.identity, room, Permission.JOIN)
+    executions = session.services.operations.executions
+    was_member = room in connection.memberships
+    for _ in range(_LOOKS):
+        look = await executions.look(connection.org, room)
+        entered = await _enter(
+            session,
+            connection,
+            room,
+            events,
+            look.since,
+            wanted.overflow,
+            wanted.key,
+            presence=wanted.presence,
+        )
+        whole, state = look.at(entered.page)
+        if whole:
+            page = entered.page
+            entered.since = None  # what came since is in the state
+            entered.place.joined_at = Since(page.epoch, page.seq)
+            data = {**entered.outcome(session), "snapshot": state}
+            session.reply(envelope, room=room, epoch=page.epoch, seq=page.seq, data=data)
+            return
+    if not was_member:
+        session.services.hub.leave(connection, room)
+    raise ProtocolError(ErrorCode.OVERLOADED, "this room is too busy for a snapshot now", retry_after=_BUSY)
 
 
 def _filter(session: Context, patterns: list[str] | None) -> EventFilter:

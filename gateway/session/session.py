@@ -117,7 +117,7 @@ class Session:
                 ip=self.client.ip,
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
-                before=count,
+                before=None if self.transport.kind == "poll" else count,  # no poll has a greeting
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -234,7 +234,7 @@ class Session:
     def dropped(self, event: Event, policy: str) -> None:
         """An overflow policy gave ``event`` up; ``lost`` will announce it."""
         hub = self.services.hub
-        hub.counters.dropped += 1
+        hub.counters.dropped[policy] += 1
         if hub.tracer is not None and self.connection is not None:
             hub.tracer.dropped(self.connection, event, policy)
 
@@ -320,6 +320,11 @@ class Session:
         """See ``Context``. The command itself has counted as one."""
         if self._limiter is not None:
             self._limiter.joined(number - 1, trio.current_time())
+
+    def count_users(self, number: int) -> None:
+        """See ``Context``. The command itself has counted as one."""
+        if self._limiter is not None:
+            self._limiter.reached(number - 1, trio.current_time())
 
     async def _awaited(
         self, work: Coroutine[Any, Any, None], connection: Connection, envelope: Envelope

@@ -18,12 +18,14 @@ class Transport(Protocol):
     ``ended`` when it is over.
     """
 
-    outbox: Outbox
-    """Takes what the client is to get, in its order. When it is full the transport closes with 4001."""
     message_bytes: int
     """The largest message that it takes in; less before the client has authenticated."""
     close_code: int
     """Why it ended, or is about to; 1006 when nobody said so."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Takes what the client is to get, in its order. When it is full the transport closes with 4001."""
 
     @property
     def received_messages(self) -> int:

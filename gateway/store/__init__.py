@@ -17,8 +17,9 @@ database is unreachable, locked or full; 301, 303 and 305 have a ``retry_after``
 
 From bottom to top: ``ids``, ``tables``, ``failures``, ``engine``, ``database`` (threads, deadlines),
 ``writer`` (group commit), ``rows``, ``queries``, ``values``, ``cursors``, ``approval_tables``,
-``approval_values``, ``approval_queries``, ``outbox``, ``notifications``, ``approval_changes``, ``approvals``,
-``leases``, ``retention``, ``executions`` (a package of its own), ``schema`` (Alembic), ``store``.
+``approval_values``, ``approval_queries``, ``outbox``, ``notifications``, ``approval_telling``,
+``approval_changes``, ``approvals``, ``leases``, ``retention``, ``executions`` (a package of its own),
+``schema`` (Alembic), ``store``.
 """
 
 from __future__ import annotations

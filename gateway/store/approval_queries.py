@@ -8,15 +8,17 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, func, select, text, union_all, update
+from sqlalchemy import Select, TextClause, Update, bindparam, func, select, text, update
 
 from gateway.store.approval_tables import approval_audit, approval_users, approvals
 from gateway.store.rows import among
 from gateway.store.tables import notifications
 
 __all__ = [
-    "ASKED", "AUDIT", "DECIDE", "DELETE_NOTIFICATIONS", "IS_ASKED", "LOAD", "NAMED", "NEXT_DEADLINE", "OLD",
-    "ROLES_OPEN", "closed_among", "due", "lock_open", "of_organisation", "of_user", "unread_of",
+    "ASKED", "AUDIT", "DECIDE", "IS_ASKED", "LOAD", "NAMED", "NEXT_DEADLINE", "OLD",
+    "ROLES_OPEN", "closed_among", "delete_notifications", "due", "expire",
+    "lock_open", "of_organisation", "of_role", "of_user", "told_of",
+    "unread_of",
 ]  # fmt: skip
 
 _a = approvals.c
@@ -24,10 +26,8 @@ _OPEN: Final = _a.decided_ms.is_(None)
 
 NAMED: Final = select(approvals).where(_a.org == bindparam("o"), _a.name == bindparam("name"))
 
-ASKED: Final = select(approval_users.c.user_id, approval_users.c.notification).where(
-    approval_users.c.approval == bindparam("id")
-)
-"""Who was told of it, with which notification."""
+ASKED: Final = select(approval_users.c.user_id).where(approval_users.c.approval == bindparam("id"))
+"""Who was told of it."""
 
 IS_ASKED: Final = select(approval_users.c.user_id).where(
     approval_users.c.approval == bindparam("id"), approval_users.c.user_id == bindparam("u")
@@ -49,17 +49,6 @@ DECIDE: Final = (
 )
 """Claims it: changes a row for one caller at most; none when the deadline is not later than ``after``."""
 
-DELETE_NOTIFICATIONS: Final = (
-    update(notifications)
-    .where(
-        notifications.c.org == bindparam("o"),
-        notifications.c.mid == bindparam("m"),
-        notifications.c.deleted_ms.is_(None),
-    )
-    .values(deleted_ms=bindparam("now"))
-    .returning(notifications.c.id, notifications.c.user_id)
-)
-
 NEXT_DEADLINE: Final = select(func.min(_a.deadline_ms)).where(_OPEN)
 
 ROLES_OPEN: Final = (
@@ -79,6 +68,27 @@ OLD: Final = (
 
 LOAD: Final = select(func.count(), func.coalesce(func.sum(_a.size), 0)).where(_a.org == bindparam("o"), _OPEN)
 """How many are open in an organisation, and their bytes."""
+
+
+@cache
+def expire(*, postgres: bool) -> Update:
+    """Have the deadline decide those of ``ids`` that are open; gives their ids."""
+    found = update(approvals).where(among(_a.id, "ids", postgres=postgres), _OPEN)
+    return found.values(choice=_a.fallback, decided_ms=bindparam("now")).returning(_a.id)
+
+
+@cache
+def told_of(*, postgres: bool) -> Select[Any]:
+    """Who was told of those of ``ids``, with which notification."""
+    return select(approval_users).where(among(approval_users.c.approval, "ids", postgres=postgres))
+
+
+@cache
+def delete_notifications(*, postgres: bool) -> Update:
+    """Delete those of ``ids`` that are there; gives their ids."""
+    c = notifications.c
+    found = update(notifications).where(among(c.id, "ids", postgres=postgres), c.deleted_ms.is_(None))
+    return found.values(deleted_ms=bindparam("now")).returning(c.id)
 
 
 @cache
@@ -120,10 +130,10 @@ def of_organisation(status: str | None) -> Select[Any]:
 
 
 @cache
-def of_user(status: str | None, *, postgres: bool) -> Select[Any]:
-    """The same of those that ask the user, or one of the ``roles``."""
+def of_user(status: str | None) -> Select[Any]:
+    """The same of those that ask the user by name."""
     terms = (_a.id < bindparam("before"), *_state(status))
-    named = (
+    return (
         select(approvals)
         .join(approval_users, approval_users.c.approval == _a.id)
         .where(
@@ -136,16 +146,18 @@ def of_user(status: str | None, *, postgres: bool) -> Select[Any]:
         .order_by(approval_users.c.approval.desc())
         .limit(bindparam("n"))
     )
-    by_role = (
+
+
+@cache
+def of_role(status: str | None) -> Select[Any]:
+    """The same of those that ask the ``role``; one query for each, since each is the end of an index."""
+    terms = (_a.id < bindparam("before"), *_state(status))
+    return (
         select(approvals)
-        .where(
-            _a.org == bindparam("o"), _a.role.is_not(None), among(_a.role, "roles", postgres=postgres), *terms
-        )
+        .where(_a.org == bindparam("o"), _a.role == bindparam("asked"), _a.role.is_not(None), *terms)
         .order_by(_a.id.desc())
         .limit(bindparam("n"))
     )
-    merged = union_all(*(select(part.subquery()) for part in (named, by_role))).subquery()
-    return select(merged).order_by(merged.c.id.desc()).limit(bindparam("n"))
 
 
 @cache

@@ -104,13 +104,12 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         return shown
 
     def told(self, event: str) -> dict[str, Any]:
-        """The data of an event about it."""
-        if event == TASK_APPROVED:
-            data: dict[str, Any] = {"task": self.task, "approval": self.name}
-            optional = {"user": self.decided_by, "execution": self.execution, "comment": self.comment}
-            data.update((name, value) for name, value in optional.items() if value is not None)
-            return data
-        return {"permission": self.name, "action": self.title, **self.as_data()}
+        """The data of an event about it, as ``protocol.events`` types it."""
+        shown = self.as_data() if event != TASK_APPROVED else {"task_id": self.task, "approval": self.name}
+        if event == TASK_APPROVED and self.execution is not None:
+            shown["execution"] = self.execution
+        said = {"choice": self.choice, "user": self.decided_by, "comment": self.comment}
+        return shown | {name: value for name, value in said.items() if value is not None}
 
 
 def approval_of(row: Row[Any]) -> Approval:

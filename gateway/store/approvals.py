@@ -6,6 +6,7 @@ and the outbox has an entry for each of them, and for the execution's room.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -165,15 +166,16 @@ class Approvals:
             if value is not None:
                 check_text(field, value)
         asked = {"o": org, "n": limit + 1, "before": _LAST if cursor is None else position_of(cursor, of)}
-        if user is None:
-            statement = queries.of_organisation(status)
-        else:
-            statement = queries.of_user(status, postgres=self._postgres)
-            asked |= {"u": user, "roles": ids_json(sorted(roles))}
+        each = [(queries.of_organisation(status), asked)]
+        if user is not None:
+            each = [(queries.of_user(status), {**asked, "u": user})]
+            each += [(queries.of_role(status), {**asked, "asked": role}) for role in roles]
 
         def fetch(connection: Connection) -> tuple[list[Approval], str | None]:
-            rows = [approval_of(row) for row in connection.execute(statement, asked)]
-            return rows[:limit], cursor_of(rows[limit - 1].id, of) if len(rows) > limit else None
+            lists = [connection.execute(*one).all() for one in each]
+            rows = sorted(itertools.chain(*lists), key=lambda row: row.id, reverse=True)
+            found = [approval_of(row) for row in rows[:limit]]
+            return found, cursor_of(found[-1].id, of) if len(rows) > limit else None
 
         return await self._database.read(fetch)
 

@@ -138,15 +138,15 @@ class Outbox:
         )  # fmt: skip
         return entries
 
-    def add_approval(
-        self, connection: Connection, approval: Approval, found: Sequence[tuple[str, str]]
+    def add_approvals(
+        self, connection: Connection, found: Sequence[tuple[Approval, str, str]]
     ) -> list[Entry]:
-        """In a writer's transaction: entries of (event, user) about an approval.
+        """In a writer's transaction: entries of (approval, event, user).
 
-        With an empty user the event goes into the room of its execution.
+        With an empty user the event goes into the room of the approval's execution.
         """
         now = self._clock()
-        entries = [_about(self._ids.next(), event, user, now, approval) for event, user in found]
+        entries = [_about(self._ids.next(), event, user, now, approval) for approval, event, user in found]
         insert_new(
             connection,
             outbox,
@@ -156,7 +156,7 @@ class Outbox:
                     "ref": approval.id, "body": json_text(now), "owner": self.owner,
                     "lease_ms": now + self._lease_ms,
                 }
-                for entry in entries
+                for entry, (approval, _, _) in zip(entries, found, strict=True)
             ],
             (),
         )  # fmt: skip

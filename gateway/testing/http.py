@@ -16,11 +16,18 @@ __all__ = ["LinkTransport"]
 class LinkTransport(httpx.AsyncBaseTransport):
     """An httpx transport that dials links in place of sockets; answers may be streams without end."""
 
-    def __init__(self, dial: Callable[[], Awaitable[LinkEnd]]) -> None:
+    def __init__(
+        self, dial: Callable[[], Awaitable[LinkEnd]], lets_through: Callable[[str], bool] | None = None
+    ) -> None:
+        """A path that is not let through is refused as a proxy does it."""
         self._dial = dial
+        self._lets_through = lets_through
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx. Its errors are httpx's own, so that what retries on them can be tested."""
+        if self._lets_through is not None and not self._lets_through(request.url.path):
+            await trio.lowlevel.checkpoint()
+            return httpx.Response(403, text="blocked", request=request)
         try:
             stream = await self._dial()
         except OSError as error:

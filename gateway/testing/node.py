@@ -16,7 +16,7 @@ import trio_websocket
 
 from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
-from gateway.client import Client, connect
+from gateway.client import Client, TransportKind, connect
 from gateway.config.settings import AuthSettings, LimitSettings, RateSettings, Settings, SettingsError
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
@@ -66,6 +66,9 @@ class Node:
         """Every open connection, oldest first."""
         self.down = False
         """Nobody can connect; open connections go on (cut their links to end them)."""
+        self.blocked: set[TransportKind | str] = set()
+        """What a proxy on the way of :meth:`client` lets nothing new through of: ``"websocket"``, ``"sse"``,
+        ``"poll"``."""
         self._calls: dict[str, CallHandler] = {}
         self._gateway: Gateway | None = None
         self._life = trio.CancelScope()
@@ -178,9 +181,27 @@ class Node:
     ) -> AsyncIterator[Client]:
         """The Python client, connected to this node; ``options`` are those of ``gateway.client.connect``."""
         token = token or self.token(org=org, user=user, **claims)
-        dial = functools.partial(self.dial, user=user)
-        async with connect("ws://node", token=token, dial=dial, **(options or {})) as client:
+        http = LinkTransport(functools.partial(self.dial, user=user), self._lets_through)
+        dial = functools.partial(self._dial_websocket, user=user)
+        wanted = {"token": token, "dial": dial, "http": http, **(options or {})}
+        async with connect("ws://node", **wanted) as client:
             yield client
+
+    def _lets_through(self, path: str) -> bool:
+        return not (
+            ("sse" in self.blocked and path == "/api/v1/stream")
+            or ("poll" in self.blocked and path == "/api/v1/poll")
+        )
+
+    async def _dial_websocket(self, address: object, *, user: str | None) -> LinkEnd:
+        if "websocket" not in self.blocked:
+            return await self.dial(user=user)
+        await trio.lowlevel.checkpoint()
+        if self.down or self._gateway is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        link = Link(user)
+        self._streams.start_soon(_refuse_as_a_proxy, link)
+        return link.client
 
     @contextlib.asynccontextmanager
     async def raw(
@@ -228,6 +249,13 @@ class Node:
         """Publish from inside, as a service; options are those of ``gateway.hub.hub.Hub.publish``."""
         org = options.pop("org", "acme")
         await self.gateway.hub.publish(org, room, event, data, **options)
+
+
+async def _refuse_as_a_proxy(link: Link) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await link.node.receive_some()
+        await link.node.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\nblocked")
+        await link.node.aclose()
 
 
 @contextlib.asynccontextmanager

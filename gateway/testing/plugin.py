@@ -7,13 +7,14 @@ before a test asks for it, and nothing is demanded of those who do not.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from gateway.testing.node import Node
+    from gateway.testing.server import Server
 
 if importlib.util.find_spec("pytest_trio") is not None:
     from pytest_trio import trio_fixture
@@ -50,6 +51,15 @@ def _run(main: Any, clock: Any = None, instruments: Any = ()) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", "trireme(**settings): settings of the gateway that the test gets")
+
+
+@pytest.fixture
+def trireme_server(trireme_settings: dict[str, Any]) -> Iterator[Server]:
+    """A gateway on a real port, in a thread: for tests without Trio; see ``gateway.testing.server``."""
+    from gateway.testing.server import run_server
+
+    with run_server(**trireme_settings) as server:
+        yield server
 
 
 @pytest.fixture

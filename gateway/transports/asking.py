@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, get_args
 
@@ -13,11 +13,12 @@ from gateway.broker.base import Since
 from gateway.config.origins import Origins
 from gateway.config.settings import Settings
 from gateway.hub.lag import Overflow
+from gateway.hub.room import Membership
 from gateway.problems import STATUS
 from gateway.session.checks import check_filter
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
-from gateway.transports.cursor import Cursors, Positions
+from gateway.transports.cursor import ORGANISATION, USER, Cursors, Positions
 from gateway.wire.listener import Accepted
 from gateway.wire.upgrade import Refusal, Request
 from protocol.envelope import Envelope
@@ -25,19 +26,23 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.json import JSON
 from protocol.names import check_room
 
-__all__ = ["MOST_ROOMS", "Asked", "Door", "enter_rooms", "note", "positions"]
+__all__ = ["MOST_ROOMS", "Asked", "Door", "commands", "enter", "hold_own", "note", "places", "positions"]
 
 MOST_ROOMS: Final = 32
 """Rooms of one query. A client that wants more takes a WebSocket, or several streams."""
 _MAX_NOTE: Final = 200
 """Characters kept of what a client says of itself (user agent, client id)."""
 _OVERFLOWS: Final = frozenset(get_args(Overflow))
+_OWN: Final = {"organisation": ORGANISATION, "user": USER}
+_MAX_EPOCH: Final = 100
+_MAX_SEQ: Final = 2**63 - 1
+_DIGITS: Final = 19
 
 
 class Asked:
     """A query that was checked: the rooms, the filter, and where to go on."""
 
-    __slots__ = ("events", "overflow", "presence", "rooms", "since")
+    __slots__ = ("events", "overflow", "own", "presence", "rooms", "since", "tell")
 
     def __init__(self, request: Request, identity: Identity, cursors: Cursors, settings: Settings) -> None:
         """Raises TOO_MANY_ROOMS, TOO_MANY_PATTERNS, BAD_FIELD and what names deserve."""
@@ -52,12 +57,30 @@ class Asked:
             known = ", ".join(sorted(_OVERFLOWS))
             raise ProtocolError(ErrorCode.BAD_FIELD, f"overflow: must be one of {known}")
         self.presence = (request.parameter("presence") or "") in {"true", "1"}
+        self.tell = (request.parameter("tell") or "") in {"true", "1"}
         # What EventSource says by itself is newer than what stands in its address.
         cursor = request.headers.get("last-event-id") or request.parameter("cursor")
         given = cursors.read(cursor, identity) if cursor else Positions({})
-        self.since: dict[str, Since] = {
-            room: since for room in self.rooms if (since := given.of(room)) is not None
-        }
+        self.since: dict[str, Since] = {}
+        """Where to go on: in rooms, in ``ORGANISATION`` and in ``USER``."""
+        self.own = ["organisation"] if identity.user is None else ["organisation", "user"]
+        for of, order in _OWN.items():
+            position = request.parameter(of)
+            if position is not None:
+                if of not in self.own:
+                    raise ProtocolError(ErrorCode.BAD_FIELD, f"{of}: this token names no user")
+                self.since[order] = _position(of, position)
+        for text in request.query.get("since", ()):
+            epoch, _, rest = text.partition(":")
+            seq, _, room = rest.partition(":")
+            if not room:
+                raise ProtocolError(ErrorCode.BAD_FIELD, "since: must be EPOCH:SEQ:ROOM")
+            if room in self.rooms:
+                self.since[room] = _position("since", f"{epoch}:{seq}")
+        for order in (*self.rooms, *_OWN.values()):
+            since = given.of(order)
+            if since is not None:
+                self.since[order] = since
 
 
 class Door:
@@ -139,45 +162,93 @@ class Door:
         }
 
 
-async def enter_rooms(session: Session, asked: Asked, *, tell: bool) -> None:
-    """Have ``session`` say what the query asks for: a filter, then a join for each room.
+def hold_own(session: Session, asked: Asked) -> None:
+    """Nothing of the organisation and the user goes out before :func:`enter` has said from where on.
 
-    With ``tell`` each join is answered by a ``reply``, whose ``id`` is the room's place in the query, from 1.
-    The orders of the organisation and of the user, where they are asked for, are entered here as well.
+    To be called at once when the session was admitted, before it waits for anything.
+    """
+    connection = session.connection
+    if connection is not None:
+        for of, place in zip(asked.own, connection.internal, strict=True):
+            if _OWN[of] in asked.since:
+                place.hold()
+
+
+def commands(asked: Asked, *, tell: bool) -> list[Envelope]:
+    """What a session has to say that does what the query asks for: a filter, a join for each room, then where
+    to go on in the organisation and the user.
+
+    With ``tell`` each join is answered by a ``reply``, whose ``id`` is the room's place in the query, from 1;
+    the last, for the organisation and the user, comes where they go on, and has 0.
     """
     commands: list[Envelope] = []
     if asked.events is not None:
         commands.append(Envelope("subscribe", data={"events": asked.events}))
     for number, room in enumerate(asked.rooms, 1):
-        data: dict[str, Any] = {"overflow": asked.overflow}
-        since = asked.since.get(room)
-        if since is not None:
-            data["since"] = {"epoch": since.epoch, "seq": since.seq}
+        data = _wish(asked, room)
         if asked.presence:
             data["presence"] = True
         commands.append(Envelope("join", id=number if tell else None, room=room, data=data))
+    own = {of: _wish(asked, _OWN[of]) for of in asked.own}
+    going_on = any("since" in wish for wish in own.values())
+    if going_on or asked.overflow != "disconnect":
+        commands.append(Envelope("join", id=0 if tell and going_on else None, data=own))
+    return commands
+
+
+async def enter(session: Session, commands: list[Envelope]) -> bool:
+    """Have ``session`` say :func:`commands`; returns whether all was said before the transport closed."""
     for command in commands:
         if session.transport.closing:
-            return
+            return False
         work = session.on_message(JSON.encode(command), True)
         if work is not None:
             await work
+    return not session.transport.closing
 
 
-def positions(session: Session) -> Mapping[str, Since]:
+def _wish(asked: Asked, order: str) -> dict[str, Any]:
+    wish: dict[str, Any] = {"overflow": asked.overflow}
+    since = asked.since.get(order)
+    if since is not None:
+        wish["since"] = {"epoch": since.epoch, "seq": since.seq}
+    return wish
+
+
+def positions(session: Session, asked: Asked, arrived: Container[str]) -> dict[str, Since]:
     """Where the client stands once it has got what is queued for it now.
 
-    The orders of the organisation and of the user, where they were entered, belong here as well.
+    In what was not entered yet, up to all that was missed there (it has not ``arrived``), what the client
+    said itself still holds.
     """
+    stands = dict(asked.since)
+    for order, place in places(session, asked):
+        if order in arrived or order not in asked.since:
+            stands[order] = _standing(place)
+    return stands
+
+
+def places(session: Session, asked: Asked) -> Iterator[tuple[str, Membership]]:
+    """The orders that the client has a place in now, and that."""
     connection = session.connection
-    if connection is None:
-        return {}
-    return {
-        name: Since(place.room.epoch, place.room.seq)
-        if place.lag is None
-        else Since(place.lag.epoch, place.lag.position)
-        for name, place in connection.memberships.items()
-    }
+    if connection is not None:
+        for of, place in zip(asked.own, connection.internal, strict=False):
+            yield _OWN[of], place
+        yield from connection.memberships.items()
+
+
+def _standing(place: Membership) -> Since:
+    if place.lag is None:
+        return Since(place.room.epoch, place.room.seq)
+    return Since(place.lag.epoch, place.lag.position)
+
+
+def _position(of: str, text: str) -> Since:
+    epoch, colon, seq = text.rpartition(":")
+    number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) <= _DIGITS else _MAX_SEQ + 1
+    if not (colon and epoch and len(epoch) <= _MAX_EPOCH) or number > _MAX_SEQ:
+        raise ProtocolError(ErrorCode.BAD_FIELD, f"{of}: must be EPOCH:SEQ")
+    return Since(epoch, number)
 
 
 def note(text: str | None) -> str | None:

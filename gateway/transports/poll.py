@@ -16,7 +16,8 @@ from gateway.auth.identity import Identity
 from gateway.session.services import Client, Services
 from gateway.session.session import Session
 from gateway.session.transport import Transport
-from gateway.transports.asking import Asked, Door, enter_rooms, positions
+from gateway.transports.asking import Asked, Door, commands, enter, hold_own, positions
+from gateway.transports.cursor import ORGANISATION, USER
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
 from gateway.wire.outbox import Frame, Outbox
@@ -24,7 +25,7 @@ from gateway.wire.upgrade import Refusal, Request, refusal_response
 from protocol.codec import Codec
 from protocol.encoding import Encoding, PollEncoding
 from protocol.envelope import Envelope
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.json import JSON
 
 __all__ = ["Polls"]
@@ -32,6 +33,7 @@ __all__ = ["Polls"]
 _DEFAULT: Final = 25.0
 _LONGEST: Final = 60.0
 """Seconds that a poll waits: proxies cut off what is silent for longer."""
+_COMES_BACK: Final = frozenset({CloseCode.NORMAL, CloseCode.SERVICE_RESTART})
 _ENCODING: Final = PollEncoding()
 
 
@@ -80,13 +82,19 @@ class Polls:
                 nursery.start_soon(_watch, accepted, nursery.cancel_scope)
                 end = trio.current_time() + timeout
                 await session.admit(identity)
-                transport.take()  # the greeting tells nothing that a poll could use
-                await enter_rooms(session, asked, tell=False)
+                hold_own(session, asked)
+                if not asked.tell:
+                    transport.take()  # the greeting tells nothing that a poll could use
+                session.tells = asked.tell
+                entered = await enter(session, commands(asked, tell=asked.tell))
                 self._services.hub.flusher.flush()
+                self._stays(session, None)
                 if session.refused is None:
                     await transport.wait(session, end)
                     frames = transport.take()
-                    cursor = self._door.cursors.write(positions(session), identity.org, identity.user or "")
+                    arrived = {*asked.rooms, ORGANISATION, USER} if entered else {*session.joined}
+                    stands = positions(session, asked, arrived)
+                    cursor = self._door.cursors.write(stands, identity.org, identity.user or "")
                     answer = self._answer(request, frames, cursor)
                 else:
                     answer = self._refusal(request, session.refused)
@@ -94,12 +102,25 @@ class Polls:
         finally:
             self._sessions.discard(session)
             transport.close(1000)
+            self._stays(session, timeout)
             session.ended()
             transport.outbox.end()
         if answer:
             with trio.move_on_after(self._services.settings.limits.send_timeout):
                 await accepted.send(answer)
                 await accepted.finish()
+
+    def _stays(self, session: _PollSession, seconds: float | None) -> None:
+        """The user is still in the rooms when the poll has ended; with None the poll has begun."""
+        connection = session.connection
+        if connection is None or connection.user is None:
+            return
+        lingering = self._services.hub.lingering
+        if seconds is None:
+            lingering.back(connection.org, connection.user, session.joined)
+        elif session.transport.close_code in _COMES_BACK:
+            grace = self._services.settings.connection.poll_grace
+            lingering.stay(connection.org, connection.user, session.joined, seconds + grace)
 
     def _refusal(self, request: Request, error: ProtocolError) -> bytes:
         try:
@@ -123,19 +144,28 @@ class Polls:
 
 
 class _PollSession(Session):
-    """A session whose refusals are the answer, since there is nobody who could go on in spite of one."""
+    """A session whose refusals are the answer, unless they shall come with the rest."""
 
-    __slots__ = ("refused",)
+    __slots__ = ("refused", "tells")
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
     ) -> None:
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
+        self.tells = False
+
+    @property
+    def joined(self) -> list[str]:
+        """The rooms that were entered."""
+        return [] if self.connection is None else self.connection.rooms
 
     def refuse(self, error: ProtocolError, envelope: Envelope | None = None) -> None:
         """A join was refused."""
-        self.refused = self.refused or error
+        if self.tells:
+            super().refuse(error, envelope)
+        else:
+            self.refused = self.refused or error
 
     def close(
         self, code: int, reason: str, *, retry_after: float | None = None, flush_timeout: float = 0.0

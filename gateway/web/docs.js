@@ -1,189 +1,142 @@
-// Shows the OpenAPI document of this gateway, with a form and a curl line for each operation.
-// Everything comes from this gateway; text goes into the page as text, never as markup.
+// The OpenAPI document of this gateway as a page: operations first, then all errors in one place. Everything comes from
+// this gateway; text goes into the page as text, never as markup.
 
-const page = document.getElementById("document");
-const token = document.getElementById("token");
+import { claims, keep, token } from "./token.js";
+import { at, make, name, placeholder, wide } from "./dom.js";
+import { example, inline, properties, prose, resolve, typeOf } from "./docs-schema.js";
+import { tryIt } from "./docs-try.js";
+import "./theme.js";
 
-/** Make an element: properties, then children (elements or text). */
-function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children.filter((child) => child !== null));
-  return element;
+// ---- the token of this tab, which is the console's
+
+function showToken() {
+  const { org, sub } = claims(token() ?? "");
+  at("token-state").replaceChildren(...(org ? [name(sub ?? "a service", ""), " of ", name(org, "")] : [token() ? "A token" : "No token"]));
+  at("token").value = token() ?? "";
 }
 
-/** Paragraphs, lists and `code` of a description. */
-function prose(text) {
-  return text.trim().split(/\n{2,}/).map((block) => {
-    if (!block.startsWith("- ")) return make("p", {}, ...inline(block));
-    return make("ul", {}, ...block.split("\n").map((line) => {
-      const item = make("li", {}, ...inline(line.slice(2)));
-      const number = /^\d+/.exec(line.slice(2));
-      if (number) item.id = `error-${number[0]}`; // where the `type` of a problem document points
-      return item;
-    }));
+at("token").addEventListener("change", ({ target }) => {
+  keep(target.value.trim());
+  showToken();
+});
+showToken();
+
+// ---- operations
+
+const METHODS = { get: "GET", post: "POST", put: "PUT", patch: "PATCH", delete: "DELETE" };
+
+function answers(spec, root) {
+  const rows = Object.entries(spec.responses).map(([status, answer]) => {
+    const schema = Object.values(answer.content ?? {})[0]?.schema ?? {};
+    return make("tr", "", make("td", "", status), make("td", "", make("code", "", typeOf(schema, root))), make("td", "", ...inline(answer.description)));
   });
-}
-
-function inline(text) {
-  return text.split("`").map((part, index) => (index % 2 ? make("code", {}, part) : part));
-}
-
-/** The schema that a `$ref` names. */
-function resolve(schema, root) {
-  return schema.$ref ? root.components.schemas[schema.$ref.split("/").pop()] : schema;
-}
-
-/** One line that says what a schema accepts. */
-function typeOf(schema, root) {
-  if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.anyOf) return [...new Set(schema.anyOf.map((each) => typeOf(each, root)))].join(" | ");
-  if (schema.enum) return schema.enum.map((each) => JSON.stringify(each)).join(" | ");
-  if (schema.type === "array") return `[${typeOf(schema.items ?? {}, root)}]`;
-  if (schema.type === "object" && schema.additionalProperties) {
-    return `{text: ${typeOf(schema.additionalProperties, root)}}`;
-  }
-  return schema.type ?? "any value";
-}
-
-/** The text beside a property, also when it is optional and therefore inside an `anyOf`. */
-function describe(schema) {
-  return schema.description ?? schema.anyOf?.find((each) => each.description)?.description ?? "";
-}
-
-/** A table of a schema's properties, and of those that it mentions. */
-function properties(schema, root, seen = new Set()) {
-  const named = resolve(schema, root);
-  if (!named?.properties || seen.has(named)) return [];
-  seen.add(named);
-  const required = named.required ?? [];
-  const rows = Object.entries(named.properties).map(([name, each]) =>
-    make("tr", {},
-      make("td", {}, make("code", {}, name), required.includes(name) ? "" : make("small", {}, " optional")),
-      make("td", {}, make("code", {}, typeOf(each, root))),
-      make("td", {}, ...inline(describe(each)))));
-  const mentioned = Object.values(named.properties)
-    .flatMap((each) => [each, each.items, each.items?.anyOf, each.anyOf].flat())
-    .filter((each) => each?.$ref);
-  return [
-    make("h3", {}, named.title ?? "Fields"),
-    make("table", {}, make("tbody", {}, ...rows)),
-    ...mentioned.flatMap((each) => properties(each, root, seen)),
-  ];
-}
-
-/** A value to begin with: the required members, and those that have no default. */
-function example(schema, root) {
-  const named = resolve(schema, root);
-  if (named.anyOf) return example(named.anyOf[0], root);
-  if (named.enum) return named.enum[0];
-  if (named.type === "array") return named.items ? [example(named.items, root)] : [];
-  if (named.type === "object") {
-    const wanted = Object.keys(named.properties ?? {})
-      .filter((name) => (named.required ?? []).includes(name) || ["data", "room", "ttl", "user"].includes(name));
-    return Object.fromEntries(wanted.map((name) => [name, sample(name, named.properties[name], root)]));
-  }
-  return { string: "", integer: 0, number: 0, boolean: false }[named.type] ?? null;
-}
-
-const SAMPLES = { event: "message:new", room: "chat:42", data: { text: "hello" }, user: "alice", ttl: 3600 };
-
-function sample(name, schema, root) {
-  return name in SAMPLES ? SAMPLES[name] : example(schema, root);
-}
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-/** The request that a form describes. */
-function request(form, method, path, parameters) {
-  let target = path;
-  const query = new URLSearchParams();
-  for (const parameter of parameters) {
-    const value = form.elements[`${parameter.in}:${parameter.name}`].value;
-    if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(value));
-    else if (value) query.set(parameter.name, value);
-  }
-  const body = form.elements.body?.value;
-  return { method, target: query.size ? `${target}?${query}` : target, body };
-}
-
-function curl({ method, target, body }, secured) {
-  return [
-    "curl -sS",
-    method === "GET" ? "" : `-X ${method}`,
-    secured ? '-H "Authorization: Bearer $TOKEN"' : "",
-    body ? `-H 'Content-Type: application/json' -d ${quoted(body)}` : "",
-    quoted(location.origin + target),
-  ].filter(Boolean).join(" ");
-}
-
-async function send({ method, target, body }, secured, output) {
-  const headers = {};
-  if (secured && token.value) headers.Authorization = `Bearer ${token.value.trim()}`;
-  if (body) headers["Content-Type"] = "application/json";
-  output.textContent = "…";
-  try {
-    const answer = await fetch(target, { method, headers, body: body || undefined });
-    const text = await answer.text();
-    const isJson = /json/.test(answer.headers.get("Content-Type") ?? "");
-    output.textContent = `${answer.status}\n${isJson ? JSON.stringify(JSON.parse(text), null, 2) : text}`;
-  } catch (error) {
-    output.textContent = String(error);
-  }
+  const success = Object.values(Object.entries(spec.responses).find(([status]) => status.startsWith("2"))?.[1].content ?? {})[0]?.schema;
+  const shown = success?.$ref && Object.assign(make("pre", "", JSON.stringify(example(success, root), null, 2)), { tabIndex: 0, ariaLabel: "Example of the answer" });
+  return [make("h3", "", "Answers"), wide("Answers", make("table", "", make("tbody", "", ...rows))), shown ? make("h4", "", "Example") : null, shown, ...(success ? properties(success, root) : [])].filter(Boolean);
 }
 
 function operation(path, method, spec, root) {
-  const parameters = spec.parameters ?? [];
   const secured = (spec.security ?? root.security ?? []).length > 0;
   const body = spec.requestBody?.content["application/json"].schema;
-  const inputs = parameters.map((parameter) =>
-    make("label", {}, make("code", {}, parameter.name), ` ${parameter.in} `,
-      make("small", {}, ...inline(parameter.description ?? "")),
-      make("input", { name: `${parameter.in}:${parameter.name}`, required: Boolean(parameter.required),
-        placeholder: typeOf(parameter.schema, root) })));
-  const area = body && make("textarea", { name: "body", spellcheck: false,
-    value: JSON.stringify(example(body, root), null, 2) });
-  const line = make("pre");
-  const output = make("pre", { hidden: true, ariaLive: "polite" });
-  const form = make("form", {}, ...inputs, body ? make("label", {}, "body", area) : null,
-    make("button", { type: "submit" }, "Send"));
-  const show = () => { line.textContent = curl(request(form, method.toUpperCase(), path, parameters), secured); };
-  form.addEventListener("input", show);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    output.hidden = false;
-    send(request(form, method.toUpperCase(), path, parameters), secured, output);
+  const verb = make("span", "method", METHODS[method]);
+  verb.dataset.method = method;
+  const link = Object.assign(make("a", "deep", "#"), { href: `#${spec.operationId}`, ariaLabel: `Link to ${spec.operationId}` });
+  const element = make("details", "operation", make("summary", "", verb, make("code", "", path.replace("/api/v1", "")), make("span", "what", ...inline(spec.summary))));
+  element.id = spec.operationId;
+  element.dataset.text = [METHODS[method], path, spec.operationId, spec.summary, spec.description, ...(spec.tags ?? []), body ? typeOf(body, root) : "", ...Object.keys(resolve(body, root)?.properties ?? {})].join(" ").toLowerCase();
+  // Made when it is opened: fifty forms and their tables at once would keep the page waiting.
+  element.addEventListener("toggle", () => {
+    if (!element.open || element.childElementCount > 1) return;
+    element.append(make("div", "inside", ...prose(spec.description ?? ""), secured ? null : make("p", "note", "No token is needed."), make("p", "note", make("code", "", `${METHODS[method]} ${path}`), " ", link),
+      make("h3", "", "Try it"), ...tryIt(path, METHODS[method], spec, root, secured), ...(body ? [make("h3", "", "Body"), ...properties(body, root)] : []), ...answers(spec, root)));
   });
-  show();
-  const answers = Object.entries(spec.responses).map(([status, answer]) => {
-    const schema = Object.values(answer.content ?? {})[0]?.schema ?? {};
-    return make("tr", {}, make("td", {}, status), make("td", {}, make("code", {}, typeOf(schema, root))),
-      make("td", {}, ...inline(answer.description)));
-  });
-  const success = Object.values(spec.responses["200"]?.content ?? {})[0]?.schema ?? {};
-  return make("details", { id: spec.operationId },
-    make("summary", {}, make("span", { className: "method" }, method.toUpperCase()),
-      make("code", {}, path), " ", make("span", { className: "summary" }, ...inline(spec.summary))),
-    make("div", {}, ...prose(spec.description ?? ""), secured ? null : make("p", {}, "No token is needed."),
-      ...(body ? [make("h2", {}, "Body"), ...properties(body, root)] : []),
-      make("h2", {}, "Answers"), make("table", {}, make("tbody", {}, ...answers)), ...properties(success, root),
-      make("h2", {}, "Try it"), form, line, output));
+  return element;
 }
 
+// ---- errors: the list in the description, as one table
+
+const ERROR = /^- (\d+) (\w+) \((\d+)\): (.*)$/gm;
+
+function errors(text) {
+  const rows = [...text.matchAll(ERROR)].map(([, code, title, status, meaning]) => {
+    const row = make("tr", "error", make("td", "", Object.assign(make("a", "", code), { href: `#error-${code}` })), make("td", "", make("code", "", title)), make("td", "", status), make("td", "", ...inline(meaning)));
+    row.id = `error-${code}`; // where the `type` of a problem document points
+    row.dataset.text = `error ${code} ${title} ${title.replaceAll("_", " ")} ${status} ${meaning}`.toLowerCase();
+    return row;
+  });
+  const head = make("tr", "", ...["Code", "Name", "HTTP", "Meaning"].map((each) => Object.assign(make("th", "", each), { scope: "col" })));
+  at("errors").replaceChildren(make("h2", "", "Errors"), make("p", "note", "The same numbers over HTTP, in problem documents, and in the messages of a socket."), wide("Error numbers", make("table", "", make("thead", "", head), make("tbody", "", ...rows))));
+}
+
+// ---- the page
+
 function show(root) {
-  document.getElementById("version").textContent = root.info.version;
+  at("version").textContent = root.info.version;
   const groups = new Map();
   for (const [path, methods] of Object.entries(root.paths)) {
     for (const [method, spec] of Object.entries(methods)) {
       const tag = spec.tags?.[0] ?? "other";
-      groups.set(tag, [...(groups.get(tag) ?? []), operation(path, method, spec, root)]);
+      groups.set(tag, [...(groups.get(tag) ?? []), [operation(path, method, spec, root), method, path, spec]]);
     }
   }
-  page.replaceChildren(...prose(root.info.description),
-    ...[...groups].flatMap(([tag, operations]) => [make("h2", {}, tag), ...operations]));
-  // The browser looked for the fragment before there was anything.
-  document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  at("operations").replaceChildren(...[...groups].map(([tag, all]) => make("section", "group", make("h2", "", tag), ...all.map(([element]) => element))));
+  at("contents").replaceChildren(...[...groups].map(([tag, all]) => make("section", "", make("h2", "", tag), make("ul", "", ...all.map(([element, method, , spec]) => {
+    const verb = make("span", "method", METHODS[method]);
+    verb.dataset.method = method;
+    const item = make("li", "", Object.assign(make("a", "", verb, make("span", "", ...inline(spec.summary.replace(/\.$/, "")))), { href: `#${spec.operationId}` }));
+    item.dataset.of = element.id;
+    return item;
+  })))), make("section", "", make("h2", "", make("a", "", "errors"))));
+  at("contents").lastElementChild.querySelector("a").href = "#errors";
+  errors(root.info.description);
+  at("about").replaceChildren(make("h2", "", "About"), ...prose(root.info.description.replace(ERROR, "").replace("its `code` says more than the status:", "its `code` says more than the status; see the table above.")));
+  search(at("search").value); // somebody may have been quicker
+  go();
 }
 
-const answer = await fetch("/api/v1/openapi.json");
-if (answer.ok) show(await answer.json());
-else page.replaceChildren(make("p", {}, `Could not load the OpenAPI document: HTTP ${answer.status}.`));
+/** Opens what the address names; the browser looked for it before there was anything. */
+function go() {
+  const wanted = location.hash.slice(1) && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!wanted) return;
+  if (wanted.hidden) search("");
+  if (wanted.matches("details")) wanted.open = true;
+  for (const link of at("contents").querySelectorAll("a")) link.ariaCurrent = link.hash === location.hash ? "true" : null;
+  for (const row of document.querySelectorAll(".error.wanted")) row.classList.remove("wanted");
+  if (wanted.matches(".error")) wanted.classList.add("wanted");
+  wanted.scrollIntoView({ block: wanted.matches(".error") ? "center" : "start" });
+}
+
+/** Shows only what holds every word. */
+function search(text) {
+  at("search").value = text;
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  let found = 0;
+  for (const element of document.querySelectorAll("[data-text]")) {
+    element.hidden = !words.every((word) => element.dataset.text.includes(word));
+    found += element.hidden ? 0 : 1;
+  }
+  for (const item of at("contents").querySelectorAll("[data-of]")) item.hidden = at(item.dataset.of).hidden;
+  for (const group of document.querySelectorAll(".group, .contents section")) {
+    const items = [...group.querySelectorAll(".operation, [data-of]")];
+    if (items.length) group.hidden = items.every(({ hidden }) => hidden);
+  }
+  at("errors").hidden = [...document.querySelectorAll(".error")].every(({ hidden }) => hidden);
+  at("about").hidden = words.length > 0;
+  at("nothing").hidden = found > 0;
+}
+
+at("search").addEventListener("input", ({ target }) => search(target.value));
+addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.target.matches("input, textarea, select")) return;
+  event.preventDefault();
+  at("search").focus();
+});
+addEventListener("hashchange", go);
+
+try {
+  const answer = await fetch("/api/v1/openapi.json");
+  if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+  show(await answer.json());
+} catch (error) {
+  at("operations").replaceChildren(placeholder("error", "The OpenAPI document could not be loaded", error.message));
+}

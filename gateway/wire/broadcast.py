@@ -36,11 +36,13 @@ import socket
 from array import array
 from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gateway.wire.outbox import Frame, Outbox
 from gateway.wire.shares import Share
+from gateway.wire.stamped import StampedOutbox
 from gateway.wire.tls import TlsSocket
+from protocol.stamps import STAMP
 
 __all__ = ["MANY", "Broadcast"]
 
@@ -108,12 +110,23 @@ class _Members:
 class Broadcast:
     """What waits to be sent to all of ``outboxes``, which its owner changes as members come and go."""
 
-    __slots__ = ("_ahead", "_frames", "_members", "_pass", "_share", "_size", "outboxes", "standing")
+    __slots__ = (
+        "_ahead",
+        "_frames",
+        "_members",
+        "_pass",
+        "_share",
+        "_size",
+        "outboxes",
+        "stamped",
+        "standing",
+    )
 
-    def __init__(self, share: Share, outboxes: Mapping[Outbox, object]) -> None:
-        """All ``outboxes`` are of ``share``."""
+    def __init__(self, share: Share, outboxes: Mapping[Outbox, object], *, stamped: bool = False) -> None:
+        """All ``outboxes`` are of ``share``; ``stamped`` ones are all a ``StampedOutbox``."""
         self._share = share
         self.outboxes = outboxes
+        self.stamped = stamped
         self.standing = False
         """It is in its share's line."""
         self._frames: list[bytes] = []
@@ -184,12 +197,13 @@ class Broadcast:
             stop = members.secure
         current.index = stop
         slow = self._share.slow
+        send = self._send_stamped if self.stamped else self._send
         if slow or current.ahead or current.without:
             for place in self._odd(current, slow, start, stop):
-                self._send(current, start, place)
+                send(current, start, place)
                 self._send_carefully(current, members.outboxes[place])
                 start = place + 1
-        self._send(current, start, stop)
+        send(current, start, stop)
         if stop == len(members.outboxes):
             self._pass = None
         return max(1, stop - first) if count == asked else asked
@@ -233,6 +247,45 @@ class Broadcast:
                 else:
                     members.outboxes[place].keep(current.frames, count)
         self._share.sent_bytes += (stop - start - missed) * size
+
+    def _send_stamped(self, current: _Pass, start: int, stop: int) -> None:
+        """As :meth:`_send`, with what each member puts in the place of the stamp."""
+        members = current.members
+        send = _SEND if start < members.secure else _SEND_SECURELY
+        messages = len(current.frames)
+        sent = self._share.tally.messages
+        change = current.data.replace
+        for first in range(start, stop, _TOGETHER):
+            outboxes = cast(list[StampedOutbox], members.outboxes[first : min(first + _TOGETHER, stop)])
+            if [outbox.stamper for outbox in outboxes].count(None) != len(outboxes):
+                for outbox in outboxes:
+                    self._send_carefully(current, outbox)
+                continue
+            written = [change(STAMP, outbox.stamp) for outbox in outboxes]
+            socks = members.socks[first : first + len(outboxes)]
+            taken: list[int] = []
+            while (done := len(taken)) < len(socks):
+                try:
+                    taken.extend(
+                        map(send, socks[done:], written[done:]) if done else map(send, socks, written)
+                    )
+                except BlockingIOError:
+                    taken.append(0)
+                except OSError:
+                    taken.append(_BROKEN)
+            if taken == list(map(len, written)):
+                for slot in members.slots[first : first + len(taken)]:
+                    sent[slot] += messages
+                self._share.sent_bytes += sum(taken)
+                continue
+            for place, (count, each) in enumerate(zip(taken, written, strict=True), first):
+                if count == len(each):
+                    sent[members.slots[place]] += messages
+                    self._share.sent_bytes += count
+                elif count == _BROKEN:
+                    members.outboxes[place].break_off()
+                else:
+                    members.outboxes[place].keep(current.frames, count)
 
     def _send_carefully(self, current: _Pass, outbox: Outbox) -> None:
         """To one member that may have something queued, or may have had a part of this."""

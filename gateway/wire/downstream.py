@@ -17,8 +17,8 @@ import trio
 
 from gateway.wire.connection import WireLimits
 from gateway.wire.engine import Engine
-from gateway.wire.outbox import Outbox
 from gateway.wire.sockets import WireSocket
+from gateway.wire.stamped import StampedOutbox
 from gateway.wire.timers import Timer
 from protocol.errors import CloseCode
 
@@ -46,6 +46,9 @@ class Source:
 
     def on_deadline(self) -> None:
         """``deadline`` has come."""
+
+    def settled(self) -> None:
+        """A task that was spawned has ended."""
 
     def last_words(self, code: int, reason: str) -> bytes:
         """The last bytes of a connection that is closed by itself, because its client is too slow."""
@@ -89,7 +92,7 @@ class Downstream:
         self._flusher = engine.flusher
         self._sock = sock
         self._stream = stream
-        self.outbox = Outbox(
+        self.outbox = StampedOutbox(
             engine.flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes
         )
         self.outbox.on_full = self._too_slow
@@ -136,7 +139,11 @@ class Downstream:
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends with the connection."""
         if self._nursery is not None:
-            self._nursery.start_soon(function)
+            self._nursery.start_soon(self._run_task, function)
+
+    async def _run_task(self, function: Callable[[], Awaitable[None]]) -> None:
+        await function()
+        self._source.settled()
 
     def reschedule(self) -> None:
         """The source's ``deadline`` has moved nearer."""

@@ -70,12 +70,22 @@ class HttpServer:
     """Serves an ASGI application on streams that somebody else accepted."""
 
     def __init__(
-        self, app: Any, settings: Settings, *, websocket_path: str = "/ws", stream_paths: Collection[str] = ()
+        self,
+        app: Any,
+        settings: Settings,
+        *,
+        websocket_path: str = "/ws",
+        stream_paths: Collection[str] = (),
+        guest: Any = None,
+        own_paths: tuple[str, ...] = (),
     ) -> None:
         """``app`` is an ASGI 3 application; times and sizes come from ``settings.limits``.
 
-        A GET of one of ``stream_paths`` is for the listener.
+        A GET of one of ``stream_paths`` is for the listener. ``guest`` is another application, which gets the
+        requests whose path begins with none of ``own_paths``.
         """
+        self._guest = guest
+        self._own_paths = own_paths
         limits = settings.limits
         self._app = app
         self._send_timeout = limits.send_timeout
@@ -102,9 +112,10 @@ class HttpServer:
         ``settings.shutdown_timeout``; then whatever is left is cut off.
         """
         async with trio.open_nursery() as nursery:
-            lifespan = Lifespan(self._call_app, self._config, self._state)
-            await nursery.start(lifespan.handle_lifespan)
-            await lifespan.wait_for_startup()
+            lifespans = []
+            for app in (self._app, self._guest):
+                if app is not None:
+                    lifespans.append(await self._begin(app, nursery))
             task_status.started()
             await self._stopping.wait()
             await self._context.terminated.set()
@@ -112,8 +123,28 @@ class HttpServer:
                 await self._idle.wait()
             for connection in self._open:
                 connection.abort()
-            await lifespan.wait_for_shutdown()
+            for lifespan in reversed(lifespans):
+                await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
+
+    async def _begin(self, app: Any, nursery: trio.Nursery) -> Lifespan:
+        """Start the lifespan of ``app``; what its start-up raises comes out of ``nursery``."""
+        failed = False
+
+        async def run(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+            async def watched_send(message: dict[str, Any]) -> None:
+                nonlocal failed
+                failed = failed or message["type"] == "lifespan.startup.failed"
+                await send(message)
+
+            await app(scope, receive, watched_send)
+
+        lifespan = Lifespan(run, self._config, self._state)
+        await nursery.start(lifespan.handle_lifespan)
+        await lifespan.wait_for_startup()
+        if failed:  # hypercorn says so by an exception, which is on its way
+            await trio.sleep_forever()
+        return lifespan
 
     def stop(self) -> None:
         """Begin the graceful end of :meth:`run`."""
@@ -162,9 +193,9 @@ class HttpServer:
         call_soon: Callable[..., Any],
     ) -> None:
         """Call the application; whatever it raises on a request becomes a problem document."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        app = self._app
+        if self._guest is not None and not scope["path"].startswith(self._own_paths):
+            app = self._guest
         started = False
 
         async def watched_send(message: dict[str, Any]) -> None:
@@ -177,7 +208,7 @@ class HttpServer:
         status = 400
         if scope["path"]:  # "GET ?x HTTP/1.1": an empty path makes frameworks stumble
             try:
-                await self._app(scope, receive, watched_send)
+                await app(scope, receive, watched_send)
                 return
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])

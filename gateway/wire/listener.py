@@ -194,8 +194,12 @@ class Listener:
                         for sock in self._sockets:
                             nursery.start_soon(self._accept, sock, connections)
             finally:
-                for sock in self._sockets:
-                    sock.close()
+                self.close()
+
+    def close(self) -> None:
+        """Close the listening sockets, also those of a listener that never ran."""
+        for sock in self._sockets:
+            sock.close()
 
     async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
         while True:

@@ -23,7 +23,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import trio
 
@@ -75,6 +75,9 @@ class Outbox:
         "torn",
         "writer",
     )
+
+    stamped: ClassVar[bool] = False
+    """Each frame is completed with what is this connection's own (``gateway/wire/stamped.py``)."""
 
     def __init__(
         self, flusher: Flusher, sock: WireSocket | None, *, max_messages: int, max_bytes: int

@@ -33,6 +33,8 @@ class Waiting(Protocol):
 
     standing: bool
     """It is in its share's line."""
+    stamped: bool
+    """Its frames hold stamps (``gateway/wire/stamped.py``)."""
 
     @property
     def outboxes(self) -> Container[object]:

@@ -35,6 +35,7 @@ class CouncilorCompleted(TypedEvent, frozen=True, kw_only=True):
     execution_id: Id | None = None
     severity: Severity | None = None
     message: str | None = None
+    success: bool | None = None
     duration_ms: Milliseconds | None = None
     result: Any = None
 
@@ -48,6 +49,7 @@ class CouncilorError(TypedEvent, frozen=True, kw_only=True):
     execution_id: Id | None = None
     severity: Severity | None = None
     message: str | None = None
+    success: bool | None = None
     duration_ms: Milliseconds | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from protocol.typed import Id, Milliseconds, Text, TypedEvent
 from protocol.values import Unsigned
@@ -23,8 +23,9 @@ class AgentExecutionStart(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:start"
     execution_id: Id
     agent_id: Id
-    agent_name: Text | None = None
+    team: Text | None = None
     method: Text | None = None
+    status: Text | None = None
     task_id: Id | None = None
 
 
@@ -32,11 +33,12 @@ class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
     event = "agent:execution:complete"
     execution_id: Id
     agent_id: Id
-    agent_name: Text | None = None
+    team: Text | None = None
     method: Text | None = None
+    status: Text | None = None
     task_id: Id | None = None
     duration_ms: Milliseconds | None = None
-    tools: list[Text] | None = None
+    tools: list[Any] | None = None
     """Tools that were used."""
     result: Any = None
 
@@ -46,11 +48,12 @@ class AgentExecutionError(TypedEvent, frozen=True, kw_only=True):
     execution_id: Id
     agent_id: Id
     error: Text
-    agent_name: Text | None = None
+    team: Text | None = None
     method: Text | None = None
+    status: Text | None = None
     task_id: Id | None = None
     duration_ms: Milliseconds | None = None
-    tools: list[Text] | None = None
+    tools: list[Any] | None = None
     """Tools that were used."""
 
 
@@ -67,6 +70,9 @@ class TaskApproved(TypedEvent, frozen=True, kw_only=True):
     task_id: Id
     user: Id | None = None
     """Who approved it."""
+    approval: Id | None = None
+    choice: Text | None = None
+    execution: Id | None = None
     comment: str | None = None
 
 
@@ -75,6 +81,7 @@ class TaskExecuted(TypedEvent, frozen=True, kw_only=True):
     task_id: Id
     success: bool
     agent_id: Id | None = None
+    execution_id: Id | None = None
     duration_ms: Milliseconds | None = None
     result: Any = None
     error: Text | None = None
@@ -84,24 +91,37 @@ class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     event = "permission:pending"
     id: Id
     title: Text
+    """What is to be permitted."""
+    status: Literal["pending"] | None = None
     message: str | None = None
     choices: list[Text] | None = None
-    deadline: Unsigned | None = None
-    """When it is decided without an answer, in milliseconds since 1970 UTC."""
+    users: list[Id] | None = None
+    role: Text | None = None
+    created_at: Unsigned | None = None
+    """In milliseconds since 1970 UTC, as the next one."""
+    deadline_at: Unsigned | None = None
+    """When it is decided without an answer."""
     fallback: Text | None = None
     """The choice that is made then."""
     execution: Id | None = None
     task: Id | None = None
+    sender: str | None = None
     data: Any = None
 
 
 class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     event = "permission:decided"
     id: Id
+    title: Text | None = None
+    """What was to be permitted."""
+    status: Literal["decided", "expired"] | None = None
     choice: Text | None = None
-    """None: the deadline passed and there was no fallback."""
+    """None: it has expired."""
     user: Id | None = None
-    """Who decided; None: nobody did."""
+    """Who decided; None: the deadline did."""
     comment: str | None = None
+    decision: dict[str, Any] | None = None
+    """``choice``, ``at``, and ``user`` or ``fallback``."""
     execution: Id | None = None
     task: Id | None = None
+    data: Any = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from protocol.typed import Id, Text, TypedEvent
+from protocol.typed import Id, Seconds, Text, TypedEvent
 from protocol.values import Unsigned
 
 __all__ = ["ExecutionUpdated", "NotificationDeleted", "NotificationNew", "NotificationRead"]
@@ -56,9 +56,15 @@ class ExecutionUpdated(TypedEvent, frozen=True, kw_only=True):
     progress: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
     """Per cent."""
     step: str | None = None
-    tools: list[str] | None = None
+    tools: list[Any] | None = None
     """Tools that were used."""
     input: Any = None
     result: Any = None
-    error: Any = None
+    error: Text | None = None
     metadata: Any = None
+    created_at: Unsigned | None = None
+    """In milliseconds since 1970 UTC, as the next three."""
+    started_at: Unsigned | None = None
+    updated_at: Unsigned | None = None
+    finished_at: Unsigned | None = None
+    duration: Seconds | None = None

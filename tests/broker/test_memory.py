@@ -29,6 +29,8 @@ from gateway.config.settings import HistorySettings, RoomHistory
 from protocol.errors import ProtocolError
 
 OVERHEAD = memory._EVENT_OVERHEAD
+LATER = 10**13
+"""Older than no bound, in ms since 1970."""
 
 
 class ByName(MemoryBroker):
@@ -482,3 +484,36 @@ async def test_who_is_excluded_counts() -> None:
         event = Event(channel=named("c"), event="e", mid=f"m{number}", ts=now, exclude=names)
         log.broker.submit(event, places.append)
     assert await log.kept() == [5], "each takes more than ten thousand bytes"
+
+
+def test_users_with_a_message_each_do_not_count_as_rooms() -> None:
+    """A fifth of what the default must take: 100,000 users in 512 MiB."""
+    settings = HistorySettings(rooms=1000, total_bytes=HistorySettings().total_bytes // 5)
+    broker = MemoryBroker(settings)
+    places: list[Any] = []
+    for number in range(20_000):
+        user = user_channel("acme", f"u{number}")
+        broker.submit(Event(channel=user, event="e", mid=f"m{number}", ts=LATER, size=100), places.append)
+    assert sum(isinstance(place, Position) for place in places) == 20_000
+    assert len(broker._streams) == 20_000, "nobody was forgotten"
+    assert 20_000 * 1000 < broker.bytes < settings.total_bytes
+
+
+def test_users_give_way_when_they_take_too_much_and_behind_rooms() -> None:
+    broker = MemoryBroker(HistorySettings(total_bytes=50_000, rooms=1))
+    for number in range(10):
+        broker.submit(Event(channel=user_channel("acme", f"u{number}"), event="e", mid="m", ts=LATER), ignore)
+    broker.submit(Event(channel=room_channel("acme", "r"), event="e", mid="m", ts=LATER), ignore)
+    assert {channel.kind.name for channel in broker._streams} == {"USER", "ROOM"}
+    for number in range(10, 40):
+        broker.submit(Event(channel=user_channel("acme", f"u{number}"), event="e", mid="m", ts=LATER), ignore)
+    assert {channel.kind.name for channel in broker._streams} == {"USER"}
+    assert broker.bytes <= 50_000
+    assert [channel.name for channel in broker._streams] == [f"u{number}" for number in range(15, 40)]
+    for channel in list(broker._streams):
+        broker._remove(channel)
+    assert (broker.bytes, broker._idle, broker._tenants) == (0, 0, {})
+
+
+def ignore(_: object) -> None:
+    """Whoever publishes does not ask for the place."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import trio
 
-from gateway.broker.base import Position, room_channel
+from gateway.broker.base import Position, room_channel, user_channel
 from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import cluster_of, fresh_prefix, make, redis_of, running
 from tests.redis_server import RedisServer
@@ -96,3 +97,30 @@ async def test_a_spoilt_room_harms_no_other(shared_redis: RedisServer, what: str
             if isinstance(outcome[0], ProtocolError):
                 assert prefix not in outcome[0].message and "127.0.0.1" not in outcome[0].message
         await until(lambda: len(node.got(GOOD)) == 50)
+
+
+async def test_users_are_counted_by_what_they_take_and_not_as_rooms(shared_redis: RedisServer) -> None:
+    """As many users as an organisation has may be told something each: 100,000 fit into the defaults."""
+    history = {"rooms": 100, "total_bytes": 20_000_000}
+    node = make(shared_redis.url, prefix=fresh_prefix(), history=history)
+    async with running(node):
+        before = await used_memory(shared_redis)
+        users = [(user_channel("acme", f"user{number}"), {"data": {"n": number}}) for number in range(2000)]
+        await node.publish_many(users)
+        budgets = redis_of(node)._budgets
+        await until(lambda: not any(each.changed for each in budgets._accounts.values()))
+        assert 0.6 < (await used_memory(shared_redis) - before) / budgets.bytes < 1.4
+        rooms = [room_channel("acme", f"r{number}") for number in range(76)]
+        await node.publish_many([(room, {}) for room in rooms[:74]])
+        await until(lambda: budgets._accounts["acme"].rooms == 74)
+        outcomes = [node.submit(room) for room in rooms]
+        await until(lambda: all(outcomes))
+        more = node.submit(room_channel("acme", "one more"))
+        await until(lambda: more)
+        assert isinstance(more[0], ProtocolError) and "history.rooms" in more[0].message
+
+
+async def used_memory(server: RedisServer) -> int:
+    """Bytes that the server has allocated."""
+    text = (await server.ask("INFO", "memory")).decode()
+    return int(re.findall(r"used_memory:(\d+)", text)[0])

@@ -1,6 +1,6 @@
-"""A gateway that says only what the test tells it to: trio-websocket over streams in memory.
+"""A gateway that says only what the test tells it to, in memory or over a pair of sockets.
 
-Nothing of it takes real time, so a test with trio's virtual clock sees exact times.
+Nothing of it takes real time, so a test with a virtual clock sees exact times.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import anyio
+import anyio.abc
+import anyio.lowlevel
 import trio
 import trio.testing
-import trio_websocket
+from wsproto.events import Request
 
 from gateway.client import Client, Event, connect
+from gateway.client.inbox import Inbox
 from gateway.client.transport import Address
 from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.negotiation import choose_subprotocol
+from tests.client import loops
+from tests.client.loops import Stream
+from tests.client.peer_socket import PeerClosed, PeerSocket
 
 __all__ = ["Peer", "Refusal", "ScriptedGateway", "Stuck", "beside", "stuck_pair", "take"]
 
@@ -66,9 +73,7 @@ class Stuck(trio.abc.SendStream):
 class Peer:
     """The gateway's end of one connection."""
 
-    def __init__(
-        self, socket: trio_websocket.WebSocketConnection, stream: trio.abc.Stream, codec: Codec
-    ) -> None:
+    def __init__(self, socket: PeerSocket, stream: Stream, codec: Codec) -> None:
         self.socket = socket
         self.stream = stream
         self.codec = codec
@@ -110,44 +115,50 @@ class Peer:
 
     async def drop(self) -> None:
         """Cut the connection without a word."""
-        await trio.aclose_forcefully(self.stream)
+        await self.stream.aclose()
 
     async def closed_with(self) -> int:
         """Wait until the client closes; returns its code."""
         try:
             while True:
                 await self.receive()
-        except trio_websocket.ConnectionClosed as closed:
-            assert closed.reason is not None
+        except PeerClosed as closed:
             return closed.reason.code
 
 
 class ScriptedGateway:
     """Answers each dial as ``plan`` says (None or an empty plan: accept), and notes when it came."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        self._peers, self.accepted = trio.open_memory_channel[Peer](100)
+    def __init__(self, tasks: anyio.abc.TaskGroup | trio.Nursery | None) -> None:
+        """Without ``tasks`` it waits for :meth:`begin`."""
+        if tasks is not None:
+            self.begin(tasks)
         self.plan: deque[Exception | Refusal | str | None] = deque()
         self.dials: list[float] = []
         self.welcome: dict[str, Any] = dict(WELCOME)
         self.subprotocol: str | None = ""
         """What is answered to the offered subprotocols; empty: as the gateway does."""
         self.responder: Responder | None = None
-        self.pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair
+        self.pair: Callable[[], tuple[Any, Stream]] = loops.pair
+
+    def begin(self, tasks: anyio.abc.TaskGroup | trio.Nursery) -> None:
+        """Serve in ``tasks``."""
+        self._tasks = tasks
+        self.accepted: Inbox[Peer] = Inbox(100)
+        self.peers: list[Peer] = []
 
     def connect(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         """A client of this gateway."""
         return connect(URL, **{"token": "t", "dial": self.dial, **options})
 
-    async def dial(self, address: Address) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        self.dials.append(trio.current_time())
+    async def dial(self, address: Address) -> Any:
+        await anyio.lowlevel.checkpoint()
+        self.dials.append(anyio.current_time())
         step = self.plan.popleft() if self.plan else None
         if isinstance(step, Exception):
             raise step
         client, server = self.pair()
-        self._nursery.start_soon(self._serve, server, step)
+        self._tasks.start_soon(self._serve, server, step)
         return client
 
     async def listen(self, context: ssl.SSLContext | None = None) -> int:
@@ -163,68 +174,69 @@ class ScriptedGateway:
                 return  # the client did not like the certificate
             await self._serve(secure or stream, None)
 
-        self._nursery.start_soon(trio.serve_listeners, serve, [listener])
+        self._tasks.start_soon(trio.serve_listeners, serve, [listener])
         port: int = listener.socket.getsockname()[1]
         return port
 
     async def peer(self) -> Peer:
         """The next connection that was accepted and welcomed."""
-        return await self.accepted.receive()
+        return await self.accepted.get()
 
-    async def _serve(self, stream: trio.abc.Stream, step: Refusal | str | None) -> None:
+    async def _serve(self, stream: Stream, step: Refusal | str | None) -> None:
+        try:
+            await self._play(stream, step)
+        except (PeerClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away during the handshake
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+            if isinstance(stream, loops.SocketStream):
+                stream.dispose()
+
+    async def _play(self, stream: Stream, step: Refusal | str | None) -> None:
         if step == "silent":
             while await stream.receive_some():
                 pass
             return
-        if step == "deaf":
-            await self._greet_and_ignore(stream)
-            return
         if step == "eof":
             await stream.receive_some()
-            await trio.aclose_forcefully(stream)
             return
-        try:
-            async with trio.open_nursery() as nursery:
-                with trio.move_on_after(HANDSHAKE) as scope:  # trio-websocket would wait for ever
-                    request = await trio_websocket.wrap_server_stream(nursery, stream)
-                if scope.cancelled_caught:
-                    nursery.cancel_scope.cancel()
-                elif isinstance(step, Refusal):
-                    await request.reject(step.status, extra_headers=step.headers, body=step.body)
-                else:
-                    await self._welcome(request, stream, silent=step == "unwelcome")
-        except* trio_websocket.ConnectionClosed:
-            pass  # the client went away during the handshake
-        await trio.aclose_forcefully(stream)
+        socket = PeerSocket(stream)
+        request = None
+        with anyio.move_on_after(HANDSHAKE):  # a client may have nothing to say
+            request = await socket.request()
+        if request is None:
+            return
+        if isinstance(step, Refusal):
+            await socket.reject(step.status, step.headers, step.body)
+            return
+        peer = await self._welcome(request, socket, stream, silent=step == "unwelcome")
+        if step == "deaf":
+            self.peers.append(peer)
+            await self.accepted.put(peer)
+            while await stream.receive_some():
+                pass
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(socket.run)
+            self.peers.append(peer)
+            await self.accepted.put(peer)
+            try:
+                while self.responder is not None:
+                    await self.responder(peer, await peer.receive())
+            except PeerClosed:
+                pass
 
-    async def _greet_and_ignore(self, stream: trio.abc.Stream) -> None:
-        """Welcome the client, then read without ever answering."""
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                request = await trio_websocket.wrap_server_stream(nursery, stream)
-                await self._welcome(request, stream, silent=False)
-                scope.cancel()
-        while await stream.receive_some():
-            pass
-
-    async def _welcome(
-        self, request: trio_websocket.WebSocketRequest, stream: trio.abc.Stream, *, silent: bool
-    ) -> None:
-        codec = choose_subprotocol(request.proposed_subprotocols)
+    async def _welcome(self, request: Request, socket: PeerSocket, stream: Stream, *, silent: bool) -> Peer:
+        codec = choose_subprotocol(request.subprotocols)
         subprotocol = codec.subprotocol if self.subprotocol == "" else self.subprotocol
-        socket = await request.accept(subprotocol=subprotocol)
+        await socket.accept(subprotocol)
         peer = Peer(socket, stream, codec)
-        peer.headers = {name.decode(): value.decode() for name, value in request.headers}
-        peer.path = request.path
+        peer.headers = {name.decode().lower(): value.decode() for name, value in request.extra_headers}
+        peer.path = request.target
         if not silent:
             await peer.send("connected", ts=1, data=self.welcome)
-        await self._peers.send(peer)
-        if self.responder is not None:
-            try:
-                while True:
-                    await self.responder(peer, await peer.receive())
-            except trio_websocket.ConnectionClosed:
-                pass
+        return peer
 
 
 def stuck_pair() -> tuple[Stuck, tuple[trio.abc.Stream, trio.abc.Stream]]:
@@ -237,8 +249,8 @@ def stuck_pair() -> tuple[Stuck, tuple[trio.abc.Stream, trio.abc.Stream]]:
 @asynccontextmanager
 async def beside(function: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
     """Run ``function`` while the block runs, and wait for both."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(function)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(function)
         yield
 
 

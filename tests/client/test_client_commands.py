@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
 from trio.testing import MockClock
 
 from gateway.client import (
@@ -31,6 +32,7 @@ from gateway.client import (
 )
 from protocol.envelope import Envelope
 from protocol.events import MessageNew, TaskCreated
+from tests.client.loops import on_trio, settle
 from tests.client.scripted import Peer, ScriptedGateway, beside, stuck_pair, take
 
 
@@ -220,7 +222,7 @@ async def test_ping_measures_the_round_trip(scripted: ScriptedGateway, clock: Mo
 
         async def pong_later() -> None:
             command = await peer.receive()
-            await trio.sleep(1.5)
+            await anyio.sleep(1.5)
             await peer.reply(command, "pong", ts=1)
 
         async with beside(pong_later):
@@ -275,7 +277,7 @@ async def test_replies_may_come_in_any_order(scripted: ScriptedGateway) -> None:
         async def call(name: str) -> None:
             results[name] = await client.call(name)
 
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             for name in "abc":
                 nursery.start_soon(call, name)
             for command in reversed([await peer.receive() for _ in range(3)]):
@@ -314,13 +316,13 @@ async def test_a_refused_join_is_not_a_room(scripted: ScriptedGateway) -> None:
 async def test_no_reply_in_time(scripted: ScriptedGateway, clock: MockClock) -> None:
     async with scripted.connect(command_timeout=3.0, heartbeat=1000.0) as client:
         peer = await scripted.peer()
-        began = trio.current_time()
+        began = anyio.current_time()
         with pytest.raises(CommandTimeout, match=r"info: no reply within 3 s$"):
             await client.info()
-        assert trio.current_time() - began == 3.0
+        assert anyio.current_time() - began == 3.0
         with pytest.raises(CommandTimeout, match="call"):
             await client.call("slow", timeout=60.0)
-        assert trio.current_time() - began == 63.0
+        assert anyio.current_time() - began == 63.0
         # The late replies disturb nobody.
         for _ in range(2):
             await peer.answer(data="late")
@@ -341,7 +343,7 @@ async def test_a_late_reply_to_join_still_counts(scripted: ScriptedGateway, cloc
 
 
 async def test_commands_in_flight_are_bounded(scripted: ScriptedGateway) -> None:
-    async with scripted.connect(max_pending=2) as client, trio.open_nursery() as nursery:
+    async with scripted.connect(max_pending=2) as client, anyio.create_task_group() as nursery:
         peer = await scripted.peer()
         for _ in range(2):
             nursery.start_soon(client.info)
@@ -448,18 +450,19 @@ async def test_a_reply_that_is_no_envelope_fails_its_command_only(scripted: Scri
             assert await client.info() == "alive"
 
 
+@on_trio
 async def test_a_command_cancelled_in_the_queue_is_not_sent(scripted: ScriptedGateway) -> None:
     stuck, pair = stuck_pair()
     scripted.pair = lambda: pair
-    async with scripted.connect() as client, trio.open_nursery() as nursery:
+    async with scripted.connect() as client, anyio.create_task_group() as nursery:
         peer = await scripted.peer()
         stuck.stuck = True
         nursery.start_soon(client.info)
-        await trio.testing.wait_all_tasks_blocked()
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as cancelled:
+        await settle()
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as cancelled:
                 cancelled.start_soon(client.publish, "r", "cancelled")
-                await trio.testing.wait_all_tasks_blocked()
+                await settle()
                 scope.cancel()
         stuck.stuck = False
         stuck.released.set()
@@ -482,7 +485,7 @@ async def test_a_cancelled_command_that_was_not_sent_never_is(scripted: Scripted
     """Also after a reconnect: nothing is queued for a caller that has gone."""
     async with scripted.connect() as client:
         peer: Peer = await scripted.peer()
-        with trio.CancelScope() as scope:
+        with anyio.CancelScope() as scope:
             scope.cancel()
             await client.publish("r", "cancelled")
         async with beside(partial(peer.answer, data=1)):
@@ -505,7 +508,7 @@ async def test_refresh_does_not_take_the_place_of_a_callable(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:
     async def fresh() -> str:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         return "fresh"
 
     async with scripted.connect(token=fresh) as client:

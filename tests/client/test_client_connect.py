@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 import trio
 import trustme
@@ -19,6 +21,7 @@ from gateway.client import (
     connect,
 )
 from gateway.client.transport import Address, parse_url
+from tests.client.loops import settle
 from tests.client.scripted import URL, Refusal, ScriptedGateway
 
 EXACT = Backoff(jitter=lambda: 1.0)
@@ -119,7 +122,7 @@ async def test_no_connection_comes_about(scripted: ScriptedGateway, clock: MockC
     with pytest.raises(ConnectionFailed):
         async with scripted.connect(reconnect=False, connect_timeout=5.0):
             pytest.fail("not connected")
-    assert trio.current_time() <= 5.0 + 2.0, "the deadline, and the closing handshake"
+    assert anyio.current_time() <= 5.0 + 2.0, "the deadline, and the closing handshake"
     assert len(scripted.dials) == 1
 
 
@@ -144,7 +147,7 @@ async def test_a_command_line_does_not_wait_for_the_first_connection(
     async with scripted.connect(retry_first=False, reconnect=EXACT) as client:
         await (await scripted.peer()).drop()
         await scripted.peer()
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert client.state == "connected"
     assert scripted.dials == [0, 0, 0.5, 1.5]
 
@@ -165,7 +168,7 @@ async def test_closing_in_place_of_a_welcome(scripted: ScriptedGateway, clock: M
         await peer.send("closing", code=1013, message="full", data={"reconnect": True, "retry_after": 4})
         await peer.close(1013)
 
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as nursery:
         nursery.start_soon(full)
         async with scripted.connect(reconnect=EXACT):
             pass
@@ -179,7 +182,7 @@ async def test_closed_before_the_welcome(scripted: ScriptedGateway) -> None:
     async def refuse() -> None:
         await (await scripted.peer()).close(1008, "no token")
 
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as nursery:
         nursery.start_soon(refuse)
         with pytest.raises(ConnectionFailed, match="1008 before the welcome: no token"):
             async with scripted.connect():
@@ -192,7 +195,7 @@ async def test_a_callable_token_is_asked_before_every_connection(
     given = iter(["one", "two"])
 
     async def token() -> str:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         return next(given)
 
     async with scripted.connect(token=token):
@@ -206,7 +209,7 @@ async def test_a_token_that_cannot_be_had_is_a_failed_try(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:
     async def token() -> str:
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         raise KeyError("no tokens today")
 
     with pytest.raises(ReconnectFailed) as caught:
@@ -219,7 +222,7 @@ async def test_a_token_that_cannot_be_had_is_a_failed_try(
 
 async def test_a_token_that_never_comes(scripted: ScriptedGateway, clock: MockClock) -> None:
     with pytest.raises(ConnectionFailed, match="within 5 s"):
-        async with scripted.connect(token=trio.sleep_forever, connect_timeout=5.0, reconnect=False):
+        async with scripted.connect(token=anyio.sleep_forever, connect_timeout=5.0, reconnect=False):
             pytest.fail("not connected")
 
 
@@ -279,7 +282,7 @@ async def test_after_the_block_everything_is_closed(scripted: ScriptedGateway) -
     async with scripted.connect() as client:
         peer = await scripted.peer()
         await peer.event(1)
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
     assert [event.seq async for event in client] == [1], "what had been received, then the end"
     with pytest.raises(ClientClosed):
         await client.info()

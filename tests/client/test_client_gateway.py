@@ -21,7 +21,8 @@ from gateway.client import (
     PresenceChange,
     connect,
 )
-from gateway.client.transport import Address, tcp_dial
+from gateway.client.transport import Address
+from gateway.client.trio_socket import tcp_dial
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.events import AlertTriggered
 from tests.client.scripted import take

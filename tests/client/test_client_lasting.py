@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 import trio
 import trio.testing
@@ -18,6 +19,7 @@ from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, ConnectionRefused, ReconnectFailed, connect
 from gateway.client.backoff import Retries
+from tests.client.loops import settle
 from tests.client.scripted import WELCOME, Peer, Refusal, ScriptedGateway, beside
 from tests.support import start_gateway
 
@@ -74,10 +76,10 @@ async def test_a_long_outage_is_told_and_outlived(scripted: ScriptedGateway, clo
     scripted.plan.extend([None, *[OSError("away")] * 30])
     async with scripted.connect(reconnect=EXACT, reconnect_failed=told.append) as client:
         await (await scripted.peer()).drop()
-        await trio.sleep(70)
+        await anyio.sleep(70)
         assert told == []
         peer = await scripted.peer()
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert (client.state, len(told), told[0].tries) == ("connected", 1, 10)
         assert "away" in str(told[0].__cause__)
         async with beside(partial(peer.answer, data=1)):
@@ -156,7 +158,7 @@ async def test_where_a_gateway_was_there_before_a_stranger_in_between_is_outlive
     async with scripted.connect(reconnect=EXACT) as client:
         await (await scripted.peer()).drop()
         await scripted.peer()
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert client.state == "connected"
 
 
@@ -191,13 +193,13 @@ async def test_renewal_by_the_gateways_clock(
     async with expiring(scripted, lifetime, fresh()) as (client, peer):
         command = await peer.receive()
         assert (command.t, command.data) == ("refresh", {"token": "t2"})
-        assert trio.current_time() == pytest.approx(at)
-        expires = 1 + round((trio.current_time() + 1000) * 1000)
+        assert anyio.current_time() == pytest.approx(at)
+        expires = 1 + round((anyio.current_time() + 1000) * 1000)
         await peer.reply(command, data={"expires": expires})
-        began = trio.current_time()
+        began = anyio.current_time()
         command = await peer.receive()
         assert command.data == {"token": "t3"}
-        assert trio.current_time() - began == pytest.approx(940)
+        assert anyio.current_time() - began == pytest.approx(940)
         assert client.connection.expires == expires
 
 
@@ -211,15 +213,15 @@ async def test_a_renewal_that_fails_hangs_or_is_refused_is_repeated(
         if number == 2:
             raise RuntimeError("503")
         if number == 3:
-            await trio.sleep_forever()
+            await anyio.sleep_forever()
         return f"t{number}"
 
     async with expiring(scripted, 300, token, connect_timeout=5.0) as (_, peer):
         command = await peer.answer("error", code=302, message="not now")
         assert command.data == {"token": "t4"}
-        assert trio.current_time() < 300
+        assert anyio.current_time() < 300
         assert (await peer.answer(data={"expires": None})).data == {"token": "t5"}
-        await trio.sleep(10_000)
+        await anyio.sleep(10_000)
         assert len(peer.commands) == 2
     assert "503" in caplog.text and "no answer within 5 s" in caplog.text and "not now" in caplog.text
 
@@ -229,20 +231,20 @@ async def test_renewal_by_hand_moves_the_next_one(scripted: ScriptedGateway, clo
         async with beside(partial(peer.answer, data={"expires": 1_000_001})):
             await client.refresh("by hand")
         await peer.receive()
-        assert trio.current_time() == pytest.approx(940)
+        assert anyio.current_time() == pytest.approx(940)
 
 
 @pytest.mark.parametrize("token", ["t", None])
 async def test_nothing_to_renew_with(scripted: ScriptedGateway, clock: MockClock, token: str | None) -> None:
     async with expiring(scripted, 100, token) as (_, peer):
-        await trio.sleep(1000)
+        await anyio.sleep(1000)
         assert peer.commands == []
 
 
 async def test_a_client_outlives_its_tokens_on_a_gateway(nursery: trio.Nursery) -> None:
     gateway = await start_gateway(nursery)
     asked = 0
-    renewed = trio.Event()
+    renewed = anyio.Event()
 
     async def token() -> str:
         nonlocal asked
@@ -255,7 +257,7 @@ async def test_a_client_outlives_its_tokens_on_a_gateway(nursery: trio.Nursery) 
         connection = client.connection.connection
         first = client.connection.expires
         assert first is not None
-        with trio.fail_after(30):
+        with anyio.fail_after(30):
             await renewed.wait()
         await client.join("r")
         assert client.connection.connection == connection, "the connection itself has lasted"

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from gateway.client import Backoff, CommandInterrupted
 from protocol.envelope import Envelope
+from tests.client.loops import on_trio
 from tests.client.scripted import HANDSHAKE, Peer, ScriptedGateway, stuck_pair, take
 
 
@@ -36,6 +37,7 @@ def tasks() -> int:
 
 
 @pytest.mark.parametrize("ending", ["left", "error", "cancelled", "closed by the gateway", "given up"])
+@on_trio
 async def test_no_task_and_no_socket_remains(
     scripted: ScriptedGateway, clock: MockClock, ending: str
 ) -> None:
@@ -114,11 +116,7 @@ def _run_and_stop_at(step: int) -> bool:
             await trio.sleep(2 * HANDSHAKE)
             assert tasks() == before, f"cancelled before step {step}"
             # Whoever was accepted saw the end: by a Close frame, or by the stream.
-            while True:
-                try:
-                    peer = scripted.accepted.receive_nowait()
-                except trio.WouldBlock:
-                    break
+            for peer in scripted.peers:
                 assert peer.socket.closed is not None
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -134,6 +132,7 @@ def test_cancelled_anywhere_it_leaves_nothing() -> None:
     assert steps > 100, "the scenario takes many steps"
 
 
+@on_trio
 async def test_commands_in_flight_end_with_the_block(scripted: ScriptedGateway, clock: MockClock) -> None:
     """A task outside of the block is told, and not left waiting."""
     results: list[BaseException] = []
@@ -150,6 +149,7 @@ async def test_commands_in_flight_end_with_the_block(scripted: ScriptedGateway, 
     assert [str(error) for error in results] == ["the client is closed"]
 
 
+@on_trio
 async def test_a_socket_that_is_stuck_in_both_directions_holds_nobody_up(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:
@@ -170,6 +170,7 @@ async def test_a_socket_that_is_stuck_in_both_directions_holds_nobody_up(
     assert tasks() == before
 
 
+@on_trio
 async def test_a_gateway_that_does_not_say_goodbye_holds_nobody_up(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import anyio
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, ClientError, ConnectionClosed, ConnectionFailed, ReconnectFailed
+from tests.client.loops import on_trio, settle
 from tests.client.scripted import ScriptedGateway, beside, stuck_pair, take
 
 EXACT = Backoff(jitter=lambda: 1.0)
@@ -26,10 +28,10 @@ async def test_the_delays_of_a_gateway_that_is_away(scripted: ScriptedGateway, c
     scripted.plan.extend([None, *[OSError("away")] * 7, None])
     async with scripted.connect(reconnect=EXACT) as client:
         peer = await scripted.peer()
-        await trio.sleep(20)
+        await anyio.sleep(20)
         await peer.drop()
         await scripted.peer()
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert client.state == "connected"
     assert scripted.dials == [0, 20.5, 21.5, 22.5, 24.5, 28.5, 36.5, 52.5, 82.5]
 
@@ -49,9 +51,9 @@ async def test_states(scripted: ScriptedGateway, clock: MockClock) -> None:
         states = [client.state]
         peer = await scripted.peer()
         await peer.drop()
-        await trio.sleep(0.1)
+        await anyio.sleep(0.1)
         states.append(client.state)
-        await trio.sleep(10)
+        await anyio.sleep(10)
         states.append(client.state)
     assert [*states, client.state] == ["connected", "reconnecting", "connected", "closed"]
 
@@ -166,7 +168,7 @@ async def test_a_gateway_that_always_drops_is_given_up(scripted: ScriptedGateway
     async def flap() -> None:
         for _ in range(4):
             peer = await scripted.peer()
-            await trio.sleep(1)
+            await anyio.sleep(1)
             await peer.drop()
 
     policy = Backoff(tries=3, give_up=True, jitter=lambda: 1.0)
@@ -181,7 +183,7 @@ async def test_a_connection_that_lasted_starts_the_count_anew(
     async with scripted.connect(reconnect=Backoff(tries=1, give_up=True, jitter=lambda: 1.0)):
         for _ in range(4):
             peer = await scripted.peer()
-            await trio.sleep(5)
+            await anyio.sleep(5)
             await peer.drop()
         await scripted.peer()
     assert scripted.dials == [0, 5.5, 11, 16.5, 22]
@@ -191,8 +193,8 @@ async def test_leaving_while_reconnecting(scripted: ScriptedGateway, clock: Mock
     scripted.plan.extend([None, OSError("away")])
     async with scripted.connect(reconnect=EXACT):
         await (await scripted.peer()).drop()
-        await trio.sleep(0.6)
-    await trio.sleep(100)
+        await anyio.sleep(0.6)
+    await anyio.sleep(100)
     assert scripted.dials == [0, 0.5], "no try after the block"
 
 
@@ -227,10 +229,10 @@ async def test_after_closing_commands_wait_for_the_next_connection(
     async with scripted.connect() as client:
         peer = await scripted.peer()
         await peer.send("closing", code=1012, message="restart", data={})
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
 
         async def restart() -> None:
-            await trio.testing.wait_all_tasks_blocked()
+            await settle()
             await peer.close(1012)
             await (await scripted.peer()).answer(data="new")
 
@@ -248,7 +250,7 @@ async def test_a_command_refused_because_of_the_shutdown_is_repeated(
 
         async def restart() -> None:
             await peer.answer("error", code=304, message="shutting down")
-            await trio.sleep(1)
+            await anyio.sleep(1)
             await peer.close(1012)
             await (await scripted.peer()).answer(data="done")
 
@@ -263,10 +265,10 @@ async def test_waiting_for_a_connection_is_within_the_commands_time(
     scripted.plan.extend([None, *["silent"] * 20])
     async with scripted.connect(command_timeout=3.0) as client:
         await (await scripted.peer()).drop()
-        began = trio.current_time()
+        began = anyio.current_time()
         with pytest.raises(ClientError, match="there is no connection"):
             await client.info()
-        assert trio.current_time() - began == 3.0
+        assert anyio.current_time() - began == 3.0
 
 
 async def test_commands_while_reconnecting_are_carried_out_afterwards(
@@ -274,7 +276,7 @@ async def test_commands_while_reconnecting_are_carried_out_afterwards(
 ) -> None:
     async with scripted.connect(reconnect=EXACT) as client:
         await (await scripted.peer()).drop()
-        await trio.sleep(0.1)
+        await anyio.sleep(0.1)
         assert client.state == "reconnecting"
 
         async def serve() -> None:
@@ -290,16 +292,16 @@ async def test_commands_that_wait_for_a_connection_are_bounded(
     scripted.plan.extend([None, *["silent"] * 20])
     async with scripted.connect(max_pending=2, command_timeout=5.0) as client:
         await (await scripted.peer()).drop()
-        await trio.sleep(0.1)
+        await anyio.sleep(0.1)
 
         async def times_out() -> None:
             with pytest.raises(ClientError, match="no reply within 5 s"):
                 await client.info()
 
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             nursery.start_soon(times_out)
             nursery.start_soon(times_out)
-            await trio.testing.wait_all_tasks_blocked()
+            await settle()
             with pytest.raises(ClientError, match="2 commands are waiting already"):
                 await client.info()
 
@@ -318,20 +320,21 @@ async def test_a_call_in_flight_is_not_repeated(scripted: ScriptedGateway, clock
                     await command()
 
 
+@on_trio
 async def test_a_call_that_was_not_sent_yet_is_carried_out_on_the_next_connection(
     scripted: ScriptedGateway, clock: MockClock
 ) -> None:
     stuck, pair = stuck_pair()
     pairs = iter([pair])
     scripted.pair = lambda: next(pairs, None) or trio.testing.memory_stream_pair()
-    async with scripted.connect() as client, trio.open_nursery() as nursery:
+    async with scripted.connect() as client, anyio.create_task_group() as nursery:
         peer = await scripted.peer()
         stuck.stuck = True
         nursery.start_soon(client.info)
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
 
         async def cut_and_serve() -> None:
-            await trio.testing.wait_all_tasks_blocked()
+            await settle()
             await peer.drop()
             next_peer = await scripted.peer()
             for _ in range(2):

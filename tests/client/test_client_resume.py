@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import trio
-import trio.testing
+import anyio
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, Event, Lost
 from protocol.envelope import Envelope
+from tests.client.loops import settle
 from tests.client.scripted import Peer, ScriptedGateway, beside, take
 
 EXACT = Backoff(jitter=lambda: 1.0)
@@ -90,10 +90,11 @@ async def test_events_that_the_application_did_not_get_are_asked_for_again(
         await join(client, peer, seq=0)
         for seq in (1, 2, 3):
             await peer.event(seq)
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
 
         await peer.drop()
-        with trio.move_on_after(1) as scope:
+        await settle()
+        with anyio.move_on_after(1) as scope:
             await client.info()  # so that the writer notices: the reader waits for room in the buffer
         assert scope.cancelled_caught
         peer = await rejoin(scripted, seq=3, replayed=2)
@@ -189,7 +190,7 @@ async def test_commands_wait_until_the_rooms_are_back(scripted: ScriptedGateway,
             peer = await scripted.peer()
             command = await peer.receive()
             assert command.t == "join"
-            await trio.sleep(1)
+            await anyio.sleep(1)
             assert client.state == "reconnecting"
             await peer.reply(command, room="r", epoch="e", seq=0, data={"recovered": True, "replayed": 0})
             assert (await peer.answer(data=1)).t == "info"
@@ -207,11 +208,11 @@ async def test_many_rooms_are_rejoined_some_at_a_time(scripted: ScriptedGateway,
             await join(client, peer, name)
         await peer.drop()
         peer = await scripted.peer()
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         waiting = [await peer.receive()]
         most = 0
         for _ in names[1:]:
-            with trio.move_on_after(0.001):
+            with anyio.move_on_after(0.001):
                 while True:
                     waiting.append(await peer.receive())
             most = max(most, len(waiting))
@@ -234,12 +235,12 @@ async def test_a_gateway_that_is_not_ready_yet_is_asked_again(
         await peer.drop()
         peer = await scripted.peer()
         await peer.answer("error", code=302, message="no broker", data={"retry_after": 3.0})
-        refused = trio.current_time()
+        refused = anyio.current_time()
         await peer.answer("error", code=302, message="no broker")
-        assert trio.current_time() == refused + 3.5
+        assert anyio.current_time() == refused + 3.5
         await peer.answer(room="r", epoch="e", seq=0, data={"recovered": True, "replayed": 0})
-        assert trio.current_time() == refused + 4.5
-        await trio.testing.wait_all_tasks_blocked()
+        assert anyio.current_time() == refused + 4.5
+        await settle()
         assert client.state == "connected"
     assert len(scripted.dials) == 2
 
@@ -257,7 +258,7 @@ async def test_a_gateway_that_never_gets_ready_is_tried_anew(
         assert await peer.closed_with() == 1000
         assert len(peer.commands) == 3
         await rejoin(scripted)
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert client.state == "connected"
 
 
@@ -270,9 +271,9 @@ async def test_a_gateway_that_does_not_answer_the_rejoin_is_tried_anew(
         await peer.drop()
         peer = await scripted.peer()
         assert (await peer.receive()).t == "join"
-        asked = trio.current_time()
+        asked = anyio.current_time()
         assert await peer.closed_with() == 1000
-        assert trio.current_time() == asked + 5
+        assert anyio.current_time() == asked + 5
         await rejoin(scripted)
 
 
@@ -287,10 +288,10 @@ async def test_a_rejoin_does_not_time_out_while_the_application_takes_nothing(
         await peer.event(None, room=None)  # sent to the user, before the reply
         command = await peer.receive()
         await peer.reply(command, room="r", epoch="e", seq=0, data={"recovered": True, "replayed": 0})
-        await trio.sleep(60)
+        await anyio.sleep(60)
         assert client.state == "reconnecting"
         await take(client, 1)
-        await trio.testing.wait_all_tasks_blocked()
+        await settle()
         assert client.state == "connected"
     assert len(scripted.dials) == 2
 

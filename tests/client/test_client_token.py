@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import trio
-import trio.testing
+import anyio
 from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, Lost
@@ -143,9 +142,9 @@ async def test_not_now_means_the_same_again_later(scripted: ScriptedGateway, clo
         await peer.drop()
         peer = await scripted.peer()
         await peer.answer("error", code=302, message="no broker", data={"retry_after": 3.0})
-        refused = trio.current_time()
+        refused = anyio.current_time()
         assert (await answer_resume(peer, {"r": restored(0)})).data["resume"] == "token-1"
-        assert trio.current_time() == refused + 3.5
+        assert anyio.current_time() == refused + 3.5
         assert await said_after(client, peer) == []
 
 
@@ -224,7 +223,7 @@ async def test_a_command_that_was_carried_out_unheard_counts(
     async with scripted.connect() as client:
         peer = await scripted.peer()
         await join(client, peer, "r")
-        with trio.move_on_after(1):
+        with anyio.move_on_after(1):
             await client.unsubscribe("y")
         await peer.drop()
         peer = await scripted.peer()

@@ -17,6 +17,7 @@ PAGES = [
     "README.md",
     "docs/quickstart.md",
     "docs/rest.md",
+    "docs/authentication.md",
     "docs/notifications.md",
     "docs/streams.md",
     "docs/extending.md",

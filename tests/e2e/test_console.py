@@ -38,9 +38,9 @@ async def test_welcome(gateway: Gateway) -> None:
         expect(page.locator("#indicator")).to_have_text("Connected")
         expect(page.locator("#who")).to_have_text("alice of acme")
         expect(page.locator("#identity")).to_contain_text("trireme.v1.json")
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         expect(page.locator("#stat-connections")).to_have_text("1")
-        expect(page.locator("#stat-rooms")).to_have_text("1")
+        expect(page.locator("#stat-rooms")).to_have_text("2")  # the page of agents is in one
         assert page.url == f"{origin(gateway)}/", "the token does not stay in the address"
         page.reload()
         expect(page.locator("#who")).to_have_text("alice of acme")
@@ -84,7 +84,7 @@ async def test_asks_before_it_takes_a_token_that_another_page_brings(gateway: Ga
 async def test_large_integers_are_shown_as_they_are(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> None:
         page, wrong = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         page.fill("#publish-data", '{"id": 9223372036854775807}')
         page.get_by_role("button", name="Publish").click()
         expect(page.locator(LATEST)).to_contain_text('{"id":9223372036854775807}')
@@ -96,28 +96,28 @@ async def test_large_integers_are_shown_as_they_are(gateway: Gateway) -> None:
 async def test_live_event_is_seen_within_a_second(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> int:
         page, wrong = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         page.evaluate(SEEN_AT)
-        broadcast(gateway, room="lobby", event="message:new", data={"text": "<b>ahoy</b>"})
+        broadcast(gateway, room="chat:42", event="message:new", data={"text": "<b>ahoy</b>"})
         expect(page.locator(LATEST)).to_contain_text("message:new")
         expect(page.locator(LATEST)).to_contain_text('{"text":"<b>ahoy</b>"}')
-        expect(page.locator(LATEST)).to_contain_text("lobby #1 · backend")
+        expect(page.locator(LATEST)).to_contain_text("chat:42 #1 · backend")
         seen: int = page.evaluate("window.seenAt")
         assert wrong == []
         return seen
 
     seen = await in_browser(work)
-    page = await gateway.hub.history("acme", "lobby", limit=1)
+    page = await gateway.hub.history("acme", "chat:42", limit=1)
     assert 0 <= seen - page.events[0].ts < 1000
 
 
 async def test_approval_event(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> None:
         page, wrong = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         page.fill("#feed-pattern", "task:*")
-        broadcast(gateway, room="lobby", event="task:created", data={"task": "deploy"})
-        broadcast(gateway, room="lobby", event="message:new", data={})
+        broadcast(gateway, room="chat:42", event="task:created", data={"task": "deploy"})
+        broadcast(gateway, room="chat:42", event="message:new", data={})
         broadcast(gateway, event="task:approved", data={"task": "deploy", "by": "carol"})
         expect(page.locator("#feed-count")).to_have_text("3")
         expect(page.locator("#feed li:visible .name")).to_have_text(["task:approved", "task:created"])
@@ -134,8 +134,8 @@ async def test_approval_event(gateway: Gateway) -> None:
 async def test_publish_join_and_leave(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> None:
         page, wrong = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
-        page.fill("#join-room", "chat:42")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
+        page.fill("#join-room", "task:7")
         page.click("#join button")
         expect(page.locator("#rooms li")).to_have_count(2)
         page.fill("#publish-data", "{ not JSON")
@@ -145,15 +145,17 @@ async def test_publish_join_and_leave(gateway: Gateway) -> None:
         page.click("#publish .primary")
         expect(page.locator("#publish-result")).to_contain_text("Placed as #1")
         expect(page.locator(LATEST)).to_contain_text("from the page")
-        page.click("#rooms button[aria-label='Leave chat:42']")
+        page.click("#rooms button[aria-label='Leave task:7']")
         expect(page.locator("#rooms li")).to_have_count(1)
         assert wrong == []
 
     async with connected(gateway, user="bob") as bob:
-        await bob.ask("join", room="chat:42")
+        await bob.ask("join", room="task:7")
         await in_browser(work)
         event = await bob.event()
-        assert (event.room, event.event, event.sender) == ("chat:42", "message:new", "alice")
+        assert (event.room, event.event, event.data) == ("task:7", "typing:start", {"user": "alice"})
+        event = await bob.event()
+        assert (event.room, event.event, event.sender) == ("task:7", "message:new", "alice")
         assert event.data == {"text": "from the page"}
     await until(lambda: not gateway.hub.connections)
 
@@ -167,16 +169,19 @@ async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
 
     def work(context: BrowserContext) -> None:
         page, _ = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         trio.from_thread.run(stop)
         expect(page.locator("#indicator")).to_have_attribute("data-state", "reconnecting")
+        expect(page.locator("#banner")).to_contain_text("The gateway cannot be reached.")
         expect(page.locator("#feed")).to_contain_text("the gateway is shutting down")
         again = trio.from_thread.run(lambda: start_gateway(nursery, port=port))
-        broadcast(again, room="lobby", event="message:new", data={"text": "while it was away"})
+        broadcast(again, room="chat:42", event="message:new", data={"text": "while it was away"})
+        page.evaluate("document.getElementById('retry').click()")  # it may be back already
         expect(page.locator("#indicator")).to_have_attribute("data-state", "connected")
+        expect(page.locator("#banner")).to_be_hidden()
         expect(page.locator("#feed")).to_contain_text("The connection is back")
         expect(page.locator("#feed")).to_contain_text("while it was away")
-        broadcast(again, room="lobby", event="message:new", data={"text": "after that"})
+        broadcast(again, room="chat:42", event="message:new", data={"text": "after that"})
         expect(page.locator(LATEST)).to_contain_text("after that")
 
     port = gateway.port
@@ -203,14 +208,14 @@ async def test_refused_token(gateway: Gateway) -> None:
 async def test_disconnect_button(gateway: Gateway) -> None:
     def work(context: BrowserContext) -> None:
         page, wrong = console(context, gateway)
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         page.click("#toggle")
         expect(page.locator("#indicator")).to_have_text("Disconnected")
         expect(page.locator("#identity dt")).to_have_count(0)
         trio.from_thread.run(until, lambda: not gateway.hub.connections)
         page.click("#toggle")
         expect(page.locator("#indicator")).to_have_text("Connected")
-        expect(page.locator("#rooms li")).to_contain_text("lobby")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         assert wrong == []
 
     await in_browser(work)

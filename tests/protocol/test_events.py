@@ -160,7 +160,7 @@ def test_events_do_not_change(typed: type[TypedEvent]) -> None:
     "event, data",
     [
         ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "duration_ms": -1}),
-        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "tools": [""]}),
+        ("agent:execution:complete", {"execution_id": "x", "agent_id": "a", "tools": "hammer"}),
         ("execution:updated", {"id": "x", "agent": "a", "status": "running", "progress": 100.1}),
         ("execution:updated", {"id": "x", "agent": "a", "status": "paused"}),
         ("message:status", {"message_id": "m", "status": "q" * 10_000}),

@@ -23,6 +23,46 @@ VALID: list[tuple[Any, ...]] = [
             "data": {"since": {"epoch": "k3", "seq": 118}, "events": ["message:*"], "overflow": "disconnect"},
         },
     ),
+    (
+        "join without a room",
+        "where to go on in the orders of the organisation and of the user",
+        {
+            "v": 1, "t": "join", "id": 2,
+            "data": {
+                "organisation": {"since": {"epoch": "a1", "seq": 5}},
+                "user": {"since": {"epoch": "b9", "seq": 1}, "events": ["permission:*"], "overflow": "replay"},
+            },
+        },
+    ),
+    ("history of the user", "without a room", {"v": 1, "t": "history", "id": 3, "data": {"of": "user", "limit": 50}}),
+    ("ack in the organisation", "without a room", {"v": 1, "t": "ack", "data": {"of": "organisation"}, "seq": 7, "epoch": "a1"}),
+    ("send to several users", "each has it in an order of their own", {"v": 1, "t": "send", "id": 4, "event": "note", "data": {"users": ["alice", "bob"], "data": 1}}),
+    (
+        "connected with positions",
+        "where the orders of the organisation and of the user are",
+        {
+            "v": 1, "t": "connected",
+            "data": {
+                "connection": "n1-5f", "org": "acme", "user": "alice", "node": "n1", "unread": 2,
+                "positions": {"organisation": {"epoch": "a1", "seq": 7}, "user": {"epoch": "b9", "seq": 3}},
+            },
+            "ts": NOW,
+        },
+    ),
+    (
+        "reply to a join without a room",
+        "as of a room, for each",
+        {
+            "v": 1, "t": "reply", "id": 2,
+            "data": {
+                "organisation": {"epoch": "a1", "seq": 7, "recovered": True, "replayed": 2},
+                "user": {"epoch": "b9", "seq": 3, "recovered": False, "replayed": 1},
+            },
+        },
+    ),
+    ("event of the organisation", "neither room nor to", {"v": 1, "t": "event", "event": "note", "data": 1, "seq": 7, "epoch": "a1", "ts": NOW, "mid": "m"}),
+    ("event of one connection", "has no place", {"v": 1, "t": "event", "event": "note", "data": 1, "ts": NOW, "mid": "m", "to": "connection"}),
+    ("lost of the user", "told apart by to", {"v": 1, "t": "lost", "data": {"from": 2, "to": 3, "reason": "history"}, "epoch": "b9", "to": "user"}),
     ("leave", "without an id: no reply", {"v": 1, "t": "leave", "room": "chat:42"}),
     ("subscribe", "patterns of events", {"v": 1, "t": "subscribe", "id": 3, "data": {"events": ["task:*", "agent_created"]}}),
     ("unsubscribe", "all", {"v": 1, "t": "unsubscribe", "id": 4, "data": {"events": ["all"]}}),

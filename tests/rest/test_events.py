@@ -287,3 +287,42 @@ async def test_several_users_are_sent_to_at_once(api: Api, gateway: Gateway) -> 
         assert [event.seq for event in await bob.settled()] == [1]
     fleeting = success(await api.post("/users/bob/send", {"event": "e", "ephemeral": True}))
     assert set(fleeting) == {"mid", "connections"}
+
+
+async def test_a_batch_may_name_several_users_in_one_operation(api: Api, gateway: Gateway) -> None:
+    async with connected(gateway) as alice:
+        operations = [
+            {"op": "send", "user": "alice", "event": "one"},
+            {"op": "send", "users": ["alice", "bob", "alice"], "event": "two", "mid": "m"},
+            {"op": "send", "users": ["alice"], "user": "bob", "event": "refused"},
+            {"op": "send", "users": [], "event": "refused"},
+            {"op": "send", "users": ["u"] * 1001, "event": "refused"},
+        ]
+        results = success(await api.post("/batch", {"operations": operations}))["results"]
+        assert [each["status"] for each in results] == [200, 200, 400, 400, 413]
+        assert results[1]["mid"] == "m" and "connections" not in results[1]
+        assert {user: place["seq"] for user, place in results[1]["users"].items()} == {"alice": 2, "bob": 1}
+        assert [event.event for event in await alice.settled()] == ["one", "two"]
+
+
+async def test_each_of_several_users_counts_for_rates() -> None:
+    rates = {"commands_per_user": 20.0, "burst": 5.0}
+    users = [f"u{number}" for number in range(120)]
+    for path, body in (
+        ("/users/send", {"event": "e", "users": users}),
+        ("/batch", {"operations": [{"op": "send", "event": "e", "users": users}]}),
+    ):
+        async with (
+            running_gateway(rates=rates) as gateway,
+            asking(gateway) as api,
+            connected(gateway, user="backend") as socket,
+        ):
+            success(await api.post(path, body))
+            refused = await api.post(path, body)
+            problem(refused, 429, 300)
+            assert 0 < float(refused.headers["retry-after"]) < 10
+            assert (await socket.ask("ping")).code == 300, "it is the same user"
+    async with running_gateway(rates=rates) as gateway, connected(gateway, user="service") as socket:
+        sent = await socket.ask("send", event="e", data={"users": users})
+        assert sent.t == "reply" and len(sent.data["users"]) == 120
+        assert (await socket.ask("ping")).code == 300

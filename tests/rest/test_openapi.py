@@ -63,6 +63,14 @@ async def test_every_reference_leads_to_a_valid_schema(openapi: dict[str, Any]) 
     assert used == set(schemas)
 
 
+async def test_every_schema_has_an_example_that_it_accepts(openapi: dict[str, Any]) -> None:
+    for name, schema in openapi["components"]["schemas"].items():
+        whole = {"components": openapi["components"], "$ref": f"#/components/schemas/{name}"}
+        for example in schema["examples"]:
+            Draft202012Validator(whole).validate(example)
+        assert schema["examples"]
+
+
 async def test_security_and_errors_are_documented(openapi: dict[str, Any]) -> None:
     assert openapi["components"]["securitySchemes"]["bearer"] == {
         "type": "http",

@@ -83,6 +83,24 @@ async def test_an_unchanged_file_costs_neither_a_body_nor_the_connection(api: Ap
             assert b"\r\ncontent-length:" not in head.lower()
 
 
+async def test_files_come_compressed_to_who_can_take_it_under_a_tag_of_their_own(api: Api) -> None:
+    plain = await api.client.get("/client.js", headers={"Accept-Encoding": "identity"})
+    zipped = await api.client.get("/client.js", headers={"Accept-Encoding": "gzip, br;q=0.5"})
+    assert "Content-Encoding" not in plain.headers and zipped.headers["Content-Encoding"] == "gzip"
+    assert zipped.content == plain.content and plain.headers["ETag"] != zipped.headers["ETag"]
+    assert int(zipped.headers["Content-Length"]) < len(plain.content) / 2
+    for response in (plain, zipped):
+        assert "Accept-Encoding" in response.headers["Vary"]
+    for given, encoding in [(plain, "identity"), (zipped, "gzip")]:
+        headers = {"Accept-Encoding": encoding, "If-None-Match": given.headers["ETag"]}
+        again = await api.client.get("/client.js", headers=headers)
+        assert (again.status_code, again.content) == (304, b"")
+        assert "Content-Encoding" not in again.headers
+    refused = await api.client.get("/client.js", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "Content-Encoding" not in refused.headers
+    assert (await api.client.get("/client.js.map")).json()["sources"]
+
+
 def test_no_file_names_another_host() -> None:
     pages = load_pages()
     assert {"index.html", "client.js", "docs.html", "docs.js", "docs.css"} <= set(pages)

@@ -119,6 +119,7 @@ async def test_what_a_slow_client_gets_later_or_never() -> None:
             }
             [dropped] = success(await other.get("/messages/m900/trace?user=drops"))["recipients"]
             assert (dropped["outcome"], dropped["reason"]) == ("dropped", "drop_oldest")
+            assert gateway.hub.counters.dropped["drop_oldest"] > 0
             gateway.hub.disconnect("acme", leaves.greeting.data["connection"])
             for client in (drops, replays):
                 while (await client.receive()).seq != 1000:

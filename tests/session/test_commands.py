@@ -63,6 +63,7 @@ async def test_info_tells_all_of_the_own_connection(gateway: Gateway, codec: Cod
         info = (await alice.ask("info")).data
         assert info.pop("connected_at") <= info.pop("last_activity")
         assert info.pop("messages_out") >= 4
+        assert info.pop("queue") == {"messages": 0, "bytes": 0}
         agent = info.pop("user_agent")
         assert agent.startswith("tests/1.0 ") and agent.endswith("x") and len(agent) <= 200
         assert "\t" not in agent
@@ -75,6 +76,7 @@ async def test_info_tells_all_of_the_own_connection(gateway: Gateway, codec: Cod
             "node": "test",
             "ip": "127.0.0.1",
             "client_id": "phone 7",
+            "transport": "websocket",
             "subprotocol": codec.subprotocol,
             "rooms": [{"room": "chat:42", "seq": 0, "events": ["a", "b*"], "acked": None}],
             "events": ["message:*"],

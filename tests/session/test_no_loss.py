@@ -1,4 +1,5 @@
-"""Whatever a slow client does: every event comes or is told to be ``lost``, in order, within the bounds."""
+"""Whatever a slow client does: every event of a room, of the organisation and of the user comes or is told to
+be ``lost``, in order, within the bounds."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from gateway.app import Gateway
+from gateway.config.settings import UserHistory
 from gateway.hub.connection import Connection
 from protocol.envelope import Envelope
 from tests.memory import MemoryGateway, memory_gateway
@@ -23,6 +25,8 @@ from tests.support import Raw, connected, running_gateway
 MESSAGES, BYTES = 8, 65536
 LIMITS = {"queue_messages": MESSAGES, "queue_bytes": BYTES}
 FEW = hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+OWN = ("organisation", "user")
+ORDERS = ["r", "s", "organisation", "user"]
 CALM = 3.0
 """Virtual seconds after which nothing more comes."""
 
@@ -51,15 +55,16 @@ class Read:
 
 @st.composite
 def bursts(draw: st.DrawFn) -> list[Publish | Read]:
-    """Many events of two rooms at once, now and then a critical one, and then some are read."""
+    """Many events of two orders at once, now and then a critical one, and then some are read."""
     size = draw(st.sampled_from([0, 500, 4000, 40_000]))
-    main, other = draw(st.permutations(["r", "s"]))
+    main, other, *_ = draw(st.permutations(ORDERS))
     count = draw(st.integers(1, 40))
     critical = draw(st.sets(st.integers(0, count), max_size=3))
     elsewhere = draw(st.sets(st.integers(0, count), max_size=3))
     todo: list[Publish | Read] = []
     for number in range(count):
-        todo.append(Publish(other if number in elsewhere else main, size, number in critical))
+        order = other if number in elsewhere else main
+        todo.append(Publish(order, size, number in critical and order != "user"))
     return [*todo, Read(draw(st.integers(0, 15)))]
 
 
@@ -69,8 +74,20 @@ steps = st.lists(bursts(), min_size=2, max_size=6).map(
 policies = st.sampled_from(["drop_oldest", "conflate", "replay"])
 
 
+def order_of(message: Envelope) -> str:
+    return message.room or message.to or "organisation"
+
+
+async def publish(gateway: Gateway, order: str, data: Any, *, critical: bool = False) -> None:
+    if order == "user":
+        await gateway.hub.send_to_user("acme", "alice", "e", data)
+    else:
+        room = None if order == "organisation" else order
+        await gateway.hub.publish("acme", room, "e", data, critical=critical)
+
+
 class Reader:
-    """What a client has been told of each room."""
+    """What a client has been told of each order."""
 
     def __init__(self, client: Raw, *rooms: str) -> None:
         self.client = client
@@ -82,8 +99,7 @@ class Reader:
 
     def take(self, message: Envelope) -> None:
         """Account for one message; fails where something is missing, twice or out of order."""
-        room = message.room
-        assert room is not None, message
+        room = order_of(message)
         after = self.after[room]
         if message.t == "lost":
             first, last = message.data["from"], message.data["to"]
@@ -124,9 +140,7 @@ def kept_within_bounds(connection: Connection) -> None:
     backlog = connection.backlog
     assert backlog.messages <= MESSAGES
     assert backlog.bytes <= BYTES or backlog.messages == 1
-    kept = [
-        event for place in connection.memberships.values() if place.lag for event in place.lag._kept.values()
-    ]
+    kept = [event for place in connection.places if place.lag for event in place.lag._kept.values()]
     assert (backlog.messages, backlog.bytes) == (len(kept), sum(event.size for event in kept))
     outbox = connection.outbox
     assert outbox.waiting <= MESSAGES + 256, "what is critical has a reserve of 256"
@@ -140,7 +154,7 @@ async def run(gateway: MemoryGateway, client: Raw, reader: Reader, todo: list[Pu
         if isinstance(step, Publish):
             number += 1
             data = {"key": number % 3, "pad": "x" * step.size}
-            await gateway.hub.publish("acme", step.room, "e", data, critical=step.critical)
+            await publish(gateway, step.room, data, critical=step.critical)
             if number % 4 == 0:
                 await trio.testing.wait_all_tasks_blocked()
         else:
@@ -150,7 +164,7 @@ async def run(gateway: MemoryGateway, client: Raw, reader: Reader, todo: list[Pu
         kept_within_bounds(connection)
     client.link.down.resume()
     await reader.read_all()
-    assert not any(place.lag for place in connection.memberships.values())
+    assert not any(place.lag for place in connection.places)
     assert connection.backlog.messages == connection.backlog.bytes == 0
 
 
@@ -163,16 +177,18 @@ def test_every_event_is_delivered_or_lost(
         settings = {
             "limits": LIMITS,
             "connection": {"heartbeat": 1e6},
-            "history": {"messages": kept, "bytes": 2**24},
+            "history": {"messages": kept, "bytes": 2**24, "user": UserHistory(messages=kept, bytes=2**24)},
         }
         async with memory_gateway(**settings) as gateway, gateway.connect() as client:
             client.link.down.capacity = 4096
             await client.ask("join", room="r", data={"overflow": first})
             await client.ask("join", room="s", data={"overflow": second})
+            own = {"organisation": {"overflow": first}, "user": {"overflow": second}}
+            await client.ask("join", data=own)
             client.link.down.stall()
-            reader = Reader(client, "r", "s")
+            reader = Reader(client, *ORDERS)
             await run(gateway, client, reader, todo)
-            for room, policy in (("r", first), ("s", second)):
+            for room, policy in zip(ORDERS, (first, second, first, second), strict=True):
                 published = [step for step in todo if isinstance(step, Publish) and step.room == room]
                 ordinary = [n for n, step in enumerate(published, 1) if not step.critical]
                 critical = [n for n, step in enumerate(published, 1) if step.critical]
@@ -195,18 +211,24 @@ def test_whoever_is_disconnected_comes_back_and_misses_nothing(todo: list[Publis
         settings = {
             "limits": LIMITS,
             "connection": {"heartbeat": 1e6},
-            "history": {"messages": 1000, "bytes": 2**24},
+            "history": {"messages": 1000, "bytes": 2**24, "user": UserHistory(messages=1000, bytes=2**24)},
         }
         async with memory_gateway(**settings) as gateway:
             reader: Reader | None = None
-            left, since = list(todo), None
+            left = list(todo)
+            place: dict[str, Any] = {}
             for _ in range(100):
                 async with gateway.connect() as client:
                     client.link.down.capacity = 4096
-                    reply = await client.ask("join", room="r", data={} if since is None else {"since": since})
-                    await client.ask("join", room="s")
                     if reader is None:
-                        reader = Reader(client, "r", "s")
+                        reader = Reader(client, *ORDERS)
+                        place = client.greeting.data["positions"]
+                    for room in ("r", "s"):
+                        since = {"since": place[room] | {"seq": reader.after[room]}} if room in place else {}
+                        reply = await client.ask("join", room=room, data=since)
+                        place[room] = {"epoch": reply.epoch}
+                    own = {of: {"since": place[of] | {"seq": reader.after[of]}} for of in OWN}
+                    await client.ask("join", data=own)
                     reader.client = client
                     for message in client.events:
                         reader.take(message)
@@ -215,7 +237,7 @@ def test_whoever_is_disconnected_comes_back_and_misses_nothing(todo: list[Publis
                         while left:
                             step = left.pop(0)
                             if isinstance(step, Publish):
-                                await gateway.hub.publish("acme", "r", "e", {"pad": "x" * step.size})
+                                await publish(gateway, step.room, {"pad": "x" * step.size})
                                 await trio.testing.wait_all_tasks_blocked()
                             else:
                                 client.link.down.resume()
@@ -226,10 +248,10 @@ def test_whoever_is_disconnected_comes_back_and_misses_nothing(todo: list[Publis
                         break
                     except trio_websocket.ConnectionClosed as closed:
                         assert closed.reason is None or closed.reason.code in {1006, 4001}
-                since = {"epoch": reply.epoch, "seq": reader.after["r"]}
             assert reader is not None
-            published = sum(isinstance(step, Publish) for step in todo)
-            assert reader.came["r"] == list(range(1, published + 1))
+            for order in ORDERS:
+                published = sum(isinstance(step, Publish) and step.room == order for step in todo)
+                assert reader.came[order] == list(range(1, published + 1)), order
 
     on_virtual_time(example)
 

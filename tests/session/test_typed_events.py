@@ -12,6 +12,8 @@ from gateway import ProtocolError, TypedEvent
 from gateway.app import Gateway
 from gateway.client import Custom, EventTypes, connect
 from gateway.config.settings import EventSettings
+from gateway.operations.checked import CheckedEvents
+from gateway.operations.events import Events
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.errors import ErrorCode
@@ -94,6 +96,13 @@ async def test_rooms_are_checked_on_every_way_in(codec: Codec) -> None:
                 assert expected is None
 
 
+async def test_it_costs_nothing_where_nothing_is_set(gateway: Gateway) -> None:
+    """Not an instruction: what publishes is another class."""
+    assert type(gateway.operations.events) is Events
+    async with running_gateway(**checking()) as other:
+        assert type(other.operations.events) is CheckedEvents
+
+
 async def test_what_is_wrong_is_named() -> None:
     async with running_gateway(**checking()) as gateway, connected(gateway) as alice:
         gateway.events.register(InvoicePaid)
@@ -101,6 +110,15 @@ async def test_what_is_wrong_is_named() -> None:
         assert (reply.code, reply.message) == (104, "data.invoice: expected `str`, got `int`")
         reply = await alice.ask("publish", room="billing:1", event="other", data={})
         assert (reply.code, reply.room) == (ErrorCode.EVENT_NOT_ALLOWED, "billing:1")
+
+
+async def test_rooms_of_executions_are_not_checked() -> None:
+    patterns = {"*": {"types": ["message:*"], "strict": True}}
+    async with running_gateway(events=msgspec.convert({"patterns": patterns}, EventSettings)) as gateway:
+        for room in ("executions", "execution:7"):
+            await gateway.publish("acme", room, "anything", {})
+        with pytest.raises(ProtocolError):
+            await gateway.publish("acme", "execution", "anything", {})
 
 
 async def test_what_the_token_may_not_do_is_said_first() -> None:

@@ -1,7 +1,8 @@
 """Nodes that are killed: each creates, says what was acknowledged, delivers, says what was delivered.
 
-``python -m tests.store.mortal ADDRESS LIVES SEED`` lives and dies so often. One line each on the output:
-``committed MID`` and ``delivered MID``. Lives are forks, because a start of Python takes longer than a life;
+``python -m tests.store.mortal ADDRESS LIVES SEED [approvals]`` lives and dies so often. One line each on the
+output: ``committed MID`` and ``delivered MID``; of approvals ``committed NAME``, ``decided NAME CHOICE`` and
+``delivered MID``. Lives are forks, because a start of Python takes longer than a life;
 the process that forks has no connection and no loop of its own.
 """
 
@@ -45,12 +46,38 @@ async def produce(store: Store, output: int) -> None:
         store.outbox.done([entry.id for entry in created.entries])
 
 
+async def approve(store: Store, output: int) -> None:
+    """Ask, decide and deliver without end; what was refused is repeated."""
+    for number in itertools.count():
+        name = f"{uuid.uuid4()}-{number}"
+        choice = ("approve", "reject")[number % 2]
+        for step in ("create", "decide"):
+            found = None
+            while found is None:
+                with contextlib.suppress(ProtocolError):
+                    found = (
+                        await store.approvals.create(
+                            "acme", title="t", choices=("approve", "reject"), users=["alice"], name=name
+                        )
+                        if step == "create"
+                        else await store.approvals.decide("acme", name, user="alice", roles=(), choice=choice)
+                    )
+            said = f"committed {name}" if step == "create" else f"decided {name} {choice}"
+            os.write(output, f"{said}\n".encode())
+            await trio.lowlevel.checkpoint()
+            for entry in found.entries:
+                os.write(output, f"delivered {entry.mid}\n".encode())
+            await trio.lowlevel.checkpoint()
+            store.outbox.done([entry.id for entry in found.entries])
+
+
 async def live(address: str, output: int) -> None:
     """Run until the end."""
+    work = approve if "approvals" in sys.argv else produce
     settings = msgspec.structs.replace(StoreSettings(), lease=0.5)
     async with Store.open(address, settings) as store, trio.open_nursery() as nursery:
         for _ in range(PRODUCERS):
-            nursery.start_soon(produce, store, output)
+            nursery.start_soon(work, store, output)
 
 
 def life(address: str, moment: int) -> bytes:

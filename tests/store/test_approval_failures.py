@@ -1,7 +1,8 @@
-"""Approvals on two nodes, when a node is killed at any point, and over restarts of everything."""
+"""Approvals on two nodes, one of which is killed, and over a restart of everything."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -16,7 +17,9 @@ from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
 from tests.processes import DEADLINE, SECRET, Folder, Served, serving
 from tests.redis_server import redis_server
+from tests.rest.api import asking, success
 from tests.store.support import rows
+from tests.support import connected, start_gateway
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
 ASKED = {"users": ["alice", "bob"], "title": "Deploy"}
@@ -67,57 +70,13 @@ async def told(ws: Any, *events: str) -> list[Any]:
     return found
 
 
-async def until_told(ws: Any, event: str) -> Any:
-    """The data of the first event of this name."""
+async def next_event(ws: Any) -> Any:
+    """The next event, whatever it is."""
     with trio.fail_after(DEADLINE):
         while True:
             message = json.loads(await ws.recv())
-            if message["t"] == "event" and message["event"] == event:
-                return message["data"]
-
-
-async def test_two_nodes_over_redis_and_then_one(folder: Folder, address: str) -> None:
-    async with redis_server(folder.path / "redis") as redis:
-        environ = {"GATEWAY_DATABASE": address, "GATEWAY_BROKER": redis.url, "GATEWAY_STORE_LEASE": "1"}
-        async with (
-            serving(folder, **environ, GATEWAY_NODE="n1") as n1,
-            serving(folder, **environ, GATEWAY_NODE="n2") as n2,
-            socket(n1, "alice") as one,
-            socket(n2, "alice") as two,
-        ):
-            # Two answers in the same moment, on two nodes; a third client waits on either of them.
-            await ask(n1, id="race")
-            for ws in (one, two):
-                await told(ws, "notification:new", "permission:pending")
-            answers: dict[str, httpx.Response] = {}
-            waits: list[Any] = []
-
-            async def answer(served: Served, choice: str, user: str) -> None:
-                answers[user] = await decide(served, "race", choice, user)
-
-            async def wait(served: Served) -> None:
-                waits.append(await waited(served, "race"))
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait, n1)
-                nursery.start_soon(wait, n2)
-                nursery.start_soon(answer, n1, "approve", "alice")
-                nursery.start_soon(answer, n2, "reject", "bob")
-            assert sorted(each.status_code for each in answers.values()) == [200, 409]
-            (winner,) = [user for user, response in answers.items() if response.status_code == 200]
-            assert {each.json()["decision"]["user"] for each in answers.values()} == {winner}
-            assert [each["decision"]["user"] for each in waits] == [winner] * 2
-            for ws in (one, two):
-                deleted, decided = await told(ws, "notification:deleted", "permission:decided")
-                assert deleted["unread"] == 0 and decided["decision"]["user"] == winner
-
-            # The node that took the request dies before its deadline; the other one meets it.
-            await ask(n1, id="orphan", deadline=2.0, fallback="reject")
-            n1.process.send_signal(signal.SIGKILL)
-            orphan = await waited(n2, "orphan")
-            assert orphan["decision"]["fallback"] is True and orphan["decision"]["choice"] == "reject"
-            assert (await until_told(two, "permission:decided"))["id"] == "orphan"
-    assert len(rows(address, "SELECT id FROM approval_audit WHERE action = 'fallback'")) == 1
+            if message["t"] == "event":
+                return message
 
 
 MODULE = "gateway_that_dies_deciding"
@@ -131,7 +90,7 @@ def setup(gateway):
     deliver = inbox.deliver
 
     def dying(entries):
-        if any(entry.event == "permission:decided" for entry in entries):
+        if any(entry.data.get("id") == "fatal" and "decision" in entry.data for entry in entries):
             os.kill(os.getpid(), signal.SIGKILL)
         deliver(entries)
 
@@ -139,35 +98,74 @@ def setup(gateway):
 """
 
 
-async def test_killed_between_the_decision_and_what_it_tells(folder: Folder, address: str) -> None:
-    """The next start tells it, has kept what is open, and meets the deadlines that nobody was there for."""
+async def test_two_nodes_over_redis_and_then_one(folder: Folder, address: str) -> None:
     (folder.path / f"{MODULE}.py").write_text(DYING)
-    environ = {"GATEWAY_DATABASE": address}
-    dying = {**environ, "GATEWAY_EXTENSIONS": MODULE, "PYTHONPATH": str(folder.path)}
-    async with serving(folder, **dying) as served:
-        await ask(served, id="decided", execution="x1", task="t1")
-        await ask(served, id="open")
-        await ask(served, id="due", deadline=3600, fallback="reject")
+    async with redis_server(folder.path / "redis") as redis, contextlib.AsyncExitStack() as stack:
+        environ = {"GATEWAY_DATABASE": address, "GATEWAY_BROKER": redis.url, "GATEWAY_STORE_LEASE": "1"}
+        dying = {**environ, "GATEWAY_EXTENSIONS": MODULE, "PYTHONPATH": str(folder.path)}
+        n1 = await stack.enter_async_context(serving(folder, **dying, GATEWAY_NODE="n1"))
+        n2 = await stack.enter_async_context(serving(folder, **environ, GATEWAY_NODE="n2"))
+        one = await stack.enter_async_context(socket(n1, "alice"))
+        two = await stack.enter_async_context(socket(n2, "alice"))
+
+        # Two answers in the same moment, on two nodes; others wait on either of them.
+        await ask(n1, id="race")
+        for ws in (one, two):
+            await told(ws, "notification:new", "permission:pending")
+        answers: dict[str, httpx.Response] = {}
+        waits: list[Any] = []
+
+        async def answer(served: Served, choice: str, user: str) -> None:
+            answers[user] = await decide(served, "race", choice, user)
+
+        async def wait(served: Served) -> None:
+            waits.append(await waited(served, "race"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, n1)
+            nursery.start_soon(wait, n2)
+            nursery.start_soon(answer, n1, "approve", "alice")
+            nursery.start_soon(answer, n2, "reject", "bob")
+        assert sorted(each.status_code for each in answers.values()) == [200, 409]
+        (winner,) = [user for user, response in answers.items() if response.status_code == 200]
+        assert {each.json()["decision"]["user"] for each in answers.values()} == {winner}
+        assert [each["decision"]["user"] for each in waits] == [winner] * 2
+        for ws in (one, two):
+            deleted, decided = await told(ws, "notification:deleted", "permission:decided")
+            assert deleted["unread"] == 0 and decided["decision"]["user"] == winner
+
+        # A node dies between its commit of a decision and telling it, and before the deadline of another.
+        await ask(n1, id="fatal", execution="x1", task="t1")
+        await ask(n1, id="orphan", deadline=3.0, fallback="reject")
+        await two.send(json.dumps({"v": 1, "t": "join", "id": 1, "room": "execution:x1"}))
         with pytest.raises(httpx.TransportError):
-            await decide(served, "decided", "approve", "alice")
-        assert await served.process.wait() == -signal.SIGKILL
-    rows(address, "UPDATE approvals SET deadline_ms = 1 WHERE name = 'due'")
-    # The lease ends when the users are there, however long the start takes.
-    rows(address, "UPDATE outbox SET lease_ms = lease_ms + 3600000")
-    async with serving(folder, **environ) as served:
-        due = await waited(served, "due")
-        assert due["decision"] == {"choice": "reject", "fallback": True, "at": due["decision"]["at"]}
-        again = await decide(served, "decided", "approve", "alice")  # whoever got no answer repeats it
+            await decide(n1, "fatal", "approve", "alice")
+        assert await n1.process.wait() == -signal.SIGKILL
+        again = await decide(n2, "fatal", "approve", "alice")  # whoever got no answer repeats it
         assert (again.status_code, again.json()["decision"]["user"]) == (409, "alice")
-        async with socket(served, "alice") as alice, socket(served, "bob") as bob:
-            await bob.send(json.dumps({"v": 1, "t": "join", "id": 1, "room": "execution:x1"}))
-            while json.loads(await bob.recv())["t"] != "reply":
-                pass
-            rows(address, "UPDATE outbox SET lease_ms = 0")
-            assert (await until_told(alice, "permission:decided"))["decision"]["user"] == "alice"
-            assert (await until_told(alice, "task:approved"))["task"] == "t1"
-            # To bob himself, and into the room.
-            for _ in range(2):
-                assert (await until_told(bob, "task:approved"))["approval"] == "decided"
-        assert (await request(served, "GET", "/open")).json()["status"] == "pending"
-        assert (await decide(served, "open", "reject", "bob")).status_code == 200
+        orphan = await waited(n2, "orphan")
+        assert orphan["decision"] == {"choice": "reject", "fallback": True, "at": orphan["decision"]["at"]}
+        # To alice of both, and of the one into the room of its execution.
+        heard: list[str] = []
+        while sorted(heard) != [*["permission:decided"] * 3, *["task:approved"] * 2]:
+            event = await next_event(two)
+            heard += [event["event"]] if event["event"] in ("permission:decided", "task:approved") else []
+    assert len(rows(address, "SELECT id FROM approval_audit WHERE action = 'fallback'")) == 1
+
+
+async def test_a_restart_of_everything(nursery: trio.Nursery, address: str) -> None:
+    """What is open stays so, and deadlines are met that nobody was there for."""
+    first = await start_gateway(nursery, database=address)
+    async with asking(first) as api:
+        for id, more in (("open", {}), ("due", {"deadline": 3600, "fallback": "reject"})):
+            assert (await api.post("/approvals", {**ASKED, "id": id, **more})).status_code == 201
+    first.stop()
+    await first.finished.wait()
+    rows(address, "UPDATE approvals SET deadline_ms = 1 WHERE name = 'due'")
+    second = await start_gateway(nursery, database=address)
+    async with asking(second) as api, connected(second, user="alice") as alice:
+        due = success(await api.get("/approvals/due?wait=60"))
+        assert due["decision"]["fallback"] is True
+        choice = {"id": "open", "choice": "approve"}
+        assert (await alice.ask("call", event="approvals.decide", data=choice)).data["status"] == "decided"
+        assert success(await api.get("/notifications", claims={"user": "alice"}))["unread"] == 0

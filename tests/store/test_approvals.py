@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from protocol import events
 from protocol.errors import ErrorCode
 from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.store.support import rows
@@ -78,7 +79,8 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
             item = await told(tab, "notification:new")
             assert (item["title"], item["data"]) == ("Deploy", {"approval": "deploy-7"})
             pending = await told(tab, "permission:pending")
-            assert pending == {"permission": "deploy-7", "action": "Deploy", **asked}
+            assert pending == asked
+            assert isinstance(events.from_data("permission:pending", pending), events.PermissionPending)
         async with connected(gateway) as late:
             assert late.greeting.data["unread"] == 1
         decided = success(await decide(api, "deploy-7", comment="Go", claims=BOB))
@@ -87,11 +89,16 @@ async def test_asked_told_decided_and_gone_in_every_tab(gateway: Gateway, api: A
         assert decision == {"choice": "approve", "user": "bob", "comment": "Go", "at": decision["at"]}
         for tab in (first, second, bob):
             assert (await told(tab, "notification:deleted"))["unread"] == 0
-            assert (await told(tab, "permission:decided"))["decision"] == decision
-            assert (await told(tab, "task:approved"))["task"] == "t1"
+            data = await told(tab, "permission:decided")
+            assert data == {**decided, "choice": "approve", "user": "bob", "comment": "Go"}
+            typed = events.from_data("permission:decided", data)
+            assert isinstance(typed, events.PermissionDecided) and typed.choice == "approve"
+            typed = events.from_data("task:approved", await told(tab, "task:approved"))
+            assert isinstance(typed, events.TaskApproved) and typed.task_id == "t1"
         assert (await told(watcher, "permission:decided"))["id"] == "deploy-7"
         assert await told(watcher, "task:approved") == {
-            "task": "t1", "approval": "deploy-7", "user": "bob", "execution": "x1", "comment": "Go",
+            "task_id": "t1", "approval": "deploy-7", "choice": "approve", "user": "bob",
+            "execution": "x1", "comment": "Go",
         }  # fmt: skip
     answer = success(await api.get("/notifications", claims=ALICE))
     assert answer == {"notifications": [], "unread": 0}

@@ -105,6 +105,28 @@ async def test_a_room_that_may_not_be_joined_is_refused(gateway: Gateway) -> Non
     await until(lambda: not gateway.hub.connections)
 
 
+async def test_a_poll_can_begin_as_a_stream_does(gateway: Gateway) -> None:
+    caller = Caller(gateway, rooms={"ok": ["join"]})
+    for number in range(3):
+        await gateway.publish("acme", "ok", "e", number)
+    first, cursor = await caller.poll(join=["ok", "no"], tell="true", timeout=0)
+    assert [each["t"] for each in first] == ["connected", "reply", "error"]
+    assert (first[1]["id"], first[1]["seq"], first[2]["id"], first[2]["code"]) == (1, 3, 2, 202)
+    since = f"{first[1]['epoch']}:1:ok"
+    told, _ = await caller.poll(join="ok", since=[since, "e:1:elsewhere"], tell="true", timeout=0)
+    assert told[1]["data"] == {"recovered": True, "replayed": 2}
+    assert [each["data"] for each in told[2:]] == [1, 2]
+    # A cursor is newer than what the query says beside it.
+    assert (await caller.poll(join="ok", since=since, cursor=cursor, timeout=0))[0] == []
+    await until(lambda: not gateway.hub.connections and not gateway.sessions)
+
+
+@pytest.mark.parametrize("since", ["", "ok", "e:ok", ":1:ok", "e:-1:ok", "e:x:ok", f"e:{10**30}:ok"])
+async def test_bad_positions(gateway: Gateway, since: str) -> None:
+    refused = await Caller(gateway).get("/poll", join="ok", since=since, timeout=0)
+    assert (refused.status_code, refused.json()["code"]) == (400, 104)
+
+
 async def test_polls_count_as_commands() -> None:
     async with running_gateway(rates={"commands_per_user": 1.0, "burst": 2.0}) as gateway:
         caller = Caller(gateway)

@@ -14,7 +14,9 @@ from tests.docs.markdown import file_of
 ROOT = Path(__file__).parents[2]
 LOADED = ["-p", "pytest_trio.plugin", "-p", "gateway.testing.plugin"]
 
-SHOP, TESTS = (file_of("docs/testing.md", name) for name in ("shop.py", "test_shop.py"))
+SHOP, TESTS, THREADED = (
+    file_of("docs/testing.md", name) for name in ("shop.py", "test_shop.py", "test_threaded.py")
+)
 """An application and its tests, as the documentation prints them."""
 
 MORE = """
@@ -84,9 +86,11 @@ def project(path: Path, **files: str) -> Path:
 
 def test_a_project_tests_itself_with_the_kit(tmp_path: Path) -> None:
     code, said = run(
-        project(tmp_path, shop=SHOP, test_shop=TESTS, test_more=MORE), *LOADED, "--strict-markers"
+        project(tmp_path, shop=SHOP, test_shop=TESTS, test_threaded=THREADED, test_more=MORE),
+        *LOADED,
+        "--strict-markers",
     )
-    assert code == 0 and "7 passed" in said, said
+    assert code == 0 and "8 passed" in said, said
 
 
 def test_what_fails_says_what_failed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 import trustme
 
+from gateway.config.settings import TlsSettings
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
@@ -23,6 +24,7 @@ from gateway.wire.tls import Handshakes, TlsSocket
 from protocol.errors import CloseCode
 from protocol.frames import BINARY, server_frame
 from tests.framing import CLOSE, PING, TEXT, client_frame, close_payload, take_frame
+from tests.streams.support import Events
 from tests.support import DEADLINE, running_gateway, until
 from tests.upgrade import request_head
 from tests.wire.support import (
@@ -301,3 +303,29 @@ async def test_what_has_ended_is_freed_at_once(politely: bool, secure: bool, con
             assert not [found for found in gc.get_objects() if isinstance(found, (WireConnection, TlsSocket))]
     finally:
         gc.enable()
+
+
+async def test_event_streams_over_tls(tmp_path: Path) -> None:
+    """Enough of them for one pass over their sockets; each event has the cursor of its own reader."""
+    authority = trustme.CA()
+    pem = tmp_path / "node.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    async with running_gateway(tls=TlsSettings(certificate=str(pem), key=str(pem))) as gateway:
+        async with contextlib.AsyncExitStack() as stack:
+            readers = []
+            for number in range(20):
+                token = gateway.auth.issue(org="acme", user=f"u{number}").token
+                stream = await stack.enter_async_context(tls_stream(gateway.port, client))
+                head = f"GET /api/v1/stream?join=r&token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                await stream.send_all(head.encode())
+                reader = Events(stream)
+                await reader.begin()
+                await reader.of("reply")
+                readers.append(reader)
+            for number in range(50):
+                await gateway.publish("acme", "r", "e", number)
+            for reader in readers:
+                assert [(await reader.of("event"))["data"] for _ in range(50)] == list(range(50))
+            assert len({reader.last_id for reader in readers}) == 20

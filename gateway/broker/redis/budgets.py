@@ -4,17 +4,20 @@ Every publish tells how many bytes its channel keeps. What changed is written to
 list for each organisation, so that all nodes together count a room once; meanwhile this node counts on by
 itself. An organisation that alone keeps ``_MOST`` of ``history.total_bytes``, or more than an even part while
 all together keep too much, is refused with OVERLOADED until some of it is too old. The same holds for
-``history.rooms``.
+``history.rooms``, among which users are not: an organisation may have many who were each told a little, and
+what that takes is in the bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from gateway.broker.base import Channel
+from gateway.broker.channels import Kind
 from gateway.broker.redis.client import Client
 from gateway.broker.redis.scripts import ACCOUNT, AccountCall, pack
 from gateway.config.settings import HistorySettings
@@ -27,8 +30,11 @@ _AT_ONCE: Final = 500
 """Channels in one call; Redis serves nobody else meanwhile."""
 _COUNTED: Final = 10_000
 _MOST: Final = 0.75
-_ROOM_BYTES: Final = 600
-"""What a channel takes in Redis beside its events: three keys with a few fields (by MEMORY USAGE)."""
+_ROOM_BYTES: Final = 1000
+"""What a channel takes in Redis beside its events: three keys with a few fields, and its entry in the list
+(by the growth of ``used_memory`` over 20,000 users with one event each)."""
+_USERS: Final = ":users"
+"""Ends the keys of the list of users."""
 
 
 class _Account:
@@ -92,7 +98,7 @@ class Budgets:
         account.changed[channel] = (held, age)
         if before is None:
             # The others may have counted it: what is not new is known after the next call.
-            self._grow(account, min(held, added + _ROOM_BYTES), 1)
+            self._grow(account, min(held, added + _ROOM_BYTES), channel.kind is not Kind.USER)
         else:
             self._grow(account, held - before, 0)
 
@@ -122,22 +128,31 @@ class Budgets:
 
     async def _write(self, client: Client, org: str, account: _Account) -> None:
         changed, account.changed = account.changed, {}
-        names = list(changed)
-        keys = [client.key("kept", org), client.key("kept", org) + ":until"]
-        known = (0, 0)
+        key = client.key("kept", org)
+        users = {name: each for name, each in changed.items() if name.kind is Kind.USER}
         try:
-            for start in range(0, max(1, len(names)), _AT_ONCE):
-                call = AccountCall(
-                    [(_digest(name), *changed[name]) for name in names[start : start + _AT_ONCE]]
-                )
-                known = await client.run_script(ACCOUNT, keys, [pack(call)])
+            of_users = await self._write_list(client, key + _USERS, users)
+            others = await self._write_list(
+                client, key, {name: each for name, each in changed.items() if name not in users}
+            )
         except ProtocolError:
             account.changed = changed | account.changed
             raise
-        self._grow(account, known[0] - account.bytes, known[1] - account.rooms)
-        if not known[1] and not account.changed:
+        self._grow(account, others[0] + of_users[0] - account.bytes, others[1] - account.rooms)
+        if not (others[1] or of_users[1] or account.changed):
             del self._accounts[org]
             self._over.discard(account)
+
+    async def _write_list(
+        self, client: Client, key: str, changed: Mapping[Channel, tuple[int, int]]
+    ) -> tuple[int, int]:
+        """Bytes and number of all in a list, which ``changed`` is a part of."""
+        names = list(changed)
+        known = (0, 0)
+        for start in range(0, max(1, len(names)), _AT_ONCE):
+            call = AccountCall([(_digest(name), *changed[name]) for name in names[start : start + _AT_ONCE]])
+            known = await client.run_script(ACCOUNT, [key, key + ":until"], [pack(call)])
+        return known
 
     def measures(self) -> dict[str, tuple[str, float]]:
         """For the metrics."""

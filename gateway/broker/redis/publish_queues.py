@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from gateway.broker.base import Channel, Done
@@ -74,6 +75,13 @@ class PublishQueue:
     def empty(self) -> bool:
         """Nothing waits, and nothing is on its way."""
         return self.batch is None and not self.waiting
+
+    @property
+    def since(self) -> float:
+        """Trio time at which the first of what waits was submitted; infinity when nothing does."""
+        if self.batch is not None:
+            return self.batch.items[0].at
+        return self.waiting[0][1].at if self.waiting else math.inf
 
     def load(self, number: int, most: int, most_bytes: int) -> Batch:
         """The batch to be sent: the one that did not get through, or the next."""

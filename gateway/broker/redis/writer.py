@@ -51,6 +51,8 @@ _SENDERS: Final = 4
 """Calls on their way; a cluster, where each has one channel, takes more."""
 _SENDERS_CLUSTER: Final = 128
 _TICK: Final = 0.1
+_AT_ONCE: Final = 1000
+"""Queues that are looked at before others have their turn."""
 _PAUSE: Final = 0.05
 _IDLE: Final = 10_000
 """Lanes kept without work, for the names of their keys."""
@@ -360,8 +362,12 @@ class Writer:
         while True:
             await trio.sleep(_TICK)
             now = trio.current_time()
-            for queue in list(self._busy):
-                self._expire_queue(queue, now - settings.timeout, now - settings.patience)
+            newest = now - min(settings.timeout, settings.patience)
+            for number, queue in enumerate(list(self._busy), 1):
+                if queue.since < newest:
+                    self._expire_queue(queue, now - settings.timeout, now - settings.patience)
+                if number % _AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             self._settled()
 
     def _expire_queue(self, queue: PublishQueue, oldest: float, oldest_unsent: float) -> None:

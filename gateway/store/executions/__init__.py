@@ -8,6 +8,7 @@ and removes executions), ``executions``.
 from __future__ import annotations
 
 from gateway.store.executions.executions import Executions, Page, State, Summary
+from gateway.store.executions.outbox import Handed
 from gateway.store.executions.values import (
     ENDED,
     STALE,
@@ -28,6 +29,7 @@ __all__ = [
     "Execution",
     "Executions",
     "Filters",
+    "Handed",
     "Page",
     "State",
     "Status",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from gateway.store.cursors import cursor_of, position_of
 from gateway.store.database import Database
-from gateway.store.executions.days import DAY_MS, Count, percentile
+from gateway.store.executions.days import DAY_MS, NO_DURATION, Count, percentile
 from gateway.store.executions.outbox import ExecutionOutbox
 from gateway.store.executions.queries import (
+    NO_DAY,
     ONE,
     TIMELINE,
     page,
@@ -22,7 +23,7 @@ from gateway.store.executions.queries import (
     summary_parameters,
 )
 from gateway.store.executions.upkeep import Upkeep
-from gateway.store.executions.values import ENDED, STATUSES, Change, Entry, Execution, Filters, entry_from
+from gateway.store.executions.values import STATUSES, Change, Entry, Execution, Filters, entry_from
 from gateway.store.executions.writes import Applied, Creation, Patch, Writes, execution_of
 from gateway.store.ids import Ids
 from gateway.store.rows import parse_json
@@ -86,13 +87,13 @@ class Executions:
         self.outbox = ExecutionOutbox(writer, clock, owner=owner, lease=lease, postgres=postgres)
         self._writes = Writes(self.outbox, ids, clock, updates_bytes=updates_bytes)
         self.upkeep = Upkeep(database, writer, clock, owner=owner)
-        self.tell: Callable[[list[Entry]], None] = lambda _: None
-        """Takes what has been committed, in the order of the commits; must not raise. Else it is left to the
-        outbox."""
+        self.tell: Callable[[Sequence[Entry], Collection[int]], None] = lambda entries, held: None
+        """Takes what has been committed, in the order of the commits, and which executions are held (see
+        ``Handed``); must not raise. Without one it is left to the outbox."""
 
     def _told(self, applied: Applied) -> None:
-        if applied.entries:
-            self.tell(applied.entries)
+        if applied.handed is not None:
+            self.tell(applied.handed.entries, applied.handed.held)
 
     async def create(
         self,
@@ -114,8 +115,7 @@ class Executions:
         now = self._clock()
         execution = Execution(
             number=0, org=org, id=id or "", agent=agent, team=team, method=method, status=status,
-            created_ms=now, started_ms=now if status == "running" else None, updated_ms=now,
-            heartbeat_ms=now, sender=sender, input=input, metadata=metadata,
+            created_ms=now, updated_ms=now, heartbeat_ms=now, sender=sender, input=input, metadata=metadata,
         )  # fmt: skip
         size = 400 + len(input or "") + len(metadata or "")
         applied: Applied = await self._writer.write(
@@ -202,12 +202,14 @@ def _summed(rows: Any, filters: Filters) -> Summary:
     counts: dict[int, Count] = {}
     total_ms = 0
     for day, status, bucket, n, sum_ms, min_ms, max_ms in rows:
-        by_status[status] += n
-        of_day = series.setdefault(day, [0, 0, 0])
-        of_day[0] += n
-        of_day[1] += n if status == "completed" else 0
-        of_day[2] += n if status == "failed" else 0
-        if status in ENDED and bucket >= 0:
+        n = int(n)
+        if day != NO_DAY:
+            by_status[status] += n
+            of_day = series.setdefault(day, [0, 0, 0])
+            of_day[0] += n
+            of_day[1] += n if status == "completed" else 0
+            of_day[2] += n if status == "failed" else 0
+        if bucket != NO_DURATION:
             total_ms += int(sum_ms)
             known = counts.get(bucket)
             counts[bucket] = (

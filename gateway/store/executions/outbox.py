@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
 
 from gateway.store.executions.tables import executions, untold
@@ -17,14 +18,23 @@ from gateway.store.executions.values import Entry, entry_from
 from gateway.store.rows import among, ids_json, insert_new
 from gateway.store.writer import Job, Writer
 
-__all__ = ["ExecutionOutbox"]
+__all__ = ["ExecutionOutbox", "Handed"]
 
-_CLAIM: Final = 50
+_CLAIM: Final = 100
 """Executions whose changes are claimed at once."""
 _AT_ONCE: Final = 200
-"""Changes that are taken over or claimed at once: each may take ``executions.row_bytes``."""
+"""Changes that are taken over or claimed at once: each may take some 100 kB."""
 _u = untold.c
 _RETURNED: Final = (_u.number, _u.version, _u.body)
+
+
+class Handed(msgspec.Struct):
+    """What a node has to tell now."""
+
+    entries: list[Entry]
+    """Of each execution in the order of its versions."""
+    held: set[int]
+    """Executions of which there is more, that comes with a later claim."""
 
 
 class ExecutionOutbox:
@@ -44,11 +54,6 @@ class ExecutionOutbox:
         self._due = locked.with_for_update(skip_locked=True) if postgres else locked
         self._forget_told = delete(untold).where(_u.number == bindparam("k"), _u.version == bindparam("v"))
         self._forget_told = self._forget_told.where(_u.owner == owner)
-        self._let_go = (
-            update(untold)
-            .where(among(_u.number, "numbers", postgres=postgres), _u.owner == owner)
-            .values(lease_ms=0)
-        )
 
     def _taken(self, *terms: Any, postgres: bool) -> Any:
         wanted = among(_u.number, "numbers", postgres=postgres)
@@ -61,18 +66,19 @@ class ExecutionOutbox:
 
     def add(
         self, connection: Connection, found: Sequence[tuple[Entry, str]], numbers: Iterable[int]
-    ) -> list[Entry]:
+    ) -> Handed:
         """In a writer's transaction that holds the rows of ``numbers``: add entries with their texts.
 
-        Returns what is to be told now, in its order: those that were other nodes' until now, and these; not
-        these while there are too many others, then their turn comes with :meth:`claim`.
+        Gives what is to be told now, in its order: those that were other nodes' until now, and these. While
+        there are too many others, these come with :meth:`claim`, and their executions are held.
         """
         until = self._clock() + self._lease_ms
         taken = connection.execute(self._take_over, {"numbers": ids_json(numbers), "until": until})
-        entries = sorted((entry_from(*row) for row in taken), key=_order)
-        if len(entries) < _AT_ONCE:
-            entries += [entry for entry, _ in found]
+        handed = _handed(taken)
+        if not handed.held:
+            handed.entries += [entry for entry, _ in found]
         else:
+            handed.held = set(numbers)
             until = 0
         rows = [
             {
@@ -82,15 +88,15 @@ class ExecutionOutbox:
             for entry, body in found
         ]  # fmt: skip
         insert_new(connection, untold, rows, ())
-        return entries
+        return handed
 
-    async def claim(self, then: Callable[[list[Entry]], None]) -> int:
+    async def claim(self, then: Callable[[Handed], None]) -> int:
         """Give ``then`` the untold changes of executions of which one's lease is over; how many.
 
         They are this node's for ``store.lease`` seconds. Raises what ``Writer.write`` raises.
         """
-        entries: list[Entry] = await self._writer.write(self._claim, None, rows=50, then=then)
-        return len(entries)
+        handed: Handed = await self._writer.write(self._claim, None, rows=50, then=then)
+        return len(handed.entries)
 
     def told(self, entries: Iterable[Entry]) -> bool:
         """Forget what has been told, with one of the next commits; waits for nothing.
@@ -99,31 +105,27 @@ class ExecutionOutbox:
         """
         return self._writer.post(self._forget, list(entries))
 
-    def let_go(self, numbers: Iterable[int]) -> bool:
-        """Have the changes of these executions claimed soon, by whichever node; waits for nothing."""
-        return self._writer.post(self._release, list(numbers))
-
     def _claim(self, connection: Connection, jobs: Sequence[Job]) -> None:
         for job in jobs:
             now = self._clock()
             numbers = list(connection.execute(self._due, {"now": now}).scalars())
-            job.result = []
+            job.result = Handed([], set())
             if numbers:
                 parameters = {"numbers": ids_json(numbers), "now": now, "until": now + self._lease_ms}
-                found = connection.execute(self._take_all, parameters)
-                job.result = sorted((entry_from(*row) for row in found), key=_order)
+                job.result = _handed(connection.execute(self._take_all, parameters))
 
     def _forget(self, connection: Connection, jobs: Sequence[Job]) -> None:
         told = sorted((entry.number, entry.version) for job in jobs for entry in job.payload)
         connection.execute(self._forget_told, [{"k": number, "v": version} for number, version in told])
 
-    def _release(self, connection: Connection, jobs: Sequence[Job]) -> None:
-        numbers = sorted({number for job in jobs for number in job.payload})
-        connection.execute(self._let_go, {"numbers": ids_json(numbers)})
-
     def count(self, connection: Connection) -> int:
         """How many changes are not told, of all nodes."""
         return connection.execute(select(func.count()).select_from(untold)).scalar_one()
+
+
+def _handed(rows: Iterable[Any]) -> Handed:
+    entries = sorted((entry_from(*row) for row in rows), key=_order)
+    return Handed(entries, {entries[-1].number} if len(entries) >= _AT_ONCE else set())
 
 
 def _order(entry: Entry) -> tuple[int, int]:

@@ -16,11 +16,13 @@ from gateway.store.executions.tables import ACTIVE, executions, untold, updates
 from gateway.store.executions.values import Filters
 from gateway.store.ids import first_of
 
-__all__ = ["ONE", "TIMELINE", "page", "page_parameters", "state", "summary", "summary_parameters"]
+__all__ = ["NO_DAY", "ONE", "TIMELINE", "page", "page_parameters", "state", "summary", "summary_parameters"]
 
 _c = executions.c
 _FILTERS: Final = ("agent", "team", "method", "status")
 _INDEXES: Final = ("agent", "team", "method", "status")
+NO_DAY: Final = -1
+"""The day of a row that counts durations only."""
 _LARGEST: Final = 2**63 - 1
 _ONE_DAY: Final = first_of(DAY_MS)
 """A number divided by this is a day since 1970."""
@@ -92,11 +94,16 @@ def summary(filters: Filters) -> TextClause:
 def _summary(given: tuple[str, ...]) -> TextClause:
     wanted = "".join(f" AND {name} = :{name}" for name in given)
     status = " AND status = :status" if "status" in given else ""
+    key = (
+        "org = :org AND agent = :any_agent AND team = :any_team AND method = :any_method"
+        " AND day >= :first_day AND day < :end_day"
+    )
     return text(
-        # Whole days of what has ended.
-        "SELECT day, status, bucket, n, sum_ms, min_ms, max_ms FROM execution_days"
-        " WHERE org = :org AND agent = :any_agent AND team = :any_team AND method = :any_method"
-        f" AND day >= :first_day AND day < :end_day{status}"
+        # Whole days of what has ended, once by day and once by duration: few rows, whatever there is.
+        f"SELECT day, status, {NO_DURATION} AS bucket, sum(n), 0, 0, 0"
+        f" FROM execution_days WHERE {key}{status} GROUP BY day, status"
+        f" UNION ALL SELECT {NO_DAY}, '', bucket, sum(n), sum(sum_ms), min(min_ms), max(max_ms)"
+        f" FROM execution_days WHERE {key}{status} AND bucket <> {NO_DURATION} GROUP BY bucket"
         # The parts of days at both ends, row by row.
         + "".join(
             f" UNION ALL SELECT {day}, status, bucket, count(*),"

@@ -14,10 +14,10 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from gateway.store.executions.days import bucket_of, count_ended
-from gateway.store.executions.outbox import ExecutionOutbox
+from gateway.store.executions.outbox import ExecutionOutbox, Handed
 from gateway.store.executions.tables import executions, updates
 from gateway.store.executions.values import ENDED, Change, Entry, Execution, entry_of
-from gateway.store.ids import Ids
+from gateway.store.ids import Ids, millisecond_of
 from gateway.store.rows import insert_new, update_rows
 from gateway.store.writer import Job
 from protocol.errors import ErrorCode, ProtocolError
@@ -62,8 +62,8 @@ class Applied(msgspec.Struct):
     """What became of one job."""
 
     row: dict[str, Any]
-    entries: list[Entry]
-    """To be told now, in this order."""
+    handed: Handed | None = None
+    """What is to be told now, of the whole transaction."""
 
 
 def execution_of(row: Any) -> Execution:
@@ -119,6 +119,10 @@ class Writes:
         if key in group.known:
             raise _conflict(f"there is an execution {wanted.id!r} already", group.known[key])
         new = msgspec.structs.replace(wanted, number=self._ids.next())
+        # Numbers go up also when the clock is set back; list and counts must agree on the day.
+        new.created_ms = new.updated_ms = millisecond_of(new.number)
+        if new.status == "running":
+            new.started_ms = new.created_ms
         if not new.id:
             new.id = f"{new.number:x}"
             key = (new.org, new.id)
@@ -135,13 +139,13 @@ class Writes:
         if change.stale_before is not None and (
             was in ENDED or execution.heartbeat_ms >= change.stale_before
         ):
-            return Applied(execution.as_data(), [])  # it has been heard of meanwhile
+            return Applied(execution.as_data())  # it has been heard of meanwhile
         changed = execution.apply(change, now)
         if isinstance(changed, str):
             raise _conflict(changed, execution)
         group.touched[execution.number] = execution
         if not changed:
-            return Applied(execution.as_data(), [])
+            return Applied(execution.as_data())
         if execution.status != was and execution.status in ENDED:
             execution.bucket = bucket_of(execution.duration_ms)
             group.ended.append(execution)
@@ -157,28 +161,28 @@ class Writes:
 
     def _noted(self, group: _Group, execution: Execution, was: str | None, said: dict[str, Any]) -> Applied:
         update = {"version": execution.version, "at": execution.updated_ms, **said}
-        body = _encoder.encode(update).decode()
+        body = _encoder.encode(update)
         execution.updates_total += len(body)
         group.updates.append(
             {
                 "number": execution.number,
                 "version": execution.version,
                 "total": execution.updates_total,
-                "body": body,
+                "body": body.decode(),
             }
         )
         entry, text = entry_of(execution, was)
         group.entries.append((entry, text))
-        return Applied(entry.row, [])
+        return Applied(entry.row)
 
     def _write(self, connection: Connection, group: _Group) -> None:
         new = {each.number for each in group.new}
         touched = [each for number, each in sorted(group.touched.items()) if number not in new]
         cuts = []
         for each in (*touched, *group.new):
-            if each.updates_total - each.updates_cut > self._updates_bytes:
-                # More than needed, so that it is not done each time.
-                each.updates_cut = each.updates_total - self._updates_bytes * 3 // 4
+            if each.updates_total - each.updates_cut > self._updates_bytes * 7 // 8:
+                # More than needed, so that it is not done each time; the update at the cut stays.
+                each.updates_cut = each.updates_total - self._updates_bytes * 5 // 8
                 cuts.append({"number": each.number, "cut": each.updates_cut})
         insert_new(connection, executions, [msgspec.structs.asdict(each) for each in group.new], ())
         update_rows(
@@ -196,10 +200,10 @@ class Writes:
         if not group.entries:
             return
         numbers = sorted({entry.number for entry, _ in group.entries})
-        told = self._outbox.add(connection, group.entries, numbers)
+        handed = self._outbox.add(connection, group.entries, numbers)
         for job in jobs:
             if job.error is None:  # one of them carries all, since their order is that of the whole
-                job.result.entries = told
+                job.result.handed = handed
                 return
 
 

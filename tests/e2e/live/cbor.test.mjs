@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WebSocket } from "ws";
+import { cbor } from "../../../gateway/web/client/cbor.js";
 import { pack, unpack } from "./cbor.mjs";
 import { address, client, next, raw, tokens } from "./gateway.mjs";
 
@@ -74,4 +75,17 @@ test("CBOR is preferred where both are offered, JSON where nothing is, and only 
   const chunks = [];
   for await (const chunk of response) chunks.push(chunk);
   assert.match(Buffer.concat(chunks).toString(), /trireme\.v1\.cbor.*trireme\.v1\.json/s);
+});
+
+test("the client with the codec of the package", async (t) => {
+  const [alice, bob] = [await client(t, "alice", { codec: cbor }), await client(t, "bob")];
+  assert.equal((await alice.info()).subprotocol, "trireme.v1.cbor");
+  await Promise.all([alice.join("chat:codec"), bob.join("chat:codec")]);
+  for (const [from, to] of [[alice, bob], [bob, alice]]) {
+    const said = next(to, "said");
+    const data = { text: "é😀", list: [1, -1, 1.5, null, true], large: 2n ** 60n };
+    const { seq } = await from.publish("chat:codec", "said", data);
+    const event = await said;
+    assert.deepEqual([event.seq, event.data, event.room], [seq, data, "chat:codec"]);
+  }
 });

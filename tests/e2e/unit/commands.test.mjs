@@ -613,6 +613,6 @@ test("disconnect() forgets rooms and filter; failing keeps them", async () => {
 });
 
 test("needs a WebSocket and, outside a page, an address", () => {
-  assert.throws(() => new Trireme("ws://x/ws", { WebSocket: null }), /no WebSocket here/);
+  assert.throws(() => new Trireme("ws://x/ws", { WebSocket: null, fetch: null }), /no WebSocket here/);
   assert.throws(() => new Trireme({ WebSocket: class {} }), TypeError);
 });

@@ -422,10 +422,10 @@ test("a slow pong is degraded until one comes in time", async () => {
   const play = await connected();
   await advance(25_000);
   await advance(2_000);
-  assert.deepEqual(play.named("degraded"), [{ degraded: true, reason: "the connection is slow" }]);
+  assert.deepEqual(play.named("degraded"), [{ degraded: true, reason: "the connection is slow", transport: "websocket" }]);
   play.socket.reply("ping");
   await settle();
-  assert.deepEqual(play.named("degraded").at(-1), { degraded: false, reason: "" });
+  assert.deepEqual(play.named("degraded").at(-1), { degraded: false, reason: "", transport: "websocket" });
 });
 
 test("many failed retries are degraded until the connection is back", async () => {
@@ -436,7 +436,7 @@ test("many failed retries are degraded until the connection is back", async () =
     await settle();
     if (round < 3) await advance(play.named("reconnecting").at(-1).delay);
   }
-  assert.deepEqual(play.named("degraded"), [{ degraded: true, reason: "there is no connection" }]);
+  assert.deepEqual(play.named("degraded"), [{ degraded: true, reason: "there is no connection", transport: null }]);
   await advance(play.named("reconnecting").at(-1).delay);
   play.socket.welcome();
   assert.equal(play.named("degraded").at(-1).degraded, false);

@@ -66,6 +66,7 @@ export function start(options = {}) {
     token: "t0",
     WebSocket: Socket,
     fetch: () => Promise.reject(new Error("no REST here")),
+    transports: ["websocket"],
     ...options,
   });
   const told = [];

@@ -50,7 +50,8 @@ local function publish(stream, meta, seen, channel, at)
   local keep, bytes, age, window, batch, count, effects = unpack(channel)
   local m = redis.call('HMGET', meta,
     'epoch', 'seq', 'tag', 'total', 'low', 'touched', 'mark', 'marked', mine, 'state')
-  if not m[1] then
+  local newborn = not m[1]
+  if newborn then
     begin(stream, meta, seen, arg.newborn)
     m = {arg.newborn, 0, '-', 0, false, false, false, false, false, false}
   end
@@ -66,7 +67,7 @@ local function publish(stream, meta, seen, channel, at)
 
   local mids, places, parts, new, here, plain = {}, {}, {}, {}, {}, true
   for i = 1, count do mids[i] = ARGV[at + 2 * i - 2] end
-  local known = redis.call('ZMSCORE', seen, unpack(mids))
+  local known = newborn and {} or redis.call('ZMSCORE', seen, unpack(mids))
   local refused, entries, held = {}, nil, nil
   if effects then
     local taken = {}
@@ -77,7 +78,8 @@ local function publish(stream, meta, seen, channel, at)
       return true
     end)
   end
-  local first = seq + 1
+  local first, fields = seq + 1, {}
+  local function note(...) for _, each in ipairs({...}) do fields[#fields + 1] = each end end
   for i = 1, count do
     local place = here[mids[i]] or (known[i] and tonumber(known[i]))
     if place then
@@ -103,7 +105,7 @@ local function publish(stream, meta, seen, channel, at)
     local oldest = math.max(seq - keep, 0)
     if not m[8] or now - m[8] >= age then
       oldest = math.max(oldest, tonumber(m[7] or 0))
-      redis.call('HSET', meta, 'mark', text(first - 1), 'marked', text(now))
+      note('mark', text(first - 1), 'marked', text(now))
     end
     local packet
     local function add()
@@ -122,8 +124,13 @@ local function publish(stream, meta, seen, channel, at)
       redis.call('HSET', meta, 'epoch', epoch, 'base', text(first - 1))
       add()
     end
+    -- The first entry of a stream takes 4 kB, most of them for later ones; of a user's order there are few.
+    if newborn and #packet < 1024 then
+      local copy = redis.pcall('DUMP', stream)
+      if type(copy) == 'string' then redis.pcall('RESTORE', stream, 0, copy, 'REPLACE') end
+    end
     redis.call('ZADD', seen, unpack(new))
-    redis.call('ZREMRANGEBYSCORE', seen, '-inf', seq - window)
+    if seq > window then redis.call('ZREMRANGEBYSCORE', seen, '-inf', seq - window) end
     while total - low > bytes do
       local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
       local after = tonumber(string.match(entry[2][2], '^%S+ %d+ %d+ %S+ %S+ (%d+)'))
@@ -131,17 +138,18 @@ local function publish(stream, meta, seen, channel, at)
       if total - low <= bytes or after == total then break end
       redis.call('XDEL', stream, entry[1])
     end
-    redis.call('HSET', meta,
-      'seq', text(seq), 'tag', tag, 'total', text(total), 'low', text(low))
+    note('seq', text(seq), 'tag', tag, 'total', text(total), 'low', text(low))
     if entries then write_state(meta, entries, held) end
     redis.call(arg.tell, stream, packet)
   end
   answer = plain and epoch .. ' ' .. text(first) or epoch .. ' =' .. table.concat(places, ',')
-  redis.call('HSET', meta, mine, text(batch) .. ' ' .. text(now) .. ' ' .. answer)
+  note(mine, text(batch) .. ' ' .. text(now) .. ' ' .. answer)
+  local touch = not m[6] or now - m[6] > age / 8
+  if touch then note('touched', text(now)) end
+  redis.call('HSET', meta, unpack(fields))
   -- A writer new to this channel is the moment to forget those that are gone.
-  if not known_writer then forget_writers(meta) end
-  if not m[6] or now - m[6] > age / 8 then
-    redis.call('HSET', meta, 'touched', text(now))
+  if not known_writer and not newborn then forget_writers(meta) end
+  if touch then
     redis.call('PEXPIRE', meta, text(math.max(arg.forget, age * 1.25)))
     redis.call('PEXPIRE', stream, text(age * 1.25))
     redis.call('PEXPIRE', seen, text(age * 1.25))

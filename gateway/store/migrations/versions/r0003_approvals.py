@@ -40,8 +40,10 @@ def upgrade() -> None:
     _partial("approvals_open", ["org", "id", "size"], "decided_ms IS NULL")
     _partial("approvals_due", ["deadline_ms", "id"], "decided_ms IS NULL")
     _partial("approvals_role", ["org", "role", "id"], "role IS NOT NULL")
-    _partial("approvals_role_open", ["id", "org", "role"], "role IS NOT NULL AND decided_ms IS NULL")
+    _partial("approvals_role_open", ["org", "role", "id"], "role IS NOT NULL AND decided_ms IS NULL")
+    _partial("approvals_role_newest", ["id", "org", "role"], "role IS NOT NULL AND decided_ms IS NULL")
     _partial("approvals_decided", ["decided_ms", "id"], "decided_ms IS NOT NULL")
+    _partial("approvals_expired", ["org", "id"], "decided_ms IS NOT NULL AND choice IS NULL")
     op.create_table(
         "approval_users",
         sa.Column("approval", sa.BigInteger, primary_key=True, autoincrement=False),

@@ -1,0 +1,166 @@
+"""Many readers of one kind on one core: WebSockets, event streams or polls, and one WebSocket that publishes.
+
+The load generator in C speaks WebSocket only. This one does little else than ``recv``, for each kind alike,
+so that what the server takes for one can be compared with what it takes for another. Commands are lines:
+``open KIND COUNT`` connects readers of a room, ``publish IN_FLIGHT SECONDS`` publishes to it, and
+``poll COUNT SECONDS`` has polls wait in vain, each of them once. All answer with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import select
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+ROOM = "bench-0"
+_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+_PAD = "x" * 40
+_MARK = b'"event":"tick"'
+_PATIENCE = 30.0
+_AT_ONCE = 64
+
+
+class Readers:
+    """All connections of this process."""
+
+    def __init__(self, port: int, tokens: Path) -> None:
+        self._port = port
+        self._tokens = tokens.read_text().split()
+        self._poll = select.epoll()
+        self._socks: dict[int, socket.socket] = {}
+        self._publisher: socket.socket | None = None
+        self.got = 0
+        """Events, of all readers."""
+        self.ended = 0
+
+    def _dial(self, head: str) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self._port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(head.encode())
+        return sock
+
+    def _websocket(self, number: int) -> socket.socket:
+        return self._dial(
+            f"GET /ws?token={self._tokens[number]} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {_KEY}\r\n\r\n"
+        )
+
+    def _get(self, number: int, path: str) -> socket.socket:
+        token = self._tokens[number]
+        return self._dial(f"GET /api/v1/{path}join={ROOM}&token={token} HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    def open(self, kind: str, count: int) -> None:
+        """Connect so many more readers; returns when all are in the room."""
+        first = len(self._socks)
+        waiting: list[socket.socket] = []
+        for number in range(first, first + count):
+            if kind == "websocket":
+                sock = self._websocket(number)
+                _until(sock, b'"t":"connected"')
+                sock.sendall(_frame({"v": 1, "t": "join", "id": 1, "room": ROOM}))
+            else:
+                sock = self._get(number, "stream?")
+            waiting.append(sock)
+            if len(waiting) == _AT_ONCE or number == first + count - 1:
+                for each in waiting:
+                    _until(each, b'"t":"reply"')
+                    self._add(each)
+                waiting.clear()
+
+    def _add(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socks[sock.fileno()] = sock
+        self._poll.register(sock, select.EPOLLIN)
+
+    def publish(self, in_flight: int, seconds: float) -> dict[str, float]:
+        """Publish for so long; an event is in flight until all have it."""
+        if self._publisher is None:
+            self._publisher = self._websocket(len(self._tokens) - 1)
+            _until(self._publisher, b'"t":"connected"')
+        readers = len(self._socks)
+        start, begun, sent = self.got, time.monotonic(), 0
+        while (now := time.monotonic()) < begun + seconds or self.got - start < sent * readers:
+            if now > begun + seconds + _PATIENCE:
+                raise SystemExit("events did not arrive")
+            if now < begun + seconds:
+                batch = b""
+                while sent - (self.got - start) // readers < in_flight:
+                    data = {"n": sent, "pad": _PAD}
+                    batch += _frame({"v": 1, "t": "publish", "room": ROOM, "event": "tick", "data": data})
+                    sent += 1
+                if batch:
+                    self._publisher.sendall(batch)
+            self._read(1.0)
+        return {"seconds": time.monotonic() - begun, "deliveries": float(self.got - start)}
+
+    def poll(self, count: int, seconds: float) -> dict[str, float]:
+        """Let so many polls wait in vain, begun one after the other over their time."""
+        begun = time.monotonic()
+        self.ended = 0
+        for number in range(count):
+            due = begun + seconds * number / count
+            while (left := due - time.monotonic()) > 0:
+                self._read(left)
+            self._add(self._get(number, f"poll?timeout={seconds}&"))
+        while self.ended < count:
+            if time.monotonic() > begun + 2 * seconds + _PATIENCE:
+                raise SystemExit("polls were not answered")
+            self._read(1.0)
+        return {"seconds": time.monotonic() - begun, "polls": float(count)}
+
+    def _read(self, timeout: float) -> None:
+        for number, _ in self._poll.poll(timeout, 1024):
+            data = self._socks[number].recv(1 << 18)
+            self.got += data.count(_MARK)
+            if not data:
+                self._poll.unregister(number)
+                self._socks.pop(number).close()
+                self.ended += 1
+
+
+def _frame(message: object) -> bytes:
+    payload = json.dumps(message).encode()
+    head = struct.pack("!BB", 0x81, 0x80 | len(payload)) if len(payload) <= 125 else b"\x81\xfe"
+    return head + (struct.pack("!H", len(payload)) if len(payload) > 125 else b"") + bytes(4) + payload
+
+
+def _until(sock: socket.socket, mark: bytes) -> None:
+    sock.settimeout(_PATIENCE)
+    data = b""
+    while mark not in data:
+        chunk = sock.recv(65536)
+        if not chunk:
+            raise SystemExit(f"the server closed: {data[-300:]!r}")
+        data += chunk
+
+
+def main() -> None:
+    """Serve commands until the input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--tokens", type=Path, required=True)
+    chosen = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    readers = Readers(chosen.port, chosen.tokens)
+    for line in sys.stdin:
+        name, *words = line.split()
+        before = sum(os.times()[:2])
+        found: dict[str, float] = {}
+        if name == "open":
+            readers.open(words[0], int(words[1]))
+        elif name == "publish":
+            found = readers.publish(int(words[0]), float(words[1]))
+        else:
+            found = readers.poll(int(words[0]), float(words[1]))
+        print(json.dumps({"cpu": sum(os.times()[:2]) - before, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
