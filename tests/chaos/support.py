@@ -164,7 +164,8 @@ class Member:
 def _living() -> dict[str, int]:
     """Objects of connections that somebody still holds."""
     gc.collect()
-    counts = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, _KINDS))
+    # isinstance would ask what a proxy stands for, which may be nothing any more.
+    counts = Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), _KINDS))
     return dict(counts)
 
 
