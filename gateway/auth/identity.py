@@ -149,6 +149,8 @@ class Identity:
     issued_at: float | None = None
     family: tuple[str, ...] = ()
     """Ids of the tokens that this one was refreshed from: the first one and the latest."""
+    meta: bytes = b""
+    """A map of the application's own, shown with the connection: JSON, or empty."""
 
     @property
     def is_service(self) -> bool:

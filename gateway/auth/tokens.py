@@ -24,11 +24,14 @@ from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_pattern
+from protocol.values import check_value
 
 __all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
 
 MAX_TOKEN: Final = 16384
 """Characters."""
+MAX_META: Final = 1024
+"""Bytes of the claim ``meta``, as JSON."""
 MAX_FAMILY: Final = 16
 """Ancestors that a refreshed token names: the first, and the latest."""
 MAX_PATTERNS: Final = 256
@@ -53,6 +56,7 @@ class Claims(msgspec.Struct, gc=False):
     family: list[str] = []
     aud: str | list[str] | None = None
     iss: str | None = None
+    meta: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class Authenticator:
         rooms: Mapping[str, Sequence[str]] | None = None,
         ttl: float | None = None,
         family: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
     ) -> IssuedToken:
         """A signed token that lives ``ttl`` seconds (default ``token_ttl``, at most ``max_token_ttl``).
 
@@ -168,6 +173,8 @@ class Authenticator:
             claims["family"] = list(family)
         if rooms is not None:
             claims["rooms"] = {pattern: list(names) for pattern, names in rooms.items()}
+        if meta:
+            claims["meta"] = dict(meta)
         if settings.audience:
             claims["aud"] = settings.audience
         if settings.issuer:
@@ -203,6 +210,7 @@ class Authenticator:
             rooms=self._rooms_claim(identity),
             ttl=wanted,
             family=family,
+            meta=msgspec.json.decode(identity.meta) if identity.meta else None,
         )
 
     def _rooms_claim(self, identity: Identity) -> dict[str, list[str]] | None:
@@ -268,6 +276,15 @@ class Authenticator:
             grants = self._default_grants
         else:
             grants = _grants(claims.rooms)
+        meta = b""
+        if claims.meta:
+            try:
+                check_value(claims.meta)
+            except ProtocolError as error:
+                _refuse(f"the token's meta is no valid data: {error.message}")
+            meta = msgspec.json.encode(claims.meta)
+        if len(meta) > MAX_META:
+            _refuse(f"the token's meta is longer than {MAX_META} bytes")
         return Identity(
             org=claims.org,
             user=claims.sub,
@@ -277,6 +294,7 @@ class Authenticator:
             jti=claims.jti,
             issued_at=claims.iat,
             family=tuple(claims.family),
+            meta=meta,
         )
 
     def _check_times(self, claims: Claims) -> None:

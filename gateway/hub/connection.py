@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import msgspec
+
 from gateway.auth.identity import Identity
 from gateway.broker.base import Event
 from gateway.hub.lag import Backlog
@@ -176,6 +178,7 @@ class Connection:
             "ip": self.ip,
             "user_agent": self.user_agent,
             "client_id": self.client_id,
+            "meta": msgspec.json.decode(identity.meta) if identity.meta else None,
             "subprotocol": self.encoding.subprotocol,
             "transport": self.transport,
             "rooms": rooms,

@@ -12,7 +12,7 @@ from protocol.names import check_room
 
 __all__ = ["Connections"]
 
-_PRIVATE: Final = ("ip", "user_agent", "client_id", "events", "except", "queue")
+_PRIVATE: Final = ("ip", "user_agent", "client_id", "meta", "events", "except", "queue")
 """What members see of their own connections only."""
 _MAX_REASON: Final = 100
 

@@ -34,6 +34,7 @@ _BY_NAME: Final[Mapping[str, Any]] = {
     "ip": "192.0.2.7",
     "jti": "8c1f0a",
     "message": "The report is ready",
+    "meta": {"device": "tablet"},
     "metadata": {"version": "1.4"},
     "method": "summarise",
     "mid": _MID,

@@ -261,8 +261,8 @@ class WaitingQueue(msgspec.Struct):
 class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     """One open connection.
 
-    Members see `ip`, `user_agent`, `client_id`, `queue` and filters (`events`, `except`) of their own only,
-    and of others the rooms whose presence they may see.
+    Members see `ip`, `user_agent`, `client_id`, `meta`, `queue` and filters (`events`, `except`) of their own
+    only, and of others the rooms whose presence they may see.
     """
 
     connection: str
@@ -282,6 +282,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     ip: str | None = None
     user_agent: str | None = None
     client_id: str | None = None
+    meta: Annotated[dict[str, Any], msgspec.Meta(description="The token's claim of that name.")] | None = None
     expires: Milliseconds | None = None
     queue: WaitingQueue | None = None
 
