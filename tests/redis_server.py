@@ -47,19 +47,27 @@ def mortal() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
-def free_port() -> int:
-    """A port on which nobody listens; low enough that a cluster's bus port is one, too."""
-    for port in range(20000 + os.getpid() % 5000, 55000):
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            if port not in _taken:
-                _taken.add(port)
-                return port
+def free_port(ports: int = 1) -> int:
+    """The first of so many ports on which nobody listens; low enough that a cluster's bus ports are, too.
+
+    Below those that the system gives to clients. Each process of the tests has a range of its own.
+    """
+    start = 20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) * 300 % 2400
+    for first in range(start + os.getpid() % 100, 22700):
+        wanted = range(first, first + ports)
+        if _taken.isdisjoint(wanted) and all(_free(port) and _free(port + 10000) for port in wanted):
+            _taken.update(wanted)
+            return first
     raise AssertionError("no free port")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 _taken: set[int] = set()

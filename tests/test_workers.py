@@ -78,7 +78,7 @@ async def clients_of_both(served: Served) -> AsyncIterator[dict[str, Client]]:
 
 
 async def test_two_workers_are_one_gateway(folder: Folder) -> None:
-    own_port = free_port()
+    own_port = free_port(2)  # one for each worker
     async with two_workers(folder, GATEWAY_OWN_PORT=str(own_port), GATEWAY_DRAIN_DELAY="60") as served:
         async with clients_of_both(served) as clients:
             assert set(clients) == {"n-1", "n-2"}

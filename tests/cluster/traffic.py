@@ -11,6 +11,7 @@ another node with ``since``, as the protocol tells it to.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import itertools
 from collections import Counter
@@ -25,8 +26,9 @@ from gateway.auth.tokens import Authenticator
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.envelope import Envelope
+from protocol.errors import CloseCode
 from protocol.json import JSON
-from tests.support import Raw, greeted
+from tests.support import Raw
 
 __all__ = ["ROOM", "Node", "Traffic", "Watcher", "traffic"]
 
@@ -56,7 +58,7 @@ Position = tuple[str, int]
 """Epoch and number."""
 
 
-class _Client:
+class _Client(abc.ABC):
     """Somebody who always has a connection, with whichever node takes it."""
 
     def __init__(self, name: str, nodes: Sequence[Node], first: int, codec: Codec, patience: float) -> None:
@@ -85,10 +87,16 @@ class _Client:
                         f"/ws?token={token}",
                         subprotocols=[self._codec.subprotocol],
                     )
-                    raw = await greeted(Raw(socket, self._codec))
-                    raw.patience = self._patience
-                    self.connections += 1
-                    await self.work(raw)
+                    raw = Raw(socket, self._codec)
+                    raw.greeting = await raw.receive()
+                    if raw.greeting.t == "closing":  # its node cannot reach the broker: come again
+                        assert raw.greeting.code == CloseCode.TRY_AGAIN_LATER, raw.greeting
+                        nursery.cancel_scope.cancel()
+                    else:
+                        assert raw.greeting.t == "connected", raw.greeting
+                        raw.patience = self._patience
+                        self.connections += 1
+                        await self.work(raw)
             except* _GONE:
                 self._turn += 1
             finally:  # also when it was cancelled before the gateway answered
@@ -96,9 +104,9 @@ class _Client:
                     await trio.aclose_forcefully(stream)
             await trio.sleep(_PAUSE)
 
+    @abc.abstractmethod
     async def work(self, raw: Raw) -> None:
         """What it does with a connection, until that ends."""
-        raise NotImplementedError
 
 
 @dataclass
