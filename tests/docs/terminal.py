@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from tests.docs.markdown import ROOT, Block
+from tests.e2e.prerequisites import node
 
 __all__ = ["Reader", "reader", "typing_in"]
 
@@ -24,7 +25,7 @@ DEADLINE = 45.0
 
 # An HTTP error is a failure of the example, and a curl that hangs one of the test.
 _PRELUDE = 'set -euo pipefail\ncurl() { command curl --fail-with-body --max-time 20 "$@"; echo; }\n'
-_READY = re.compile(r"\b(listening|following|accept connections|serving)\b", re.IGNORECASE)
+_READY = re.compile(r"\b(listening|following|accept connections|serving|running on)\b", re.IGNORECASE)
 _PORT = re.compile(r"(?<=[:= ])(8\d{3}|6379|9\d{3})\b")
 _DONE = "--- the block ended with "
 
@@ -128,8 +129,8 @@ class Reader:
             assert terminal.output[start : found.start()].strip(), "prints nothing"
 
     async def _compare(self, block: Block) -> None:
-        """The lines come in this order; ``…`` stands for anything."""
-        name, start = self._last
+        """The lines come in this order; ``…`` stands for anything. A title names the terminal that shows them."""
+        name, start = (block.terminal, 0) if block.terminal else self._last
         lines = (
             ".*".join(re.escape(part) for part in line.split("…")) for line in block.text.splitlines() if line
         )
@@ -148,6 +149,7 @@ class Reader:
             cwd=self.folder,
             env={
                 **{name: value for name, value in os.environ.items() if name in kept},
+                "PATH": f"{os.environ['PATH']}:{Path(node()).parent}",
                 "HOME": str(self.folder),
                 "PYTHONUNBUFFERED": "1",
                 "GATEWAY_PORT": self._port("8000"),
@@ -170,6 +172,7 @@ class Reader:
 def _clone(folder: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
         shutil.copy(ROOT / name, folder)
+    (folder / "examples").symlink_to(ROOT / "examples")
     (folder / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != ".run":

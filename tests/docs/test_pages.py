@@ -25,6 +25,11 @@ PAGES = [
     "docs/testing.md",
     "docs/approvals.md",
     "docs/events.md",
+    "docs/tutorial-notifications.md",
+    "docs/tutorial-platform.md",
+    "docs/tutorial-activity.md",
+    "docs/tutorial-chat.md",
+    "docs/tutorial-agents.md",
 ]
 EVERY_PAGE = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
 
