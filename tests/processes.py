@@ -19,7 +19,7 @@ __all__ = ["DEADLINE", "SECRET", "Folder", "Served", "lines_of", "process", "ser
 
 COMMAND = str(Path(sys.executable).with_name("gateway"))
 SECRET = "a secret of the tests, 32 bytes or more"
-DEADLINE = 30.0
+DEADLINE = 90.0
 """Seconds; a start takes about one on an idle machine."""
 
 

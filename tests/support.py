@@ -17,7 +17,7 @@ from protocol.codec import Codec
 from protocol.json import JSON
 
 SECRET = "only-for-tests-only-for-tests-only-for-tests"
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds after which a test that still waits has failed."""
 
 
