@@ -24,8 +24,9 @@ SECRET = "only-for-tests-only-for-tests-only-for-tests"
 def make_settings(**changes: Any) -> Settings:
     """Settings for a gateway under test; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
 
-    A group given as the class of its settings replaces the whole group. There is no database unless ``database`` names one, and nothing counts connections. No load is shed
-    for lateness or memory: a busy machine stops for seconds.
+    A group given as the class of its settings replaces the whole group. There is no database unless
+    ``database`` names one, and connections are not limited. No load is shed for lateness or memory: a busy
+    machine stops for seconds.
 
     Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
     """
