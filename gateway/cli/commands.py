@@ -19,48 +19,29 @@ from cyclopts.exceptions import CycloptsError, MissingArgumentError
 from msgspec import structs
 
 from gateway import logs
-from gateway.auth.keys import dev_secret_file, with_signing_key
+from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.cli.arguments import Failed, UserError, parse_rooms, parse_seconds
 from gateway.cli.diagnosis import examine
+from gateway.cli.options import (
+    Config,
+    Dev,
+    Org,
+    Roles,
+    Rooms,
+    Token,
+    Ttl,
+    Url,
+    authenticator,
+    configured,
+    reach,
+)
 from gateway.config.settings import Settings, SettingsError
 from gateway.config.sources import DEFAULT_FILE, load_settings, load_with_sources
 from gateway.extensions import load_extensions
-from gateway.wire.sockets import reachable_host
 from protocol.errors import ProtocolError
 
 __all__ = ["main"]
-
-Config = Annotated[Path | None, Parameter(help="Configuration file; ./gateway.toml is read where it exists.")]
-Dev = Annotated[
-    bool | None,
-    Parameter(
-        negative="", help="Development mode: a signing key is generated once and kept in the data folder."
-    ),
-]
-Org = Annotated[str | None, Parameter(help="Organisation that the token is for.")]
-Roles = Annotated[
-    tuple[Literal["member", "service", "admin"], ...],
-    Parameter(name="--role", negative="", show_default=False, help="Role; may be given more than once."),
-]
-Rooms = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--room",
-        negative="",
-        show_default=False,
-        help="What may be done where, as 'PATTERN=join,publish,presence,history'; may be given more than"
-        " once. Without it the gateway's default_rooms apply.",
-    ),
-]
-Url = Annotated[
-    str | None,
-    Parameter(help="Address of the gateway, ws://HOST:PORT/ws; by default the configured one, here."),
-]
-Token = Annotated[
-    str | None, Parameter(help="Token to use; by default one is issued with the configuration's key.")
-]
-Ttl = Annotated[str | None, Parameter(help="Lifetime, such as 30s, 15m, 1h or 7d.")]
 
 app = App(
     name="gateway",
@@ -149,12 +130,12 @@ async def token(
     dev: Dev = None,
 ) -> int:
     """Print a token (JWT), signed with the key of the configuration."""
-    settings = _settings(config, dev)
+    settings = configured(config, dev)
     if inspect is not None:
         return await _inspect(sys.stdin.read() if inspect == "-" else inspect, settings)
     if org is None:
         raise UserError("--org is missing; see gateway token --help")
-    issued = _authenticator(settings).issue(
+    issued = authenticator(settings).issue(
         org=org,
         user=user,
         roles=role,
@@ -168,12 +149,12 @@ async def token(
 async def _inspect(text: str, settings: Settings) -> int:
     from gateway.cli.inspection import inspect
 
-    authenticator: Authenticator | SettingsError
+    signer: Authenticator | SettingsError
     try:
-        authenticator = _authenticator(settings)
+        signer = authenticator(settings)
     except SettingsError as error:
-        authenticator = error
-    found, valid = await inspect(text, authenticator)
+        signer = error
+    found, valid = await inspect(text, signer)
     print(found)
     return 0 if valid else 1
 
@@ -185,7 +166,7 @@ async def check(*, config: Config = None, dev: Dev = None) -> int:
     Prints one line for each, and one for each risk. Exits with 1 when one of them cannot be used.
     """
     try:
-        settings = _settings(config, dev)
+        settings = configured(config, dev)
     except SettingsError as exc:
         print(f"configuration: FAILED: {exc}")
         return 1
@@ -289,7 +270,7 @@ def publish(
         raise UserError("--data: is not valid JSON (a text needs its own quotes: '\"hi\"')") from None
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
     with remote.network(address):
         print(trio.run(remote.publish, address, bearer, room, event, value, format))
     return 0
@@ -319,7 +300,7 @@ def tail(
     """
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
 
     def begun() -> None:
         what = ", ".join(rooms) or "the organisation"
@@ -369,38 +350,3 @@ def _complain(message: str, code: int) -> int:
 
 def _print_line(line: str) -> None:
     print(line, flush=True)
-
-
-def _settings(config: Path | None, dev: bool | None) -> Settings:
-    settings = load_settings(config, os.environ, {"dev": dev})
-    # Standard output belongs to the command's result, standard error to its one line.
-    logs.configure(structs.replace(settings.log, level="error"))
-    return settings
-
-
-def _authenticator(settings: Settings) -> Authenticator:
-    """With the development key also without --dev where one exists: then a gateway runs on it here."""
-    if dev_secret_file(settings).exists():
-        settings = structs.replace(settings, dev=True)
-    return Authenticator(with_signing_key(settings).auth)
-
-
-def _reach(
-    org: str | None, url: str | None, token: str | None, config: Path | None, dev: bool | None
-) -> tuple[str, str]:
-    """The address to connect to, and a token for it: a service's of ``org`` unless one was given."""
-    settings = _settings(config, dev)
-    address = url or _own_address(settings)
-    if token is not None:
-        return address, token
-    if org is None:
-        raise UserError("give --org, or a --token")
-    # Never shown, and `tail` may run for long: a connection ends with its token.
-    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=settings.auth.max_token_ttl)
-    return address, issued.token
-
-
-def _own_address(settings: Settings) -> str:
-    """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
-    scheme = "wss" if settings.tls.certificate else "ws"
-    return f"{scheme}://{reachable_host(settings.host)}:{settings.port}/ws"

@@ -15,7 +15,8 @@ from websockets.trio.client import connect
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.rest.api import asking, success
 from tests.store.support import rows

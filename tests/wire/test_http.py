@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.testing.settings import make_settings
 from gateway.wire.http import HttpServer
-from tests.support import settings, until
+from tests.support import until
 from tests.wire.http_peer import TestServer, echo, http_peer, http_server, lifespan, respond, watchful
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -428,7 +429,7 @@ async def test_run_is_the_lifespan_of_the_application(nursery: trio.Nursery) -> 
             seen.append(message["type"])
             await send({"type": f"{message['type']}.complete"})
 
-    server = HttpServer(app, settings())
+    server = HttpServer(app, make_settings())
     async with trio.open_nursery() as inner:
         await inner.start(server.run)
         assert seen == ["lifespan.startup"]
@@ -441,7 +442,7 @@ async def test_a_failed_start_is_raised() -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no database"})
 
-    server = HttpServer(app, settings())
+    server = HttpServer(app, make_settings())
     with pytest.raises(ExceptionGroup) as failed:
         await server.run()
     assert "no database" in str(failed.value.exceptions[0])
