@@ -20,7 +20,8 @@ from gateway.client import Backoff, Client, Lost, connect
 from gateway.client.transport import Address
 from gateway.client.trio_socket import tcp_dial
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.support import until
 

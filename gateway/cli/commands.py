@@ -17,10 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, MissingArgumentError
-from msgspec import structs
 
 from gateway import logs
 from gateway.cli.arguments import Failed, UserError, parse_rooms, parse_seconds
+from gateway.cli.options import (
+    Config,
+    Dev,
+    Org,
+    Roles,
+    Rooms,
+    Token,
+    Ttl,
+    Url,
+    authenticator,
+    configured,
+    log_errors,
+    reach,
+)
 from gateway.config.settings import Settings, SettingsError
 from gateway.config.sources import DEFAULT_FILE, load_settings, load_with_sources
 from protocol.errors import ProtocolError
@@ -29,41 +42,6 @@ if TYPE_CHECKING:
     from gateway.auth.tokens import Authenticator
 
 __all__ = ["main"]
-
-Config = Annotated[
-    Path | None, Parameter(help="Configuration file; by default ./gateway.toml, where it exists.")
-]
-Dev = Annotated[
-    bool | None,
-    Parameter(
-        negative="", help="Development mode: generates a signing key once and keeps it in the data folder."
-    ),
-]
-Org = Annotated[str | None, Parameter(help="Organisation that the token is for.")]
-Roles = Annotated[
-    tuple[Literal["member", "service", "admin"], ...],
-    Parameter(name="--role", negative="", show_default=False, help="Role; may be repeated."),
-]
-Rooms = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--room",
-        negative="",
-        show_default=False,
-        help="Permissions in the rooms of a pattern, as 'PATTERN=join,publish,presence,history'; may be"
-        " repeated. Without it the gateway's auth.default_rooms apply.",
-    ),
-]
-Url = Annotated[
-    str | None,
-    Parameter(
-        help="Address of the gateway, ws://HOST:PORT/ws; by default the configured port of this machine."
-    ),
-]
-Token = Annotated[
-    str | None, Parameter(help="Token to use; by default one is issued with the key of the configuration.")
-]
-Ttl = Annotated[str | None, Parameter(help="Lifetime, such as 30s, 15m, 1h or 7d.")]
 
 app = App(
     name="gateway",
@@ -154,12 +132,12 @@ def token(
     dev: Dev = None,
 ) -> int:
     """Print a token (JWT), signed with the key of the configuration."""
-    settings = _settings(config, dev)
+    settings = configured(config, dev)
     if inspect is not None:
         return _inspect(sys.stdin.read() if inspect == "-" else inspect, settings)
     if org is None:
         raise UserError("--org is missing; see gateway token --help")
-    issued = _authenticator(settings).issue(
+    issued = authenticator(settings).issue(
         org=org,
         user=user,
         roles=role,
@@ -175,14 +153,13 @@ def _inspect(text: str, settings: Settings) -> int:
 
     from gateway.cli.inspection import inspect
 
-    _log_errors(settings)
-
-    authenticator: Authenticator | SettingsError
+    log_errors(settings)
+    signer: Authenticator | SettingsError
     try:
-        authenticator = _authenticator(settings)
+        signer = authenticator(settings)
     except SettingsError as error:
-        authenticator = error
-    found, valid = trio.run(inspect, text, authenticator)
+        signer = error
+    found, valid = trio.run(inspect, text, signer)
     print(found)
     return 0 if valid else 1
 
@@ -194,7 +171,7 @@ def check(*, config: Config = None, dev: Dev = None) -> int:
     Prints one line per part and one per risk. Exits with 1 when a part is unusable.
     """
     try:
-        settings = _settings(config, dev)
+        settings = configured(config, dev)
     except SettingsError as exc:
         print(f"configuration: FAILED: {exc}")
         return 1
@@ -203,7 +180,7 @@ def check(*, config: Config = None, dev: Dev = None) -> int:
 
     from gateway.cli.diagnosis import examine
 
-    _log_errors(settings)
+    log_errors(settings)
     findings = trio.run(examine, settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
     for finding in findings:
         print(f"{finding.part}: {'ok' if finding.ok else 'FAILED'}: {finding.text}")
@@ -271,7 +248,7 @@ def migrate(
 ) -> int:
     """Migrate the database to the schema that this release needs; its data is kept."""
     settings = load_settings(config, os.environ, {"database": database})
-    _log_errors(settings)
+    log_errors(settings)
     if settings.database == "none":
         raise UserError("database is none: there is nothing to migrate")
     from gateway.store import migrate as bring
@@ -305,7 +282,7 @@ def publish(
 
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
     with remote.network(address):
         print(trio.run(remote.publish, address, bearer, room, event, value, format))
     return 0
@@ -337,7 +314,7 @@ def tail(
 
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
 
     def begun() -> None:
         what = ", ".join(rooms) or "the organisation"
@@ -387,48 +364,3 @@ def _complain(message: str, code: int) -> int:
 
 def _print_line(line: str) -> None:
     print(line, flush=True)
-
-
-def _settings(config: Path | None, dev: bool | None) -> Settings:
-    settings = load_settings(config, os.environ, {"dev": dev})
-    # Standard output belongs to the command's result, standard error to its one line.
-    logs.errors_only()
-    return settings
-
-
-def _log_errors(settings: Settings) -> None:
-    """For commands that use parts of the gateway, which log by structlog."""
-    logs.configure(structs.replace(settings.log, level="error"))
-
-
-def _authenticator(settings: Settings) -> Authenticator:
-    """With the development key also without --dev where one exists: then a gateway runs on it here."""
-    from gateway.auth.keys import dev_secret_file, with_signing_key
-    from gateway.auth.tokens import Authenticator
-
-    if dev_secret_file(settings).exists():
-        settings = structs.replace(settings, dev=True)
-    return Authenticator(with_signing_key(settings).auth)
-
-
-def _reach(
-    org: str | None, url: str | None, token: str | None, config: Path | None, dev: bool | None
-) -> tuple[str, str]:
-    """The address to connect to, and a token for it: a service's of ``org`` unless one was given."""
-    settings = _settings(config, dev)
-    address = url or _own_address(settings)
-    if token is not None:
-        return address, token
-    if org is None:
-        raise UserError("give --org, or a --token")
-    # Never shown, and `tail` may run for long: a connection ends with its token.
-    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=settings.auth.max_token_ttl)
-    return address, issued.token
-
-
-def _own_address(settings: Settings) -> str:
-    """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
-    from gateway.wire.sockets import reachable_host
-
-    scheme = "wss" if settings.tls.certificate else "ws"
-    return f"{scheme}://{reachable_host(settings.host)}:{settings.port}/ws"

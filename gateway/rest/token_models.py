@@ -1,0 +1,71 @@
+"""The bodies of requests and answers about tokens and tickets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from gateway.rest.models import Body, Lifetime, Milliseconds, Org, Permissions
+
+__all__ = [
+    "ClosedConnections",
+    "Refresh",
+    "Revoke",
+    "Ticket",
+    "Token",
+    "TokenRequest",
+]
+
+
+class TokenRequest(Body):
+    """Who the new token is for."""
+
+    org: Org | None = None
+    user: str | None = None
+    roles: list[Literal["member", "service", "admin"]] = msgspec.field(default_factory=list)
+    rooms: (
+        Annotated[
+            Permissions,
+            msgspec.Meta(description="Room pattern → permissions; absent means the gateway's default."),
+        ]
+        | None
+    ) = None
+    ttl: Lifetime | None = None
+
+
+class Refresh(Body):
+    """How long the new token is to live."""
+
+    ttl: Lifetime | None = None
+
+
+class Token(msgspec.Struct):
+    """A signed token."""
+
+    token: str
+    jti: str
+    expires: Milliseconds
+
+
+class Ticket(msgspec.Struct):
+    """A ticket for `/ws?ticket=…`, good once."""
+
+    ticket: str
+    expires_in: Annotated[float, msgspec.Meta(description="Seconds.")]
+
+
+class Revoke(Body):
+    """What to revoke: one of `jti`, `user` and `org`; `user` and `jti` may come with `org`."""
+
+    jti: str | None = None
+    user: str | None = None
+    org: Org | None = None
+
+
+class ClosedConnections(msgspec.Struct):
+    """What was done."""
+
+    closed: Annotated[
+        int, msgspec.Meta(description="Open connections that were closed, on all nodes that answered.")
+    ]
