@@ -64,7 +64,7 @@ def main(python: str, *arguments: str) -> int:
 
 def _watch(python: Path, total: int, line: Line, done: threading.Event) -> None:
     def installed() -> int:
-        return len(list(python.parents[1].glob("lib*/python*/site-packages/*.dist-info")))
+        return len(list(python.parents[1].glob("lib/python*/site-packages/*.dist-info")))
 
     before = installed()
     while True:
