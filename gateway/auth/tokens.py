@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
-import trio
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
+from gateway.auth.clock import running_time
 from gateway.auth.identity import ROLES, Grants, Identity, Permission
-from gateway.auth.jwks import KeySet
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
@@ -25,6 +24,9 @@ from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_pattern
 from protocol.values import check_value
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import KeySet
 
 __all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
 
@@ -83,14 +85,14 @@ class Authenticator:
         settings: AuthSettings,
         *,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         self._settings = settings
         self._now = now
         self._keys = load_keys(settings)
         self._algorithms = [settings.algorithm]
         self._engine = checker(settings.algorithm)
-        self._jwks = KeySet(settings, clock) if settings.jwks_url else None
+        self._jwks = _key_set(settings, clock) if settings.jwks_url else None
         self._decoder = msgspec.json.Decoder(Claims)
         self._default_grants = _default_grants(settings)
         self.revocations = Revocations(settings, now)
@@ -308,6 +310,14 @@ class Authenticator:
             _refuse("the token is not valid yet (nbf)")
         if claims.iat is not None and now < claims.iat - leeway:
             _refuse("the token was issued in the future (iat)")
+
+
+def _key_set(settings: AuthSettings, clock: Callable[[], float]) -> KeySet:
+    from gateway.auth.jwks import (
+        KeySet,
+    )  # here, because it imports an HTTP client that few configurations need
+
+    return KeySet(settings, clock)
 
 
 def _refuse(reason: str) -> NoReturn:
