@@ -74,6 +74,13 @@ class TlsSocket:
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Take what there is room for, at most 240 KiB; returns how much."""
+        if not self._rest and 0 < len(data) <= _RECORD:  # nearly always: without a view and its slices
+            try:
+                return self._tls.send(data)
+            except _WANTS:
+                self._rest = bytes(data)
+                self._owed = 1
+                return len(data) - 1
         done = 0
         if self._rest:
             self._write_rest()
