@@ -151,8 +151,9 @@ class LimitSettings(Group, frozen=True):
     """Open at once, of every kind, WebSocket or HTTP; 0 is no limit. Each worker counts its own, as for the
     next two. With ``--dev`` 0.
 
-    An office or a carrier has thousands of clients behind one address; a machine that takes all of its ports
-    has 28,000, and would leave nobody else a place. Behind a proxy set ``trusted_proxies``."""
+    Here and wherever an address is counted, an IPv6 address counts as its network of 64 bits. An office or a
+    carrier has thousands of clients behind one address; a machine that takes all of its ports has 28,000, and
+    would leave nobody else a place. Behind a proxy set ``trusted_proxies``."""
     connections_per_user: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """0 is no limit; with ``--dev`` 0.
 
