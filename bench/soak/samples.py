@@ -87,7 +87,7 @@ class Sampler:
             async with httpx.AsyncClient(verify=self._fleet.trust, timeout=30) as http:
                 answer = await http.post(
                     f"{node.url}/api/v1/commands",
-                    json={"t": "call", "id": 1, "event": NAME},
+                    json={"v": 1, "t": "call", "id": 1, "event": NAME},
                     headers={"Authorization": f"Bearer {self._token}"},
                 )
             census = answer.json()["messages"][0]["data"]
