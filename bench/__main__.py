@@ -33,6 +33,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the questions and their subjects")
     parser.add_argument("--rounds", type=int, help="how often each subject is measured (5; quick: 2)")
     parser.add_argument("--seconds", type=float, help="length of one measurement (2; quick: 0.7; soak: 1800)")
+    parser.add_argument("--connections", type=int, help="soak: clients (2,000; quick: 200)")
     parser.add_argument("--subjects", help="only these, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     parser.add_argument(
@@ -91,7 +92,7 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
 def _soak(chosen: argparse.Namespace) -> bool:
     plan = Plan(
         seconds=chosen.seconds or (60.0 if chosen.quick else 1800.0),
-        connections=200 if chosen.quick else 2000,
+        connections=chosen.connections or (200 if chosen.quick else 2000),
     )
     picture, good = soak.main(plan)
     if chosen.docs:

@@ -25,14 +25,14 @@ class Plan:
     """Part of them that hears by server-sent events."""
     polls: float = 0.025
     """Part of them that polls."""
-    rooms_rate: float = 32.0
+    rooms_rate: float = 8.0
     """Events to rooms of some 20 members."""
-    organisation_rate: float = 1.0
+    organisation_rate: float = 0.1
     """Events to a whole organisation."""
-    busy_rate: float = 16.0
+    busy_rate: float = 8.0
     """Events of ``busy_bytes`` to the rooms of the slow readers."""
     busy_bytes: int = 8000
-    users_rate: float = 8.0
+    users_rate: float = 4.0
     """Events to a user."""
     moves: float = 4.0
     """Clients that leave a room and join another."""

@@ -37,10 +37,11 @@ class Publisher:
         self.published = 0
         self.full = trio.Event()
         """Every history has as much as it may keep."""
+        self.begin = trio.Event()
         self.stop = trio.Event()
 
     async def run(self) -> None:
-        """Fill the histories; then publish until told to stop."""
+        """Fill the histories; when told to begin publish, until told to stop."""
         async with (
             connect(
                 "ws://127.0.0.1/ws",
@@ -55,6 +56,7 @@ class Publisher:
             nursery.start_soon(self._drop, client)
             await self._fill(client)
             self.full.set()
+            await self.begin.wait()
             await self._publish(client)
             nursery.cancel_scope.cancel()
 

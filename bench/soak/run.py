@@ -86,6 +86,8 @@ class Soak:
             while not all(each.client for each in self.listeners):  # noqa: ASYNC110 - nobody says so
                 await trio.sleep(0.1)
         say(f"{len(self.listeners):,} clients are in their rooms")
+        for publisher in self.publishers:
+            publisher.begin.set()
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
