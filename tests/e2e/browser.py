@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import trio
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 
 from gateway.app import Gateway
 from tests.e2e.prerequisites import chromium
 
-__all__ = ["Cable", "console", "in_browser", "open_client", "origin"]
+__all__ = ["Cable", "console", "in_browser", "launch", "open_client", "origin"]
 
 T = TypeVar("T")
 
@@ -39,12 +39,17 @@ _OPEN: Final = """async ({ name, url, token, options }) => {
 }"""
 
 
+def launch(playwright: Playwright) -> Browser:
+    """A Chromium without a window."""
+    return playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+
+
 async def in_browser(work: Callable[[BrowserContext], T]) -> T:
     """Run ``work`` in a thread, with a fresh Chromium; it may use ``trio.from_thread``."""
 
     def visit() -> T:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+            browser = launch(playwright)
             try:
                 context = browser.new_context()
                 context.set_default_timeout(_TIMEOUT)
