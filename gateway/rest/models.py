@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.auth.tokens import MAX_ROLE, MAX_ROLES
 from gateway.hub.trace import Outcome
 from protocol.envelope import MAX_EVENT_BYTES, MAX_MID_BYTES, MAX_ROOM_BYTES
 
@@ -127,7 +128,14 @@ class TokenRequest(Body):
 
     org: Org | None = None
     user: str | None = None
-    roles: list[Literal["member", "service", "admin"]] = []
+    roles: Annotated[
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ROLE)]],
+        msgspec.Meta(
+            max_length=MAX_ROLES,
+            description="`member`, `service`, `admin`, and the application's own, which grant nothing:"
+            " approvals and the setting `roles` of `calls` ask for them.",
+        ),
+    ] = []
     rooms: (
         Annotated[
             Permissions,
