@@ -1,4 +1,4 @@
-"""What replaces nodes one after the other: a balancer that asks ``/readyz``, and nodes that start and retire."""
+"""Replacing nodes one after the other: a balancer that asks ``/readyz``, nodes that start and retire."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A release under load: ``python -m tests.streams.rolling [--clients N]`` (1,000; some minutes at most).
 
-Two nodes over a real Redis, each a process, are replaced one after the other. Meanwhile clients listen, a third
-on each transport: in two rooms, to their organisation, and to their user. Every number of every order is
-checked at every client. Prints one line of figures; ends with 1 when something was lost or came twice.
+Two nodes over a real Redis, each a process, are replaced one after the other. Meanwhile clients listen, a
+third on each transport: in two rooms, to their organisation, and to their user. Every number of every order
+is checked at every client. Prints one line of figures; ends with 1 when something was lost or came twice.
 """
 
 from __future__ import annotations

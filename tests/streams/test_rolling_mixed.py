@@ -1,4 +1,4 @@
-"""A release under clients of all three transports; ``python -m tests.streams.rolling`` is the same with a thousand."""
+"""A release under clients of all three transports, as ``python -m tests.streams.rolling`` with a thousand."""
 
 from __future__ import annotations
 
