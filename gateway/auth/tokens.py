@@ -15,7 +15,7 @@ import msgspec
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
 from gateway.auth.clock import running_time
-from gateway.auth.identity import ROLES, Grants, Identity, Permission
+from gateway.auth.identity import Grants, Identity, Permission
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
@@ -28,7 +28,7 @@ from protocol.values import check_value
 if TYPE_CHECKING:
     from gateway.auth.jwks import KeySet
 
-__all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
+__all__ = ["MAX_ROLE", "MAX_ROLES", "MAX_TOKEN", "Authenticator", "IssuedToken"]
 
 MAX_TOKEN: Final = 16384
 """Characters."""
@@ -38,6 +38,8 @@ MAX_FAMILY: Final = 16
 """Ancestors that a refreshed token names: the first, and the latest."""
 MAX_PATTERNS: Final = 256
 MAX_ROLES: Final = 32
+MAX_ROLE: Final = 200
+"""Characters."""
 _END_OF_TIME: Final = (
     253402300799.0  # the last second of the year 9999; later ones are milliseconds by mistake
 )
@@ -145,6 +147,9 @@ class Authenticator:
     ) -> IssuedToken:
         """A signed token that lives ``ttl`` seconds (default ``token_ttl``, at most ``max_token_ttl``).
 
+        ``roles`` beside member, service and admin are the application's own: they grant nothing here, and are
+        what ``calls`` and approvals ask for.
+
         Raises ``ProtocolError``: BAD_FIELD for a bad value, CALL_REJECTED when this gateway has no
         key to sign with.
         """
@@ -157,11 +162,6 @@ class Authenticator:
         if not (math.isfinite(ttl) and 1 <= ttl <= settings.max_token_ttl):
             raise ProtocolError(
                 ErrorCode.BAD_FIELD, f"ttl must be from 1 to {settings.max_token_ttl:.15g} seconds"
-            )
-        unknown = [role for role in roles if role not in ROLES]
-        if unknown:
-            raise ProtocolError(
-                ErrorCode.BAD_FIELD, f"unknown role {unknown[0]!r}: known are {', '.join(ROLES)}"
             )
         now = self._now()
         # `iat` keeps its fraction, so that a token issued just after a revocation is not hit by it.
@@ -208,7 +208,7 @@ class Authenticator:
         return self.issue(
             org=identity.org,
             user=identity.user,
-            roles=sorted(identity.roles & set(ROLES)),
+            roles=sorted(identity.roles),
             rooms=self._rooms_claim(identity),
             ttl=wanted,
             family=family,
@@ -344,7 +344,7 @@ def _roles(names: tuple[str, ...]) -> frozenset[str]:
     if len(names) > MAX_ROLES:
         _refuse(f"the token has more than {MAX_ROLES} roles")
     for name in names:
-        _check_text("roles", name, MAX_ORG)
+        _check_text("roles", name, MAX_ROLE)
     return frozenset(names)
 
 

@@ -1,4 +1,7 @@
-"""What several commands take, and what they make of it: the settings, a signer, an address with a token."""
+"""What several commands take, and what they make of it: the settings, a signer, an address with a token.
+
+Imports as ``commands`` does: what a command needs, when it runs.
+"""
 
 from __future__ import annotations
 

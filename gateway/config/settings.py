@@ -231,7 +231,8 @@ class LimitSettings(Group, frozen=True):
     Keep it below the number of open files that the system allows, or accepting fails instead."""
     connections_per_ip: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """Connections from one address that are open at once, WebSocket or HTTP; 0 is no limit. Each worker
-    counts its own, as for the next two. ``--dev`` sets 0.
+    counts its own, as for the next two. ``--dev`` sets 0. Wherever addresses are counted, an IPv6 address
+    counts as its network of 64 bits.
 
     An office or a carrier has thousands of clients behind one address; one machine that uses all of its
     ports has 28,000 and would leave no room for others. Behind a proxy set ``trusted_proxies``."""
