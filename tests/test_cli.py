@@ -112,7 +112,7 @@ async def test_an_asymmetric_key_signs(folder: Folder) -> None:
         ("serve --broker nats://me:hidden@h", "use memory, redis://"),
         ("serve --broker redis+sentinel://me:hidden@h", "the name of the service is missing"),
         ("serve --config none.toml", "none.toml does not exist"),
-        ("publish --room r --event e", "give --org, or a --token"),
+        ("publish --room r --event e", "--org or --token is missing"),
         ("publish --org acme --room r --event e --data {", "--data: is not valid JSON"),
         ("publish --org acme --room r --event e --url nonsense", "nonsense"),
         ("tail --org acme r --format xml", "--format"),

@@ -169,7 +169,7 @@ def _kinds(
         return TRANSPORTS[:1] if only_websocket else TRANSPORTS
     kinds = tuple(TransportKind(each) for each in wanted)
     if not kinds or len(set(kinds)) < len(kinds):
-        raise ValueError("transports must name each way at most once, and one at least")
+        raise ValueError("transports must name at least one transport, and none twice")
     return kinds
 
 

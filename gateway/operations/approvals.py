@@ -112,7 +112,7 @@ class Approvals:
         if id is not None:
             check_pattern(id, field="id", max_bytes=MAX_ID)
             if "/" in id:
-                raise bad("id", "must not contain /, since it stands in a path")
+                raise bad("id", "must not contain /, since it is part of a path")
         if message is not None:
             check_length("message", message, MAX_MESSAGE)
             check_value(message, "message")
@@ -226,7 +226,7 @@ class Approvals:
         """Decide, as one who is asked; answered with the approval.
 
         Raises NOT_FOUND; FORBIDDEN for who is not asked; BAD_FIELD for a choice that is not offered;
-        CONFLICT when it was decided before or its deadline is over: ``decision`` says what and
+        CONFLICT when it was decided before or its deadline has passed: ``decision`` says what and
         by whom, and ``approval`` the whole.
         """
         org = organisation(identity, org)
@@ -315,7 +315,7 @@ class Approvals:
 
 def _named(identity: Identity) -> str:
     if identity.user is None:
-        raise ProtocolError(ErrorCode.FORBIDDEN, "this token names no user, who could be asked")
+        raise ProtocolError(ErrorCode.FORBIDDEN, "this token names no user")
     return identity.user
 
 
@@ -340,7 +340,7 @@ def _conflict(verdict: Verdict) -> ProtocolError:
     decision = approval.decision
     details: dict[str, Any] = {"approval": approval.as_data()}
     if decision is None:
-        return ProtocolError(ErrorCode.CONFLICT, "its deadline is over", details=details)
+        return ProtocolError(ErrorCode.CONFLICT, "its deadline has passed", details=details)
     by = f"by {approval.decided_by}" if approval.decided_by is not None else "at its deadline"
     return ProtocolError(
         ErrorCode.CONFLICT,

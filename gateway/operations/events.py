@@ -235,7 +235,7 @@ class Events:
         org = organisation(identity, org)
         check_mid(mid)
         if self._hub.tracer is None:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "messages are not traced here: trace.messages is 0")
+            raise ProtocolError(ErrorCode.NOT_FOUND, "tracing is off: trace.messages is 0")
         trace = await self._cluster.trace(org, mid, user=user)
         if trace is None:
             raise ProtocolError(
