@@ -65,8 +65,8 @@ def test_addresses(text: str, address: Address) -> None:
         ("redis://:hidden@h:port", ""),
         ("redis+sentinel://:hidden@h", "the name of the service is missing"),
         ("redis+cluster://:hidden@h/1", "a cluster has no databases"),
-        ("redis+unix://:hidden@host/run/x", "a Unix socket is written"),
-        ("rediss+unix://:hidden@/run/x", "a Unix socket is written"),
+        ("redis+unix://:hidden@host/run/x", "write a Unix socket as redis+unix://"),
+        ("rediss+unix://:hidden@/run/x", "write a Unix socket as redis+unix://"),
     ],
 )
 def test_wrong_addresses_are_refused_without_their_password(text: str, reason: str) -> None:
