@@ -216,7 +216,7 @@ class _Stream(Source):
 
     def admitted(self) -> None:
         """The session has begun; nothing has been waited for since."""
-        hold_own(self._session, self._asked)
+        hold_own(self._session, self._asked, tell=True)
         self._note_user()
 
     def _note_user(self) -> None:
