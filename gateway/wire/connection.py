@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.outbox import Outbox
 from gateway.wire.reader import Handler, Reader, State
@@ -198,11 +198,7 @@ class WireConnection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self._sock is not None:
-                    nursery.start_soon(self.outbox.write_socket, self._sock)
-                else:
-                    assert self._stream is not None
-                    nursery.start_soon(self.outbox.write_stream, self._stream)
+                start_writer(nursery, self.outbox, self._sock, self._stream)
                 nursery.start_soon(self._heartbeat)
                 await self._read()
                 await self._part()
@@ -210,17 +206,8 @@ class WireConnection:
         finally:
             # What refers to this connection and is referred to by it goes now: the collector runs seldom.
             self.reader.end(_NOBODY, _NOBODY)
-            self._tick.at(math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = None
             self._nursery = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            await release(self.outbox, self._tick, self._sock, self._stream)
 
     async def _read(self) -> None:
         """Do what the reader's state asks for, until it has ended."""
@@ -322,11 +309,8 @@ class WireConnection:
             await self.outbox.emptied()
             if self.outbox.broken:
                 return
-            if self._sock is not None:
-                try:
-                    self._sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    return
+            if not half_close(self._sock):
+                return
             if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():

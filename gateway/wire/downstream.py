@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from gateway.wire.connection import WireLimits
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.sockets import WireSocket
 from gateway.wire.stamped import StampedOutbox
@@ -157,28 +157,15 @@ class Downstream:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self._sock is not None:
-                    nursery.start_soon(self.outbox.write_socket, self._sock)
-                else:
-                    assert self._stream is not None
-                    nursery.start_soon(self.outbox.write_stream, self._stream)
+                start_writer(nursery, self.outbox, self._sock, self._stream)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._begin)
                 await self._keep_time()
                 nursery.cancel_scope.cancel()
         finally:
             self._source = Source()
-            self._tick.at(math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = None
             self._nursery = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            await release(self.outbox, self._tick, self._sock, self._stream)
 
     async def _begin(self) -> None:
         try:
@@ -237,8 +224,5 @@ class Downstream:
             self._flusher.flush()
         with trio.move_on_at(self._end_at):
             await outbox.emptied()
-        if self._sock is not None and not outbox.broken:
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+        if not outbox.broken:
+            half_close(self._sock)

@@ -1,0 +1,51 @@
+"""How a connection begins and ends: a WebSocket's (``connection``), and one that only sends (``downstream``)."""
+
+from __future__ import annotations
+
+import math
+import socket
+
+import trio
+
+from gateway.wire.outbox import Outbox
+from gateway.wire.sockets import WireSocket
+from gateway.wire.timers import Timer
+
+__all__ = ["half_close", "release", "start_writer"]
+
+
+def start_writer(
+    nursery: trio.Nursery, outbox: Outbox, sock: WireSocket | None, stream: trio.abc.Stream | None
+) -> None:
+    """Write what ``outbox`` holds to the one of the two that there is."""
+    if sock is not None:
+        nursery.start_soon(outbox.write_socket, sock)
+    else:
+        assert stream is not None
+        nursery.start_soon(outbox.write_stream, stream)
+
+
+async def release(
+    outbox: Outbox, tick: Timer, sock: WireSocket | None, stream: trio.abc.Stream | None
+) -> None:
+    """Close what the connection was given, and leave nothing of it behind. May run under cancellation."""
+    tick.at(math.inf)
+    outbox.break_off()
+    outbox.on_full = None
+    if sock is not None:
+        sock.close()
+    try:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+    finally:
+        outbox.end()
+
+
+def half_close(sock: WireSocket | None) -> bool:
+    """Say that nothing more follows; False when the connection is gone already."""
+    if sock is not None:
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+    return True
