@@ -1,4 +1,4 @@
-"""How a connection begins and ends: a WebSocket's (``connection``), and one that only sends (``downstream``)."""
+"""How connections begin and end: WebSockets (``connection``), and those that only send (``downstream``)."""
 
 from __future__ import annotations
 
