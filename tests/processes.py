@@ -18,7 +18,7 @@ import trio
 __all__ = ["DEADLINE", "Folder", "Served", "lines_of", "process", "serving"]
 
 COMMAND = str(Path(sys.executable).with_name("gateway"))
-DEADLINE = 30.0
+DEADLINE = 90.0
 """Seconds; a start takes about one on an idle machine."""
 
 

@@ -15,7 +15,7 @@ from gateway.testing.settings import make_settings
 from protocol.codec import Codec
 from protocol.json import JSON
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds after which a test that still waits has failed."""
 
 

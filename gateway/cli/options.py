@@ -1,21 +1,24 @@
-"""What several commands take, and what they make of it: the settings, a signer, an address with a token."""
+"""What several commands take, and what they make of it: the settings, a signer, an address with a token.
+
+Imports as ``commands`` does: what a command needs, when it runs.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from msgspec import structs
 
 from gateway import logs
-from gateway.auth.keys import dev_secret_file, with_signing_key
-from gateway.auth.tokens import Authenticator
 from gateway.cli.arguments import UserError
 from gateway.config.settings import Settings
 from gateway.config.sources import load_settings
-from gateway.wire.sockets import reachable_host
+
+if TYPE_CHECKING:
+    from gateway.auth.tokens import Authenticator
 
 __all__ = [
     "Config",
@@ -28,20 +31,23 @@ __all__ = [
     "Url",
     "authenticator",
     "configured",
+    "log_errors",
     "reach",
 ]
 
-Config = Annotated[Path | None, Parameter(help="Configuration file; ./gateway.toml is read where it exists.")]
+Config = Annotated[
+    Path | None, Parameter(help="Configuration file; by default ./gateway.toml, where it exists.")
+]
 Dev = Annotated[
     bool | None,
     Parameter(
-        negative="", help="Development mode: a signing key is generated once and kept in the data folder."
+        negative="", help="Development mode: generates a signing key once and keeps it in the data folder."
     ),
 ]
 Org = Annotated[str | None, Parameter(help="Organisation that the token is for.")]
 Roles = Annotated[
     tuple[Literal["member", "service", "admin"], ...],
-    Parameter(name="--role", negative="", show_default=False, help="Role; may be given more than once."),
+    Parameter(name="--role", negative="", show_default=False, help="Role; may be repeated."),
 ]
 Rooms = Annotated[
     tuple[str, ...],
@@ -49,16 +55,18 @@ Rooms = Annotated[
         name="--room",
         negative="",
         show_default=False,
-        help="What may be done where, as 'PATTERN=join,publish,presence,history'; may be given more than"
-        " once. Without it the gateway's default_rooms apply.",
+        help="Permissions in the rooms of a pattern, as 'PATTERN=join,publish,presence,history'; may be"
+        " repeated. Without it the gateway's auth.default_rooms apply.",
     ),
 ]
 Url = Annotated[
     str | None,
-    Parameter(help="Address of the gateway, ws://HOST:PORT/ws; by default the configured one, here."),
+    Parameter(
+        help="Address of the gateway, ws://HOST:PORT/ws; by default the configured port of this machine."
+    ),
 ]
 Token = Annotated[
-    str | None, Parameter(help="Token to use; by default one is issued with the configuration's key.")
+    str | None, Parameter(help="Token to use; by default one is issued with the key of the configuration.")
 ]
 Ttl = Annotated[str | None, Parameter(help="Lifetime, such as 30s, 15m, 1h or 7d.")]
 
@@ -67,12 +75,20 @@ def configured(config: Path | None, dev: bool | None) -> Settings:
     """The settings, for a command that prints a result: only errors are logged. Raises ``SettingsError``."""
     settings = load_settings(config, os.environ, {"dev": dev})
     # Standard output belongs to the command's result, standard error to its one line.
-    logs.configure(structs.replace(settings.log, level="error"))
+    logs.errors_only()
     return settings
+
+
+def log_errors(settings: Settings) -> None:
+    """For commands that use parts of the gateway, which log by structlog."""
+    logs.configure(structs.replace(settings.log, level="error"))
 
 
 def authenticator(settings: Settings) -> Authenticator:
     """With the development key also without --dev where one exists: then a gateway runs on it here."""
+    from gateway.auth.keys import dev_secret_file, with_signing_key
+    from gateway.auth.tokens import Authenticator
+
     if dev_secret_file(settings).exists():
         settings = structs.replace(settings, dev=True)
     return Authenticator(with_signing_key(settings).auth)
@@ -95,5 +111,7 @@ def reach(
 
 def _own_address(settings: Settings) -> str:
     """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
+    from gateway.wire.sockets import reachable_host
+
     scheme = "wss" if settings.tls.certificate else "ws"
     return f"{scheme}://{reachable_host(settings.host)}:{settings.port}/ws"

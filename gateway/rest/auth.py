@@ -21,7 +21,8 @@ blueprint = Blueprint("auth", __name__)
 async def issue_token() -> Response:
     """Issue a token (role service or admin).
 
-    A service issues tokens of its own organisation and cannot make admins.
+    A service issues tokens of its own organisation and cannot make admins. Roles of the application's own,
+    such as `lead`, are for approvals and calls.
     """
     identity = await caller()
     wanted = await read_body(TokenRequest, optional=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
+from gateway.auth.tokens import MAX_ROLE, MAX_ROLES
 from gateway.rest.models import Body, Lifetime, Milliseconds, Org, Permissions
 
 __all__ = [
@@ -23,7 +24,14 @@ class TokenRequest(Body):
 
     org: Org | None = None
     user: str | None = None
-    roles: list[Literal["member", "service", "admin"]] = msgspec.field(default_factory=list)
+    roles: Annotated[
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ROLE)]],
+        msgspec.Meta(
+            max_length=MAX_ROLES,
+            description="`member`, `service`, `admin`, and the application's own, which grant nothing:"
+            " approvals and the setting `roles` of `calls` ask for them.",
+        ),
+    ] = msgspec.field(default_factory=list)
     rooms: (
         Annotated[
             Permissions,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import socket
 
 import trio
 
 from gateway.wire.outbox import Outbox
 from gateway.wire.sockets import WireSocket
-from gateway.wire.timers import Timer
 
 __all__ = ["half_close", "release", "start_writer"]
 
@@ -17,21 +15,19 @@ __all__ = ["half_close", "release", "start_writer"]
 def start_writer(
     nursery: trio.Nursery, outbox: Outbox, sock: WireSocket | None, stream: trio.abc.Stream | None
 ) -> None:
-    """Write what ``outbox`` holds to the one of the two that there is."""
+    """Write what ``outbox`` holds to the one of the two that there is, from now on by a task."""
     if sock is not None:
         nursery.start_soon(outbox.write_socket, sock)
     else:
         assert stream is not None
         nursery.start_soon(outbox.write_stream, stream)
+    outbox.on_blocked = None
 
 
-async def release(
-    outbox: Outbox, tick: Timer, sock: WireSocket | None, stream: trio.abc.Stream | None
-) -> None:
+async def release(outbox: Outbox, sock: WireSocket | None, stream: trio.abc.Stream | None) -> None:
     """Close what the connection was given, and leave nothing of it behind. May run under cancellation."""
-    tick.at(math.inf)
     outbox.break_off()
-    outbox.on_full = None
+    outbox.on_full = outbox.on_blocked = None
     if sock is not None:
         sock.close()
     try:

@@ -121,7 +121,7 @@ async def processes(broker: str, folder: Path) -> AsyncIterator[list[Process]]:
     try:
         for name in NAMES:
             nodes.append(Process(name, broker, folder))
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             for node in nodes:
                 await node.listening()
         yield nodes

@@ -212,6 +212,9 @@ async def test_thousands_of_events_and_hostile_names(stored: Gateway) -> None:
         expect(page.locator("#feed-count")).to_have_text("3,000")
         assert page.evaluate("perSecond()") <= 10
         assert page.locator("#feed li").count() < 60
+        for part in ("data", "rest"):  # whatever script a name has, its number stands before it
+            shown = page.locator(f"#feed li .{part}").first
+            assert shown.evaluate("(each) => getComputedStyle(each).direction") == "ltr"
         assert page.evaluate(TOO_WIDE) <= 0
         page.click("#feed-pause")
         top = page.locator("#feed li").first.text_content()

@@ -63,7 +63,9 @@ class Client:
 @asynccontextmanager
 async def client_of(node: Served, user: str) -> AsyncIterator[Client]:
     token = TOKENS.issue(org="acme", user=user).token
-    async with connect(f"{node.url}?token={token}", subprotocols=["trireme.v1.json"]) as socket:
+    async with connect(
+        f"{node.url}?token={token}", open_timeout=60, subprotocols=["trireme.v1.json"]
+    ) as socket:
         client = Client(socket)
         assert (await client.event())["t"] == "connected"
         yield client

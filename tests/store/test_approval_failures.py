@@ -56,7 +56,7 @@ async def waited(served: Served, id: str) -> Any:
 
 def socket(served: Served, user: str) -> Any:
     token = TOKENS.issue(org="acme", user=user).token
-    return connect(served.url, additional_headers={"Authorization": f"Bearer {token}"})
+    return connect(served.url, open_timeout=60, additional_headers={"Authorization": f"Bearer {token}"})
 
 
 async def told(ws: Any, *events: str) -> list[Any]:

@@ -46,7 +46,7 @@ async def post(served: Served, **fields: Any) -> httpx.Response:
 
 
 def socket(served: Served) -> Any:
-    return connect(served.url, additional_headers=bearer(user="alice"))
+    return connect(served.url, open_timeout=60, additional_headers=bearer(user="alice"))
 
 
 async def until_event(ws: Any) -> dict[str, Any]:
