@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.outbox import Outbox
 from gateway.wire.reader import Handler, Reader, State
@@ -216,25 +216,11 @@ class WireConnection:
             self.reader.end(_NOBODY, _NOBODY)
             self._nursery = None
             self._engine.timers.set(self, math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = self.outbox.on_blocked = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            await release(self.outbox, self._sock, self._stream)
 
     def _start_writer(self) -> None:
-        if self._nursery is None:
-            return  # it has not begun, or is over
-        if self._sock is not None:
-            self._nursery.start_soon(self.outbox.write_socket, self._sock)
-        else:
-            assert self._stream is not None
-            self._nursery.start_soon(self.outbox.write_stream, self._stream)
-        self.outbox.on_blocked = None
+        if self._nursery is not None:  # it has begun, and is not over
+            start_writer(self._nursery, self.outbox, self._sock, self._stream)
 
     async def _read(self) -> None:
         """Do what the reader's state asks for, until it has ended."""
@@ -336,11 +322,8 @@ class WireConnection:
             await self.outbox.emptied()
             if self.outbox.broken:
                 return
-            if self._sock is not None:
-                try:
-                    self._sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    return
+            if not half_close(self._sock):
+                return
             if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
