@@ -64,7 +64,7 @@ def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
 
 
 _ONE_MACHINE = (
-    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
+    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\nhead_timeout = 60\n"
     "[rates]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
 )
 """The load comes from one address, as few users."""
