@@ -43,6 +43,7 @@ QUESTIONS: dict[str, Question] = {
             store,
             tls,
             tls_turns,
+            churn,
         ),
     )
 }
