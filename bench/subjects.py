@@ -74,7 +74,9 @@ def _gateway(setting: Setting) -> Command:
     configuration = setting.folder / "gateway.toml"
     configuration.write_text(
         f'[log]\nlevel = "warning"\n[connection]\nheartbeat = {setting.options.get("heartbeat", "30")}\n'
+        + f"resume_ttl = {setting.options.get('resume_ttl', '300')}\n"
         + ("" if setting.options.get("limits") else _ONE_MACHINE)
+        + setting.options.get("more", "")
     )
     program = str(Path(sys.executable).parent / "gateway")
     arguments = (
