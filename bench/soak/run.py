@@ -33,7 +33,7 @@ __all__ = ["PLATEAU", "main"]
 PLATEAU = (0.44, 0.54)
 """What is compared with the last tenth, as parts of the run: after the last successor has settled."""
 _END = (0.90, 1.0)
-_STARTING = 300.0
+_STARTING = 900.0
 _SETTLING = 120.0
 """Seconds in which everybody has come, and in which everybody has the last event."""
 _CONNECTING = 0.005

@@ -15,7 +15,7 @@ from bench import machine
 from bench.soak.fleet import Fleet, Node
 from bench.soak.listener import Listener, Tally
 from bench.soak.probe import NAME
-from gateway.broker.redis.connection import Location, ask
+from gateway.broker.redis.connection import LinkLost, Location, ask
 
 __all__ = ["JUDGED", "Sample", "Sampler", "Verdict", "judge"]
 
@@ -70,7 +70,10 @@ class Sampler:
         begun = trio.current_time()
         for number in range(10**9):
             await trio.sleep_until(begun + number * self._interval)
-            figures = {"redis": await self._of_redis(), "clients": _of_process(os.getpid())}
+            try:
+                figures = {"redis": await self._of_redis(), "clients": _of_process(os.getpid())}
+            except LinkLost:
+                continue
             figures["clients"]["events"] = tally.events
             figures["clients"]["connected"] = sum(each.client is not None for each in listeners)
             for node in self._fleet.nodes:
