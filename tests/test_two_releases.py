@@ -66,7 +66,7 @@ async def all_have(listeners: list[Listener], lasts: dict[str, int]) -> None:
 
 
 async def crossed(here: Served, there: Served) -> None:
-    """What is sent through ``here`` reaches clients ``there``: to the organisation, a user and a connection."""
+    """What ``here`` takes reaches clients ``there``: for the organisation, a user, a connection."""
     token = TOKENS.issue(org="other", user="alice").token
     async with connected(Only(there), token) as alice, service(here, "other") as sender:
         await sender.publish(None, "all", 1)

@@ -188,7 +188,7 @@ class Fleet:
     def complaints(self) -> list[str]:
         """What the nodes logged as errors."""
         found = []
-        for log in sorted(self.folder.glob("*.log")):
+        for log in sorted(self.folder.glob("[ab]*.log")):
             found += [f"{log.stem}: {line}" for line in log.read_text(errors="replace").splitlines()]
         return found
 

@@ -11,7 +11,7 @@ import trio
 
 from bench.soak.fleet import Fleet, Route
 from bench.soak.plan import ORGANISATIONS, ROOMS, Plan
-from gateway.client import Backoff, Client, ClientError, Event, Lost, connect
+from gateway.client import Backoff, Client, ClientClosed, ClientError, Event, Lost, connect
 
 __all__ = ["BACKOFF", "Books", "Listener", "Tally"]
 
@@ -132,6 +132,7 @@ class Listener:
         self.client: Client | None = None
         self._scope = trio.CancelScope()
         self.life = 0
+        self.moving = False
 
     async def run(self) -> None:
         """Live, and again, until cancelled."""
@@ -166,17 +167,17 @@ class Listener:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._hear, client)
-                self.rooms = []
+                self.rooms = rooms = []
                 if self.slow:
-                    await self._join(client, "busy")
-                await self._join(client, f"room{self.number // (2 * ORGANISATIONS) % ROOMS}")
-                await self._join(client, self._another())
+                    await self._join(client, rooms, "busy")
+                await self._join(client, rooms, f"room{self.number // (2 * ORGANISATIONS) % ROOMS}")
+                await self._join(client, rooms, self._another(rooms))
                 self.client = client
                 if self.slow:
                     await self._stall()
 
-    def _another(self) -> str:
-        while (room := f"room{self._dice.randrange(ROOMS)}") in self.rooms:
+    def _another(self, rooms: list[str]) -> str:
+        while (room := f"room{self._dice.randrange(ROOMS)}") in rooms:
             pass
         return room
 
@@ -185,17 +186,21 @@ class Listener:
             if event.room is None or event.room in self.rooms:
                 self.books.note(event)
 
-    async def _join(self, client: Client, room: str) -> None:
+    async def _join(self, client: Client, rooms: list[str], room: str) -> None:
+        """Try until it succeeds, or the client's life is over; ``rooms`` are those of that life."""
         overflow = _OVERFLOW[self.number % len(_OVERFLOW)] if room == "busy" else None
-        self.rooms.append(room)
+        rooms.append(room)
+        books = self.books
         while True:
             try:
                 joined = await client.join(room, overflow=overflow)
+            except ClientClosed:
+                return
             except ClientError as error:
                 self._tally.refused[f"join: {type(error).__name__}"] += 1
                 await trio.sleep(0.5)
                 continue
-            self.books.begin(room, joined.epoch, joined.seq)
+            books.begin(room, joined.epoch, joined.seq)
             return
 
     async def _stall(self) -> None:
@@ -211,20 +216,27 @@ class Listener:
 
     async def move(self) -> None:
         """Leave a room and join another."""
-        client = self.client
-        if client is None or not self.rooms:
+        client, rooms, books = self.client, self.rooms, self.books
+        if client is None or self.moving:
             return
-        room = self.rooms[-1]
+        room = rooms[-1]
+        self.moving = True
+        try:
+            await self._move(client, rooms, books, room)
+        finally:
+            self.moving = False
+
+    async def _move(self, client: Client, rooms: list[str], books: Books, room: str) -> None:
         try:
             await client.leave(room)
         except ClientError as error:
             self._tally.refused[f"leave: {type(error).__name__}"] += 1
             return
-        if self.client is not client or room not in self.rooms:
+        if self.client is not client:
             return  # it was ended meanwhile
-        self.rooms.remove(room)
-        self.books.forget(room)
-        await self._join(client, self._another())
+        rooms.remove(room)
+        books.forget(room)
+        await self._join(client, rooms, self._another(rooms))
         self._tally.done["moves"] += 1
 
     def cut(self) -> None:
