@@ -167,7 +167,8 @@ class Listener:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._hear, client)
-                self.rooms = rooms = []
+                rooms: list[str] = []
+                self.rooms = rooms
                 if self.slow:
                     await self._join(client, rooms, "busy")
                 await self._join(client, rooms, f"room{self.number // (2 * ORGANISATIONS) % ROOMS}")
