@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import trio
 
-from bench.soak.fleet import Fleet, Route
 from bench.soak.plan import ORGANISATIONS, ROOMS, Plan
+from bench.soak.route import Route, View
 from gateway.client import Backoff, Client, ClientClosed, ClientError, Event, Lost, connect
 
-__all__ = ["BACKOFF", "Books", "Listener", "Tally"]
+__all__ = ["BACKOFF", "PATIENT", "Books", "Listener", "Tally"]
 
 BACKOFF = Backoff(base=0.5, maximum=2.0, tries=None)
+PATIENT: dict[str, Any] = {
+    "connect_timeout": 60.0,
+    "command_timeout": 60.0,
+    "heartbeat": 60.0,
+    "heartbeat_timeout": 60.0,
+}
+"""On a machine that does other things as well, giving up soon would only make more work."""
 _OVERFLOW: tuple[Literal["replay", "drop_oldest", "conflate", "disconnect"], ...] = (
     "replay", "drop_oldest", "conflate", "disconnect",
 )  # fmt: skip
@@ -33,15 +41,16 @@ class Tally:
     """Joins, cuts and so on."""
     refused: Counter[str] = field(default_factory=Counter)
     """Commands that failed, by error; they are repeated."""
-    faults: list[str] = field(default_factory=list)
-    """The first broken promises."""
     broken: int = 0
+    """Promises."""
+    tell: Callable[[str], None] = print
+    """Told of the first of them."""
 
     def fault(self, text: str) -> None:
         """A promise was broken."""
         self.broken += 1
-        if len(self.faults) < _SHOWN:
-            self.faults.append(text)
+        if self.broken <= _SHOWN:
+            self.tell(text)
 
 
 @dataclass
@@ -112,12 +121,12 @@ class Books:
 class Listener:
     """One of the clients, in one life after the other."""
 
-    def __init__(self, number: int, plan: Plan, fleet: Fleet, tally: Tally) -> None:
+    def __init__(self, number: int, plan: Plan, view: View, tally: Tally) -> None:
         self.number = number
-        self.home = fleet.nodes[number % 2]
+        self.home = view.places[number % 2]
         self.org = f"org{number // 2 % ORGANISATIONS}"
         self.user = f"u{number // (2 * ORGANISATIONS)}"
-        self._fleet = fleet
+        self._view = view
         self._tally = tally
         self._dice = random.Random(number)
         what = self._dice.random()  # the same in every run
@@ -126,7 +135,7 @@ class Listener:
         self.kind: Literal["websocket", "sse", "poll"] = "websocket"
         if not self.slow and what < polls:
             self.kind = "sse" if what < streams else "poll"
-        self.route = Route(fleet, self.home, buffer=4096 if self.slow else 0)
+        self.route = Route(view, self.home, buffer=4096 if self.slow else 0)
         self.books = Books("", tally)
         self.rooms: list[str] = []
         self.client: Client | None = None
@@ -147,7 +156,7 @@ class Listener:
 
     async def _live(self) -> None:
         self.books = Books(f"client {self.number}.{self.life} ({self.kind})", self._tally)
-        token = self._fleet.token(self.org, self.user)
+        token = self._view.token(self.org, self.user)
         options: dict[str, Any] = {"transports": [self.kind]}
         if self.kind == "websocket":
             options["dial"] = self.route.dial
@@ -158,8 +167,8 @@ class Listener:
             token=token,
             reconnect=BACKOFF,
             buffer=16,
-            command_timeout=30,
             window=0,
+            **PATIENT,
             **options,
         ) as client:
             for order, place in client.connection.positions.items():
