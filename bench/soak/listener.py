@@ -16,13 +16,10 @@ from gateway.client import Backoff, Client, ClientClosed, ClientError, Event, Lo
 
 __all__ = ["BACKOFF", "PATIENT", "Books", "Listener", "Tally"]
 
-BACKOFF = Backoff(base=0.5, maximum=2.0, tries=None)
-PATIENT: dict[str, Any] = {
-    "connect_timeout": 60.0,
-    "command_timeout": 60.0,
-    "heartbeat": 60.0,
-    "heartbeat_timeout": 60.0,
-}
+BACKOFF = Backoff(base=4.0, maximum=8.0, tries=None)
+PATIENT: dict[str, Any] = dict.fromkeys(
+    ("connect_timeout", "command_timeout", "heartbeat", "heartbeat_timeout"), 60.0
+)
 """On a machine that does other things as well, giving up soon would only make more work."""
 _OVERFLOW: tuple[Literal["replay", "drop_oldest", "conflate", "disconnect"], ...] = (
     "replay", "drop_oldest", "conflate", "disconnect",

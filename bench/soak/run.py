@@ -9,6 +9,7 @@ import logging
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -158,7 +159,7 @@ def _share(samples: Sequence[Sample], whose: str) -> float:
     return (part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0])
 
 
-def text(soak: Soak, verdicts: Sequence[Verdict]) -> str:
+def text(soak: Soak, verdicts: Sequence[Verdict], complaints: Sequence[str]) -> str:
     """What was found."""
     told, samples = soak.told, soak.sampler.samples
     lines = [f"{'':10}{'':14}{'plateau':>12}{'end':>12}{'change':>10}"]
@@ -183,7 +184,7 @@ def text(soak: Soak, verdicts: Sequence[Verdict]) -> str:
     shares = ", ".join(f"{whose} {_share(samples, whose):.2f}" for whose in ("a", "b", "redis", "clients"))
     lines.append(f"cores at the end: {shares}")
     lines += [f"FAULT: {fault}" for fault in [*soak.crowds.faults, *soak.behind][:_SHOWN]]
-    lines += [f"logged: {line[:300]}" for line in soak.fleet.complaints()[:10]]
+    lines += [f"logged: {line[:300]}" for line in complaints[:10]]
     return "\n".join(lines)
 
 
@@ -240,7 +241,7 @@ def main(plan: Plan) -> tuple[Path, bool]:
         soak = Soak(plan, folder, port, server.pid)
         trio.run(soak.run)
         verdicts = list(judge(soak.sampler.samples, *_windows(plan)))
-        print(text(soak, verdicts))
+        complaints = soak.fleet.complaints()
     content: dict[str, Any] = {
         "plan": asdict(plan),
         "machine": machine.describe(),
@@ -250,6 +251,7 @@ def main(plan: Plan) -> tuple[Path, bool]:
         "samples": [asdict(each) for each in soak.sampler.samples],
     }
     path.write_text(json.dumps(content) + "\n")
+    print(text(soak, verdicts, complaints))
     picture = path.with_suffix(".svg")
     _draw(soak, picture)
     good = soak.broken == 0 and all(each.flat for each in verdicts)
