@@ -15,7 +15,8 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, Lost, connect
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder
 from tests.redis_server import redis_server
 from tests.releases import Balancer, node, retire
 from tests.support import until

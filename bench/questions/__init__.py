@@ -23,12 +23,13 @@ from bench.questions import (
     slow,
     store,
     streams,
+    tls,
 )
 
 QUESTIONS: dict[str, Question] = {
     module.QUESTION.name: module.QUESTION
     for module in (
         *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling, hostile),
-        *(redis_fanout, redis_latency, redis_ingest, redis_users, orders, streams, polls, store),
+        *(redis_fanout, redis_latency, redis_ingest, redis_users, orders, streams, polls, store, tls),
     )
 }

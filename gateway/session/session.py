@@ -26,6 +26,7 @@ from gateway.session.catchup import CatchUp
 from gateway.session.checks import TokenData, read
 from gateway.session.commands import COMMANDS
 from gateway.session.deadlines import Deadlines, Due
+from gateway.session.greeting import greeting
 from gateway.session.services import Client, Services
 from gateway.session.transport import Transport
 from gateway.session.turns import in_turn
@@ -127,31 +128,8 @@ class Session:
         self._limiter = self.services.guard.limiters.limiter(identity, self.client.ip)
         # The id finds the connection while it is open (see give_way); nobody can guess the rest.
         self.resume_token = f"{connection.id}.{secrets.token_urlsafe(18)}"
-        greeting: dict[str, Any] = {
-            "connection": connection.id,
-            "org": identity.org,
-            "node": connection.node,
-            "resume": self.resume_token,
-            "heartbeat": settings.connection.heartbeat,
-            "subprotocol": self.codec.subprotocol,
-            "limits": {
-                "message_bytes": settings.limits.message_bytes,
-                "rooms": settings.limits.rooms_per_connection,
-                "patterns": settings.limits.patterns_per_filter,
-                "values": settings.limits.message_values,
-            },
-        }
-        if identity.user is not None:
-            greeting["user"] = identity.user
-        greeting["positions"] = {
-            of: {"epoch": place.joined_at.epoch, "seq": place.joined_at.seq}
-            for of, place in zip(("organisation", "user"), connection.internal, strict=False)
-        }
-        if identity.expires is not None:
-            greeting["expires"] = int(identity.expires * 1000)
-        if unread is not None:
-            greeting["unread"] = unread
-        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
+        data = greeting(connection, settings, self.codec.subprotocol, self.resume_token, unread)
+        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=data)))
         self.set_expiry(identity)
 
     def require_auth(self) -> None:

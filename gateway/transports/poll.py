@@ -21,6 +21,7 @@ from gateway.transports.cursor import ORGANISATION, USER
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
 from gateway.wire.outbox import Frame, Outbox
+from gateway.wire.signal import Signal
 from gateway.wire.upgrade import Refusal, Request, refusal_response
 from protocol.codec import Codec
 from protocol.encoding import Encoding, PollEncoding
@@ -188,6 +189,9 @@ class _PollTransport:
         self.received_messages = 0
         self.received_bytes = 0
         self.nursery: trio.Nursery | None = None
+        self._called = Signal()
+        """There is something to take, or nothing more will come."""
+        self.outbox.on_blocked = self._called.set
 
     @property
     def closing(self) -> bool:
@@ -199,7 +203,7 @@ class _PollTransport:
         if not self.outbox.sealed:
             self.close_code = int(code)
             self.outbox.shut()
-            self.outbox.writer.set()
+            self._called.set()
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends with the poll."""
@@ -221,7 +225,7 @@ class _PollTransport:
                 session.on_deadline()
                 continue
             with trio.move_on_at(min(end, session.deadline)):
-                await outbox.writer.wait()
+                await self._called.wait()
             outbox.settle()
 
     def take(self) -> list[Frame]:

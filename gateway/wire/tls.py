@@ -28,6 +28,8 @@ from typing import Final
 
 import trio
 
+from gateway.networks import network_of
+
 __all__ = ["Handshakes", "TlsSocket", "TlsStream"]
 
 _RECORD: Final = 16384
@@ -40,7 +42,7 @@ _WANTS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _AT_ONCE: Final = 1024
 """Handshakes begun and not finished, some 50 kB each."""
 _PER_ADDRESS: Final = 64
-"""The same of one address; further ones wait, until their head's deadline ends them."""
+"""The same of one network of addresses; further ones wait, until their head's deadline ends them."""
 
 
 class TlsSocket:
@@ -74,6 +76,13 @@ class TlsSocket:
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Take what there is room for, at most 240 KiB; returns how much."""
+        if not self._rest and 0 < len(data) <= _RECORD:  # nearly always: without a view and its slices
+            try:
+                return self._tls.send(data)
+            except _WANTS:
+                self._rest = bytes(data)
+                self._owed = 1
+                return len(data) - 1
         done = 0
         if self._rest:
             self._write_rest()
@@ -238,13 +247,14 @@ class Handshakes:
 
     @contextlib.asynccontextmanager
     async def _place(self, address: str) -> AsyncIterator[None]:
-        ours = self._addresses.get(address)
+        whose = network_of(address)
+        ours = self._addresses.get(whose)
         if ours is None:
-            ours = self._addresses[address] = trio.CapacityLimiter(self._per_address)
+            ours = self._addresses[whose] = trio.CapacityLimiter(self._per_address)
         try:
             async with ours, self._places:
                 yield
         finally:
             statistics = ours.statistics()
             if not (statistics.borrowed_tokens or statistics.tasks_waiting):
-                self._addresses.pop(address, None)
+                self._addresses.pop(whose, None)

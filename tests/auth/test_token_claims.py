@@ -12,8 +12,9 @@ import pytest
 from gateway.auth.identity import Grants, Permission
 from gateway.auth.tokens import MAX_TOKEN, Authenticator
 from gateway.config.settings import AuthSettings, SettingsError
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode, ProtocolError
-from tests.auth.support import SECRET, Clock, sign
+from tests.auth.support import Clock, sign
 
 EVERYTHING = Permission.JOIN | Permission.PUBLISH | Permission.PRESENCE | Permission.HISTORY
 

@@ -251,7 +251,8 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
             return ours, theirs
 
         async with trio.open_nursery() as nursery:
-            for address, said in [("a", b"")] * 5 + [("a", hello)] * 4:
+            mine, neighbour, other = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
+            for address, said in [(mine, b"")] * 5 + [(mine, hello), (neighbour, hello)] * 2:
                 ours, theirs = dialled()
                 theirs.sendall(said)
                 nursery.start_soon(handshakes.secure, ours, address)
@@ -266,7 +267,7 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
             with trio.fail_after(DEADLINE):
                 async with trio.open_nursery() as both:
                     both.start_soon(stream.do_handshake)
-                    (await handshakes.secure(ours, "b")).close()
+                    (await handshakes.secure(ours, other)).close()
             assert handshakes.under_way == 2
             nursery.cancel_scope.cancel()
         assert handshakes.under_way == 0 and not handshakes._addresses

@@ -57,8 +57,10 @@ class PublishQueue:
         *("batch", "bounds", "channel", "flying", "keys", "org", "queued", "slot", "trouble", "waiting"),
     )
 
-    def __init__(self, channel: Channel, prefix: str, bounds: tuple[int, int, int, int]) -> None:
-        """``bounds``: events, bytes, milliseconds and message ids that its stream keeps."""
+    def __init__(self, channel: Channel, prefix: str, bounds: tuple[int, int, int, int, int]) -> None:
+        """``bounds``: events, bytes, milliseconds and message ids that its stream keeps, and up to how many
+        events the hash has the ids.
+        """
         self.channel = channel
         self.bounds = bounds
         self.keys = Keys.of(prefix, channel)

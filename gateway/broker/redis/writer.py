@@ -47,6 +47,8 @@ _HEAVY: Final = 2**16
 A server takes all of a call into memory before it refuses it, beyond its bound, and keeps
 such a buffer for a while.
 """
+_FEW: Final = 32
+"""Events of an order that is small: its message ids cost no key and no commands of their own."""
 _SENDERS: Final = 4
 """Calls on their way; a cluster, where each has one channel, takes more."""
 _SENDERS_CLUSTER: Final = 128
@@ -132,11 +134,15 @@ class Writer:
     def _open(self, channel: Channel) -> PublishQueue:
         settings = self._settings
         kept = self._bounds.of(channel)
+        window = max(kept.messages, settings.window)
+        # The hash lives for ``forget``; ids that may go sooner had better be apart.
+        lasting = kept.age * 1.25 >= settings.forget
         bounds = (
             max(kept.messages, settings.tail),
             max(kept.bytes, settings.batch_bytes),
             int(kept.age * 1000),
-            max(kept.messages, settings.window),
+            window,
+            min(_FEW, window) if lasting else 0,
         )
         queue = self._queues[channel] = PublishQueue(channel, settings.prefix, bounds)
         while len(self._queues) > _IDLE:

@@ -1,7 +1,9 @@
 """The statements that read executions. Each is one statement, so it sees one state of the database.
 
-A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``; SQLite is told
-so, because without statistics it guesses.
+A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``, and both
+databases are made to. SQLite, which without statistics guesses, is named the index. PostgreSQL assumes that
+matching rows lie everywhere, and would rather scan the primary key backwards: through all rows for an
+organisation that has only old ones. It gets bounds and an order that no other index has.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, select, text
+from sqlalchemy import Select, TextClause, bindparam, select, text, tuple_
 
 from gateway.store.executions.days import ANY, DAY_MS, NO_DURATION
 from gateway.store.executions.tables import ACTIVE, executions, untold, updates
 from gateway.store.executions.values import Filters
 from gateway.store.ids import first_of
 
-__all__ = ["NO_DAY", "ONE", "TIMELINE", "page", "page_parameters", "state", "summary", "summary_parameters"]
+__all__ = [
+    "NO_DAY", "ONE", "STATE", "TIMELINE", "newest", "page", "page_parameters", "summary",
+    "summary_parameters",
+]  # fmt: skip
 
 _c = executions.c
 _FILTERS: Final = ("agent", "team", "method", "status")
@@ -43,40 +48,53 @@ _oldest_untold: Final = (
 )
 
 
-def state(*, newest: bool) -> Select[Any]:
-    """One execution, or the newest ``n`` of an organisation, each with its oldest change that is not told."""
-    found = select(executions, _oldest_untold).where(_c.org == bindparam("org"))
-    if newest:
-        return found.order_by(_c.number.desc()).limit(bindparam("n"))
-    return found.where(_c.id == bindparam("id"))
+STATE: Final = select(executions, _oldest_untold).where(_c.org == bindparam("org"), _c.id == bindparam("id"))
+"""One execution, with its oldest change that is not told."""
+
+
+def newest(*, postgres: bool) -> Select[Any]:
+    """As :data:`STATE`, of the newest ``n`` of an organisation; also takes :func:`page_parameters`."""
+    return _scan(select(executions, _oldest_untold), (), "time", postgres=postgres)
+
+
+def _scan(found: Select[Any], given: tuple[str, ...], index: str, *, postgres: bool) -> Select[Any]:
+    """The newest of an index of which ``given`` are the columns between the organisation and the number."""
+    key = ("org", *given, "number")
+    columns = [_c[name] for name in key]
+    found = found.limit(bindparam("n"))
+    if postgres:
+        equal = [bindparam(name, type_=_c[name].type) for name in key[:-1]]
+        low, last = (bindparam(name, type_=_c.number.type) for name in ("low", "last"))
+        bounds = (tuple_(*columns) >= tuple_(*equal, low), tuple_(*columns) <= tuple_(*equal, last))
+        return found.where(*bounds).order_by(*(column.desc() for column in columns))
+    found = found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
+    same = (_c[name] == bindparam(name) for name in key[:-1])
+    between = _c.number.between(bindparam("low"), bindparam("last"))
+    return found.where(*same, between).order_by(_c.number.desc())
 
 
 def _given(filters: Filters) -> tuple[str, ...]:
     return tuple(name for name in _FILTERS if getattr(filters, name) is not None)
 
 
-def page(filters: Filters) -> Select[Any]:
-    """The newest ``n`` of those in ``[low, high)``, with :func:`page_parameters`."""
-    return _page(_given(filters))
+def page(filters: Filters, *, postgres: bool) -> Select[Any]:
+    """The newest ``n``, with :func:`page_parameters`."""
+    return _page(_given(filters), postgres)
 
 
 @cache
-def _page(given: tuple[str, ...]) -> Select[Any]:
-    found = select(executions).where(
-        _c.org == bindparam("org"), _c.number >= bindparam("low"), _c.number < bindparam("high")
-    )
-    found = found.where(*(_c[name] == bindparam(name) for name in given))
-    index = next((name for name in _INDEXES if name in given), "time")
-    found = found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
-    return found.order_by(_c.number.desc()).limit(bindparam("n"))
+def _page(given: tuple[str, ...], postgres: bool) -> Select[Any]:
+    index = next((name for name in _INDEXES if name in given), None)
+    found = select(executions).where(*(_c[name] == bindparam(name) for name in given if name != index))
+    return _scan(found, () if index is None else (index,), index or "time", postgres=postgres)
 
 
 def page_parameters(org: str, filters: Filters, before: int | None, n: int) -> dict[str, Any]:
     """``before`` is the number that the page before ended with."""
     low, high = _range(filters)
     parameters = {name: getattr(filters, name) for name in _given(filters)}
-    high = high if before is None else min(before, high)
-    return parameters | {"org": org, "low": low, "high": high, "n": n}
+    last = (high if before is None else min(before, high)) - 1
+    return parameters | {"org": org, "low": low, "last": last, "n": n}
 
 
 def _range(filters: Filters) -> tuple[int, int]:
