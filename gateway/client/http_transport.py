@@ -183,6 +183,8 @@ class HttpTransport:
     async def _guarded(self, function: Any, *args: Any) -> None:
         """Whatever goes wrong with a request ends the connection, which is then made anew."""
         where = self._door.address.authority
+        if self._scope.cancel_called:
+            return
         try:
             await function(*args)
         except (ConnectError, SocketClosed) as failure:
@@ -198,7 +200,8 @@ class HttpTransport:
 
     async def _keep_asking(self, lane: Lane) -> None:
         ask = self._stream if self._kind is TransportKind.SSE else self._poll
-        while lane in self._lanes:
+        # An answer may come at the moment of the end: httpx then has no further request, and says so by RuntimeError.
+        while lane in self._lanes and not self._scope.cancel_called:
             with self._lanes[lane]:
                 await ask(lane)
             if lane in self._lanes:
