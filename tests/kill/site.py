@@ -50,7 +50,7 @@ class Mortals:
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
-        self._said, self._lines = trio.open_memory_channel[str](1000)
+        self._begun, self._lives = trio.open_memory_channel[Victim](1)
         self.called: list[str] = []
         """Ids of the calls that backends took."""
         self.left: list[str] = []
@@ -68,7 +68,9 @@ class Mortals:
                 assert self._victim is not None, "it died before it could be used"
                 self._victim.died.set()
             elif word == "port":
-                await self._said.send(line)
+                port, _, pid = rest.split()
+                self._victim = Victim(int(port), int(pid))
+                await self._begun.send(self._victim)
             else:
                 (self.called if word == "called" else self.left).append(rest)
             self.changed.set()
@@ -81,19 +83,20 @@ class Mortals:
         line = json.dumps({"step": step, **more})
         await self._process.stdin.send_all(line.encode() + b"\n")
         with trio.fail_after(PATIENCE):
-            _, port, _, pid = (await self._lines.receive()).split()
-        self._victim = Victim(int(port), int(pid))
-        return self._victim
+            return await self._lives.receive()
 
     async def ended(self, victim: Victim) -> None:
-        """Wait until it has died by itself."""
-        with trio.fail_after(PATIENCE):
+        """Wait until it has died: by itself, unless it was so slow that another did what it should."""
+        with trio.move_on_after(DEADLINE):
             await victim.died.wait()
+        if not victim.died.is_set():
+            await self.kill(victim)
 
     async def kill(self, victim: Victim) -> None:
         """End it from outside."""
         os.kill(victim.pid, signal.SIGKILL)
-        await self.ended(victim)
+        with trio.fail_after(PATIENCE):
+            await victim.died.wait()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until what they said fulfils it."""
@@ -239,6 +242,7 @@ async def opened(address: str, broker: str) -> AsyncIterator[Site]:
             "database": address,
             "broker": broker,
             "store": {"lease": LEASE},
+            "redis": {"timeout": PATIENCE},  # the machine may be busy
             "calls": {"once:*": calls, "again:*": msgspec.structs.replace(calls, idempotent=True)},
         }
         with mock.patch.object(execution_upkeep, "_LATEST", LOOK):
