@@ -200,7 +200,7 @@ class HttpTransport:
 
     async def _keep_asking(self, lane: Lane) -> None:
         ask = self._stream if self._kind is TransportKind.SSE else self._poll
-        # An answer may come at the moment of the end: httpx then has no further request, and says so by RuntimeError.
+        # An answer may come at the moment of the end: httpx then raises RuntimeError for the next request.
         while lane in self._lanes and not self._scope.cancel_called:
             with self._lanes[lane]:
                 await ask(lane)
