@@ -42,7 +42,7 @@ async def issue_token() -> Response:
 async def refresh_token() -> Response:
     """Get a new token with the same claims and a later expiry.
 
-    It lives no longer than the old one was issued for, and is revoked with it. The old one stays good until
+    Its lifetime is at most that of the old one, and it is revoked with it. The old one stays valid until
     it expires. On an open connection send the new token with `refresh`.
     """
     identity = await caller()
@@ -54,7 +54,7 @@ async def refresh_token() -> Response:
 @blueprint.post("/auth/ticket")
 @operation(tags="tokens", answer=Ticket)
 async def issue_ticket() -> Response:
-    """Get a ticket that stands for the token once, soon.
+    """Get a ticket that replaces the token once, for a short time.
 
     For addresses (`/ws?ticket=…`), which proxies and browsers keep in logs.
     """
@@ -67,7 +67,7 @@ async def issue_ticket() -> Response:
 async def revoke_tokens() -> Response:
     """Revoke one token, or all that were issued until now to a user or an organisation.
 
-    Open connections that came with such a token are closed with 1008. Members may revoke their
+    Open connections that use such a token are closed with 1008. Members may revoke their
     own tokens; others need the role service or admin.
     """
     identity = await caller()

@@ -25,7 +25,7 @@ __all__ = [
 class NodeInfo(msgspec.Struct, omit_defaults=True):
     """One node."""
 
-    id: Annotated[str, msgspec.Meta(description="Begins the ids of its connections.")]
+    id: Annotated[str, msgspec.Meta(description="Prefix of the ids of its connections.")]
     node: Annotated[str, msgspec.Meta(description="Its name in the settings.")]
     connections: int
     address: str | None = None
@@ -40,9 +40,9 @@ class Whole(msgspec.Struct, omit_defaults=True):
     the nodes.
     """
 
-    nodes: Annotated[list[NodeInfo], msgspec.Meta(description="Those that are counted.")]
+    nodes: Annotated[list[NodeInfo], msgspec.Meta(description="The counted nodes.")]
     missing: Annotated[list[str], msgspec.Meta(description="Nodes that did not answer, and are not counted.")]
-    reason: Annotated[str, msgspec.Meta(description="Why nothing is known of the nodes.")] | None = None
+    reason: Annotated[str, msgspec.Meta(description="Why there are no counts of the nodes.")] | None = None
     connections: int | None = None
     connections_total: int | None = None
     disconnections_total: int | None = None
@@ -120,7 +120,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
     messages_in: int
     messages_out: int
     events: list[str] | None = None
-    cut: Annotated[bool, msgspec.Meta(description="In lists: it has more rooms or filters.")] | None = None
+    cut: Annotated[bool, msgspec.Meta(description="In lists: there are more rooms or filters.")] | None = None
     transport: Annotated[str, msgspec.Meta(description="`websocket`, `sse` or `poll`.")] | None = None
     user: str | None = None
     ip: str | None = None
@@ -132,7 +132,7 @@ class ConnectionInfo(msgspec.Struct, omit_defaults=True):
 
 
 class ConnectionPage(msgspec.Struct, omit_defaults=True):
-    """Connections, the oldest first."""
+    """Connections, oldest first."""
 
     connections: list[ConnectionInfo]
     next: Cursor | None = None
@@ -152,7 +152,7 @@ class Disconnect(Body):
 
     code: Annotated[
         int,
-        msgspec.Meta(ge=4000, le=4999, description="Close code; up to 4499 the client comes back."),
+        msgspec.Meta(ge=4000, le=4999, description="Close code; up to 4499 the client reconnects."),
     ] = 4500
     reason: Annotated[str, msgspec.Meta(description="At most 100 bytes.")] = (
         "disconnected by an administrator"

@@ -32,7 +32,7 @@ __all__ = [
 Critical = Annotated[
     bool,
     msgspec.Meta(
-        description="Overtakes what waits for slow clients, also under load (role service or admin)."
+        description="Overtakes messages queued for slow clients, also under load (role service or admin)."
     ),
 ]
 
@@ -43,9 +43,9 @@ class Broadcast(Body):
     event: EventName
     data: Any = None
     room: RoomName | None = None
-    exclude: Annotated[list[str], msgspec.Meta(description="Users who do not get it.", max_length=10_000)] = (
-        msgspec.field(default_factory=list)
-    )
+    exclude: Annotated[
+        list[str], msgspec.Meta(description="Users who do not receive it.", max_length=10_000)
+    ] = msgspec.field(default_factory=list)
     mid: MessageId | None = None
     critical: Critical = False
     org: Org | None = None
@@ -71,7 +71,7 @@ class Send(Body):
     mid: MessageId | None = None
     org: Org | None = None
     ephemeral: Annotated[
-        bool, msgspec.Meta(description="To a user: worth nothing later, so it has no place and is not kept.")
+        bool, msgspec.Meta(description="To a user: without a position in the order, and not kept.")
     ] = False
 
 
@@ -79,7 +79,7 @@ class SendToUsers(Send):
     """An event for several users."""
 
     users: Annotated[
-        list[str], msgspec.Meta(description="Each has it in an order of their own. At most 1,000.")
+        list[str], msgspec.Meta(description="Each gets it in their own order. At most 1,000.")
     ] = msgspec.field(default_factory=list)
 
 
@@ -186,7 +186,9 @@ class Trace(msgspec.Struct, omit_defaults=True):
     mid: str
     event: str
     ts: Milliseconds
-    complete: Annotated[bool, msgspec.Meta(description="No recipient is beyond `trace.recipients`.")]
+    complete: Annotated[
+        bool, msgspec.Meta(description="False if there were more recipients than `trace.recipients`.")
+    ]
     recipients: list[Recipient]
     room: str | None = None
     seq: int | None = None

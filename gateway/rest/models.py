@@ -20,14 +20,12 @@ __all__ = [
     "Readiness",
 ]
 
-Cursor = Annotated[str, msgspec.Meta(description="`next` of the page before; opaque.")]
+Cursor = Annotated[str, msgspec.Meta(description="`next` of the previous page; opaque.")]
 Missing = Annotated[
-    list[str], msgspec.Meta(description="Nodes that did not answer; what they have is not listed.")
+    list[str], msgspec.Meta(description="Nodes that did not answer; their entries are missing.")
 ]
-Org = Annotated[
-    str, msgspec.Meta(description="The organisation; only an admin may name another than its own.")
-]
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="Most entries in one page.")]
+Org = Annotated[str, msgspec.Meta(description="The organisation; only an admin may name another one.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="Largest number of entries in one page.")]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, description="Milliseconds since 1970 UTC.")]
 Permissions = dict[str, list[Literal["join", "publish", "presence", "history"]]]
 
@@ -94,6 +92,6 @@ class Readiness(msgspec.Struct, omit_defaults=True):
     calls: dict[str, str] | None = None
     """Breaker of each backend of calls, by its pattern: closed, open or half-open."""
     database: (
-        Annotated[bool, msgspec.Meta(description="Whether the database can be used, where there is one.")]
+        Annotated[bool, msgspec.Meta(description="Whether the database is available, if there is one.")]
         | None
     ) = None

@@ -46,9 +46,7 @@ class RoomQuery(msgspec.Struct):
 
 class HistoryQuery(msgspec.Struct):
     org: Org | None = None
-    epoch: Annotated[str, msgspec.Meta(description="With `seq`: of the last event that is known.")] | None = (
-        None
-    )
+    epoch: Annotated[str, msgspec.Meta(description="With `seq`: the last known event.")] | None = None
     seq: Annotated[int, msgspec.Meta(ge=0, description="Only later events.")] | None = None
     limit: Limit | None = None
 
@@ -63,14 +61,16 @@ class PastEvent(msgspec.Struct, omit_defaults=True):
 
 
 class History(msgspec.Struct):
-    """Kept events of a room, the oldest first."""
+    """Kept events of a room, oldest first."""
 
     room: str
     epoch: str
-    seq: Annotated[int, msgspec.Meta(description="Position of the room now.")]
+    seq: Annotated[int, msgspec.Meta(description="The room's present position.")]
     events: list[PastEvent]
-    more: Annotated[bool, msgspec.Meta(description="Later events are kept than the last one here.")]
-    complete: Annotated[bool, msgspec.Meta(description="No event after `seq` of the query is gone.")]
+    more: Annotated[bool, msgspec.Meta(description="There are later events than the last one here.")]
+    complete: Annotated[
+        bool, msgspec.Meta(description="False if events after `seq` of the query were removed.")
+    ]
 
 
 class PresentUser(msgspec.Struct):
@@ -83,4 +83,4 @@ class Presence(msgspec.Struct):
 
     room: str
     members: list[PresentUser]
-    connections: Annotated[int, msgspec.Meta(description="Also those without a user.")]
+    connections: Annotated[int, msgspec.Meta(description="Including those without a user.")]

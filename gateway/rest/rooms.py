@@ -22,9 +22,9 @@ blueprint = Blueprint("rooms", __name__)
 @blueprint.get("/rooms")
 @operation(tags="rooms", query=RoomQuery, answer=RoomPage)
 async def list_rooms() -> Response:
-    """List the rooms that somebody is in, by name.
+    """List the rooms with members, by name.
 
-    Members see those whose presence they may see.
+    Members see those whose presence they may read.
     """
     identity = await caller()
     query = read_query(RoomQuery)
@@ -43,9 +43,9 @@ async def list_rooms() -> Response:
 @blueprint.get("/rooms/<name:room>/history")
 @operation(tags="rooms", query=HistoryQuery, answer=History)
 async def get_history(room: str) -> Response:
-    """Read the kept events of a room, the oldest first.
+    """Read the kept events of a room, oldest first.
 
-    With `epoch` and `seq` those after that event, otherwise the newest. A page after the other: take
+    With `epoch` and `seq` those after that event, otherwise the newest. For the next page pass
     `epoch` of the answer and `seq` of its last event.
     """
     identity = await caller()
@@ -71,7 +71,7 @@ async def get_history(room: str) -> Response:
 @blueprint.get("/rooms/<name:room>/presence")
 @operation(tags="rooms", query=OrganisationQuery, answer=Presence)
 async def get_presence(room: str) -> Response:
-    """Tell who is in a room."""
+    """Get the users in a room."""
     identity = await caller()
     org = read_query(OrganisationQuery).org
     found = await services().operations.rooms.presence(identity, room, org=org)
