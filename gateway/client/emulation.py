@@ -18,13 +18,13 @@ import msgspec
 from gateway.client.rooms import OWN_NAMES, Rooms
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.kinds import OVER_HTTP
 from protocol.patterns import EventFilter
 
 __all__ = ["Emulation", "Lane"]
 
 _ROOMS: Final = 32
 """Rooms of one request (docs/streams.md)."""
-_POSTED: Final = frozenset({"publish", "send", "history", "presence", "call", "typing", "stats", "ping"})
 
 
 class _Since(msgspec.Struct):
@@ -104,7 +104,7 @@ class Emulation:
             return [_error(command, error.code, error.message)]
 
     def _take(self, command: Envelope) -> list[Envelope]:
-        if command.t in _POSTED:
+        if command.t in OVER_HTTP:
             self.posts.append(command)
             return []
         match command.t:

@@ -81,9 +81,9 @@ class Polled(msgspec.Struct):
 async def post_commands() -> Response:
     """Do what a client could ask over a WebSocket: one envelope, or a list of them.
 
-    Takes `publish`, `send`, `history`, `presence`, `call`, `typing`, `stats` and `ping`, under the same
-    permissions and limits; a command that is refused does not stop the others. Without an `id` only a refusal
-    is answered.
+    Takes the commands that belong to no connection, such as `publish`, `history` and `call` (docs/protocol.md
+    lists them), under the same permissions and limits; a command that is refused does not stop the others.
+    Without an `id` only a refusal is answered.
     """
     identity, ip = await identified()
     data = await request.get_data()

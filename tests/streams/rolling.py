@@ -27,7 +27,8 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, CommandInterrupted, Event, Lost, connect
 from gateway.config.settings import AuthSettings
-from tests.processes import SECRET, Folder
+from gateway.testing.settings import SECRET
+from tests.processes import Folder
 from tests.redis_server import redis_server
 from tests.releases import Balancer, node, retire
 
