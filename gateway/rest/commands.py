@@ -25,8 +25,8 @@ _PLAIN: Final = "write the path as it is, without escapes, and ask with GET"
 class PostedCommand(msgspec.Struct, omit_defaults=True):
     """One envelope, as a WebSocket takes it (docs/protocol.md); or a list of them."""
 
+    v: int
     t: str
-    v: int = 1
     id: int | None = None
     room: str | None = None
     event: str | None = None
