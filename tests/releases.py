@@ -1,4 +1,4 @@
-"""Replacing nodes one after the other: a balancer that asks ``/readyz``, nodes that start and retire."""
+"""What a release needs: a balancer that asks ``/readyz``, and nodes that start and retire."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from gateway.client.trio_socket import tcp_dial
 from tests.processes import DEADLINE, Folder, Served, serving
 
 __all__ = ["Balancer", "node", "retire"]
-
-_START = 30.0
-"""Seconds until a node must be ready."""
 
 
 class Balancer:
@@ -81,11 +78,18 @@ class _Routed(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
-async def node(folder: Folder, balancer: Balancer, name: str, *, task_status: trio.TaskStatus[Any]) -> None:
-    """A node from its start, and when it is ready, to its end."""
+async def node(
+    folder: Folder,
+    balancer: Balancer,
+    name: str,
+    *,
+    seconds: float = DEADLINE,
+    task_status: trio.TaskStatus[Any],
+) -> None:
+    """A node from its start, and when it is ready within so many seconds, to its end."""
     async with serving(folder, GATEWAY_NODE=name) as served:
         balancer.nodes[served] = False
-        with trio.fail_after(_START):
+        with trio.fail_after(seconds):
             while not balancer.nodes[served]:  # noqa: ASYNC110 - what the balancer found at its last look
                 await trio.sleep(0.01)
         task_status.started(served)

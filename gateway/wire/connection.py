@@ -21,6 +21,7 @@ from gateway.wire.outbox import Outbox
 from gateway.wire.reader import Handler, Reader, State
 from gateway.wire.slow_lane import run_slow_lane
 from gateway.wire.sockets import WireSocket
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PING_FRAME, close_frame, server_frame
 
@@ -87,9 +88,9 @@ class WireConnection:
         "_parted",
         "_sock",
         "_stream",
+        "alarm",
         "close_code",
         "close_deadline",
-        "due",
         "limits",
         "outbox",
         "reader",
@@ -123,7 +124,7 @@ class WireConnection:
         self._busy = False
         self._parted = False
         """The peer's Close has come."""
-        self.due = math.inf
+        self.alarm: Alarm | None = None
         self._next_ping = math.inf
         self._awaiting = False
         """A ping is out, and nothing has come since."""

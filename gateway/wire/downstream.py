@@ -20,6 +20,7 @@ from gateway.wire.engine import Engine
 from gateway.wire.signal import Signal
 from gateway.wire.sockets import WireSocket
 from gateway.wire.stamped import StampedOutbox
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 
 __all__ = ["Downstream", "Source"]
@@ -76,9 +77,9 @@ class Downstream:
         "_source",
         "_stream",
         "_stuck_at",
+        "alarm",
         "armed",
         "close_code",
-        "due",
         "message_bytes",
         "outbox",
         "queued",
@@ -105,7 +106,7 @@ class Downstream:
         )
         self.outbox.on_full = self._too_slow
         self.outbox.on_blocked = self._start_writer
-        self.due = math.inf
+        self.alarm: Alarm | None = None
         self._next_beat = math.inf
         self._stuck_at = -1
         """What had been sent at a beat for which the socket had no room."""

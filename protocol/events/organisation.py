@@ -113,6 +113,15 @@ class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     comment: str | None = None
     decision: dict[str, Any] | None = None
     """``choice``, ``at``, and ``user`` or ``fallback``."""
+    message: str | None = None
+    """What was said to who was asked; this and what follows is as in ``permission:pending``."""
+    choices: list[Text] | None = None
+    users: list[Id] | None = None
+    role: Text | None = None
+    created_at: Unsigned | None = None
+    deadline_at: Unsigned | None = None
+    fallback: Text | None = None
     execution: Id | None = None
     task: Id | None = None
+    sender: str | None = None
     data: Any = None

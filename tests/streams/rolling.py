@@ -1,14 +1,16 @@
 """A release under load: ``python -m tests.streams.rolling [--clients N]`` (1,000; some minutes at most).
 
 Two nodes over a real Redis, each a process, are replaced one after the other. Meanwhile clients listen, a
-third on each transport: in two rooms, to their organisation, and to their user. Every number of every order
-is checked at every client. Prints one line of figures; ends with 1 when something was lost or came twice.
+third on each transport: in two rooms, to their organisation, and to their user. Every number of every
+order is checked at every client. Prints one line of figures; ends with 1 when something was lost or came
+twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -28,7 +30,7 @@ from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, CommandInterrupted, Event, Lost, connect
 from gateway.config.settings import AuthSettings
 from gateway.testing.settings import SECRET
-from tests.processes import Folder
+from tests.processes import Folder, Served
 from tests.redis_server import redis_server
 from tests.releases import Balancer, node, retire
 
@@ -200,8 +202,18 @@ async def _until_all(events: Iterable[trio.Event], what: str) -> None:
     raise AssertionError(f"{what}: not within {PATIENCE:.0f} s")
 
 
-async def roll(clients: int, folder: Path, *, pace: float = 0.05, quiet: float = 0.0) -> Outcome:
-    """Do it; ``pace`` is seconds between two rounds of the publisher, ``quiet`` those before and after."""
+async def roll(
+    clients: int,
+    folder: Path,
+    *,
+    pace: float = 0.05,
+    quiet: float = 0.0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Do it, and ``tell`` how far it is.
+
+    ``pace`` is seconds between two rounds of the publisher, ``quiet`` those before and after.
+    """
     outcome = Outcome(Counter())
     listeners = [Listener(number, outcome) for number in range(clients)]
     publisher = Publisher(listeners, outcome, pace)
@@ -218,18 +230,34 @@ async def roll(clients: int, folder: Path, *, pace: float = 0.05, quiet: float =
         }
         at = Folder(folder, environ)
         nursery.start_soon(balancer.watch)
-        old = [await nursery.start(node, at, balancer, name) for name in ("a1", "b1")]
+
+        async def started(*names: str) -> list[Served]:
+            """Nodes of these names, together: a start takes a while."""
+            found: dict[str, Served] = {}
+
+            async def begin(name: str) -> None:
+                start = functools.partial(node, at, balancer, name, seconds=PATIENCE)
+                found[name] = await nursery.start(start)
+
+            async with trio.open_nursery() as starting:
+                for name in names:
+                    starting.start_soon(begin, name)
+            return [found[name] for name in names]
+
+        old = await started("a1", "b1")
         async with trio.open_nursery() as listening:
             for first in range(0, clients, AT_ONCE):
                 some = listeners[first : first + AT_ONCE]
                 for listener in some:
                     listening.start_soon(listener.run, balancer)
                 await _until_all((listener.joined for listener in some), "clients that have joined")
+                tell(f"{first + len(some)} clients have joined")
             listening.start_soon(publisher.run, balancer)
             await trio.sleep(quiet)
-            for served, name in zip(old, ("a2", "b2"), strict=True):
+            await started("a2", "b2")
+            for served in old:
                 await retire(served, PATIENCE)
-                await nursery.start(node, at, balancer, name)
+                tell("a node has retired")
             await trio.sleep(quiet)
             publisher.stop.set()
             await _until_all([publisher.done], "the publisher's last events")
@@ -244,14 +272,18 @@ def main() -> int:
     """Run it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.streams.rolling", description=__doc__)
     parser.add_argument("--clients", type=int, default=1000, help="a third on each transport (1000)")
-    parser.add_argument("--pace", type=float, default=0.1, help="seconds between two rounds of events (0.1)")
+    parser.add_argument("--pace", type=float, default=0.5, help="seconds between two rounds of events (0.5)")
     given = parser.parse_args()
     if given.clients < 1 or not math.isfinite(given.pace) or given.pace < 0:
         parser.error("--clients must be 1 or more, --pace 0 or more")
+
+    def tell(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     logging.getLogger("gateway").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = trio.run(lambda: roll(given.clients, Path(folder), pace=given.pace, quiet=2.0))
+        outcome = trio.run(lambda: roll(given.clients, Path(folder), pace=given.pace, quiet=2.0, tell=tell))
     print(outcome)
     for problem in outcome.problems[:20]:
         print(f"  {problem}")

@@ -1,4 +1,4 @@
-"""A release under clients of all three transports, as ``python -m tests.streams.rolling`` with a thousand."""
+"""A release under clients of all three transports; ``tests.streams.rolling`` does it with a thousand."""
 
 from __future__ import annotations
 
