@@ -55,7 +55,7 @@ class Rooms:
         """Enter a room, or change the filter of a joined one; with ``since``, also read what was missed.
 
         The member is in the room when this returns, and nothing was published between the page's last event
-        and its entry. Raises 3xx when the broker cannot be reached.
+        and its entry. Raises 3xx when the broker is unavailable.
         """
         room = connection.organisation.room(name)
         present = connection.memberships.get(name)

@@ -103,7 +103,9 @@ class PostedCommands:
                     await work
             else:
                 instead = _INSTEAD.get(envelope.t, "it is not a command of clients")
-                raise ProtocolError(ErrorCode.UNKNOWN_KIND, f"t: {envelope.t} is not for here: {instead}")
+                raise ProtocolError(
+                    ErrorCode.UNKNOWN_KIND, f"t: {envelope.t} is not accepted here: {instead}"
+                )
         except ProtocolError as error:
             session.refuse(error, envelope)
         return own

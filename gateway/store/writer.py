@@ -97,7 +97,7 @@ class Writer:
         settings = self._settings
         self._database.check()
         if size > settings.pending_bytes:
-            raise ProtocolError(ErrorCode.TOO_LARGE, "more than the queue of the database holds")
+            raise ProtocolError(ErrorCode.TOO_LARGE, "larger than the queue of the database")
         if self.pending >= settings.pending or self.pending_bytes + size > settings.pending_bytes:
             raise self._database.failures.overloaded()
         if self._stopping:

@@ -44,7 +44,7 @@ _MAX: Final = 12_000
 _PARTS: Final = 2
 _PURPOSE: Final = b"trireme cursor 2"
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_REFUSED: Final = "cursor: was not given here, or not to this user; leave it out to begin anew"
+_REFUSED: Final = "cursor: not issued here, or not to this user; leave it out to begin anew"
 
 
 class Positions:
@@ -116,14 +116,14 @@ class Cursors:
     def _read(self, part: str, identity: Identity) -> dict[bytes, Since]:
         data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         if _text(data).decode("ascii") != part:
-            raise ValueError("bits that say nothing are set")
+            raise ValueError("reserved bits are set")
         packed, signature = data[:-_SIGNATURE], data[-_SIGNATURE:]
         kind = packed[:1]
         if kind not in {_SHARED, _PERSONAL}:
             raise ValueError("of another release")
         user = "" if kind == _SHARED else identity.user or ""
         if not hmac.compare_digest(signature, self._sign(packed, identity.org, user)):
-            raise ValueError("not signed here, or for somebody else")
+            raise ValueError("not signed here, or for another user")
         return _unpack(packed)
 
     def _sign(self, packed: bytes, org: str, user: str) -> bytes:

@@ -160,7 +160,7 @@ def test_the_specification_lists_these_fields() -> None:
 
 
 def test_the_specification_lists_these_kinds() -> None:
-    listed = [row for row in rows("of characters, also none", "## Connecting") if len(row) == 7]
+    listed = [row for row in rows("matches any characters", "## Connecting") if len(row) == 7]
     assert [
         (
             *(quoted(row[0]), int(row[1]), row[2], quoted(row[3]), quoted(row[4])),
@@ -192,7 +192,7 @@ def test_the_specification_says_what_each_command_takes() -> None:
 
 
 def test_the_specification_says_what_the_server_sends() -> None:
-    listed = {quoted(row[0])[0]: row[1] for row in rows("## From the server", "`closing` comes before")}
+    listed = {quoted(row[0])[0]: row[1] for row in rows("## From the server", "`closing` precedes")}
     for kind in TABLE:
         # Those two are told with their commands.
         if kind.sender != "client" and kind.name not in ("connected", "pong", "reply", "event"):
