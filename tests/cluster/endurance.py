@@ -1,4 +1,4 @@
-"""The failures at full length: ``python -m tests.cluster.endurance [--tls] [NAME ...]``, some ten minutes for all.
+"""The failures at full length: ``python -m tests.cluster.endurance [--tls] [NAME ...]``, ten minutes for all.
 
 With the settings that a gateway has by default. Prints one line for each: what was published meanwhile, how
 often publishers were refused, and how much memory the process (both nodes and all clients) took in all.
