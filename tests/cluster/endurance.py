@@ -46,7 +46,7 @@ FAILURES: dict[str, Failure] = {
     "reload-that-cannot-start": partial(further.reload_that_cannot_start, seconds=10, messages=MESSAGES),
     "worker-stands-still": partial(further.worker_stands_still, silence=5, messages=MESSAGES),
 }
-_LIMIT = 240.0
+_LIMIT = 900.0
 """Seconds after which one of them is hopeless."""
 
 

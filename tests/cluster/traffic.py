@@ -253,7 +253,7 @@ class Traffic:
     async def refused(self, count: int = 1) -> None:
         """Wait until publishers were refused so many times more."""
         wanted = len(self.books.refusals) + count
-        await self._wait(lambda: len(self.books.refusals) >= wanted, "nothing was refused")
+        await self._wait(lambda: len(self.books.refusals) >= wanted, "nothing was refused", standing=True)
 
     async def settle(self) -> None:
         """Stop publishing; then every watcher must have all that was acknowledged, in its place."""
@@ -275,6 +275,10 @@ class Traffic:
         }
         await self._wait(lambda: not self._missing(latest), "watchers do not get on")
 
+    def _moved(self) -> int:
+        """Grows whenever a message gets a place or is received."""
+        return sum(p.published for p in self.publishers) + sum(len(w.got) for w in self.watchers)
+
     def _missing(self, places: dict[str, Position]) -> list[str]:
         """Acknowledged messages that a watcher did not get, and was not told to be lost."""
         return [
@@ -284,9 +288,17 @@ class Traffic:
             if watcher.got.get(mid) != place and not _announced(watcher, place)
         ]
 
-    async def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        with trio.move_on_after(self.patience):
-            while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+    async def _wait(self, condition: Callable[[], bool], what: str, *, standing: bool = False) -> None:
+        """Wait until it holds; fails when nothing gets on for ``patience`` seconds, however slow the machine is.
+
+        With ``standing`` it has to hold within that time.
+        """
+        moved = -1
+        with trio.CancelScope(deadline=trio.current_time() + self.patience) as scope:
+            while not condition():
+                if not standing and (now := self._moved()) != moved:
+                    moved = now
+                    scope.deadline = trio.current_time() + self.patience
                 await trio.sleep(0.02)
         assert condition(), (
             f"{what}: {[(p.name, p.published, p.connections) for p in self.publishers]}, "
