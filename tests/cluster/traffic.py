@@ -289,7 +289,7 @@ class Traffic:
         ]
 
     async def _wait(self, condition: Callable[[], bool], what: str, *, standing: bool = False) -> None:
-        """Wait until it holds; fails when nothing gets on for ``patience`` seconds, however slow the machine is.
+        """Wait until it holds; fails when nothing gets on for ``patience`` seconds.
 
         With ``standing`` it has to hold within that time.
         """
