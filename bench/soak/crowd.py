@@ -24,6 +24,8 @@ from bench.soak.route import View
 
 __all__ = ["main"]
 
+_LATE = 0.005
+"""So large a part of them may still be on its way when the others begin."""
 _CONNECTING = 0.02
 """Seconds between two clients at the beginning."""
 
@@ -59,8 +61,12 @@ class Crowd:
         for listener in self._listeners:
             nursery.start_soon(listener.run)
             await trio.sleep(_CONNECTING)
-        while not all(each.client for each in self._listeners):  # noqa: ASYNC110 - nobody says so
-            await trio.sleep(0.1)
+        while len(late := [each for each in self._listeners if each.client is None]) > _LATE * len(
+            self._listeners
+        ):
+            await trio.sleep(0.5)
+        for each in late:
+            print(f"late: client {each.number} ({each.kind}): {each.stage}", file=sys.stderr, flush=True)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
