@@ -61,9 +61,7 @@ class Crowd:
         for listener in self._listeners:
             nursery.start_soon(listener.run)
             await trio.sleep(_CONNECTING)
-        while len(late := [each for each in self._listeners if each.client is None]) > _LATE * len(
-            self._listeners
-        ):
+        while len(late := self._late()) > _LATE * len(self._listeners):  # noqa: ASYNC110 - nobody says so
             await trio.sleep(0.5)
         for each in late:
             print(f"late: client {each.number} ({each.kind}): {each.stage}", file=sys.stderr, flush=True)
@@ -71,6 +69,9 @@ class Crowd:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         return len(self._listeners)
+
+    def _late(self) -> list[Listener]:
+        return [each for each in self._listeners if each.client is None]
 
     async def _churn(self, command: dict[str, Any], nursery: trio.Nursery) -> None:
         async def run() -> None:
