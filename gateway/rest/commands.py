@@ -49,6 +49,9 @@ class StreamQuery(msgspec.Struct):
         None
     )
     overflow: Annotated[str, msgspec.Meta(description="As for `join` on a WebSocket.")] | None = None
+    key: (
+        Annotated[str, msgspec.Meta(description="For `conflate`: the field of the data that counts.")] | None
+    ) = None
     organisation: (
         Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the organisation's order.")]
         | None

@@ -141,8 +141,8 @@ export class HttpLink {
     for (const lane of this.#lanes) lane.restart(lane.main ? done : undefined);
   }
 
-  #laneFor(room, { presence, overflow }) {
-    const options = { presence, overflow };
+  #laneFor(room, { presence, overflow, key }) {
+    const options = { presence, overflow, key };
     const has = this.#lanes.find(({ rooms }) => rooms.has(room));
     if (has?.suits(options)) return has;
     if (has) {
