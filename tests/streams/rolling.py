@@ -46,7 +46,7 @@ OWN: Final = ("organisation", "user")
 PATIENCE: Final = 300.0
 """Seconds for a step, on a machine that does other things too."""
 AT_ONCE: Final = 50
-"""Clients that connect at the same time."""
+"""Clients that connect, and commands that are under way, at the same time."""
 _TOKENS: Final = Authenticator(AuthSettings(secret=SECRET))
 
 
@@ -195,8 +195,10 @@ class Publisher:
             for number in range(ROOMS):
                 await self._publish(client, f"r{number}", "last")
             await self._publish(client, None, "last")
-            for user in self._users:
-                await self._send(client, user, "last")
+            for first in range(0, len(self._users), AT_ONCE):
+                async with trio.open_nursery() as nursery:
+                    for user in self._users[first : first + AT_ONCE]:
+                        nursery.start_soon(self._send, client, user, "last")
         self.done.set()
 
     async def _publish(self, client: Client, room: str | None, event: str) -> None:
