@@ -64,7 +64,7 @@ def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
 
 
 _ONE_MACHINE = (
-    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
+    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\nhead_timeout = 60\n"
     "[rates]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
 )
 """The load comes from one address, as few users."""
@@ -74,7 +74,9 @@ def _gateway(setting: Setting) -> Command:
     configuration = setting.folder / "gateway.toml"
     configuration.write_text(
         f'[log]\nlevel = "warning"\n[connection]\nheartbeat = {setting.options.get("heartbeat", "30")}\n'
+        + f"resume_ttl = {setting.options.get('resume_ttl', '300')}\n"
         + ("" if setting.options.get("limits") else _ONE_MACHINE)
+        + setting.options.get("more", "")
     )
     program = str(Path(sys.executable).parent / "gateway")
     arguments = (

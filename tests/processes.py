@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ class Folder:
 
     path: Path
     environ: dict[str, str]
+    program: tuple[str, ...] = (COMMAND,)
+
+    def of_release(self, wheel: Path) -> Folder:
+        """The same, for commands of another release, with the dependencies of this one."""
+        where = self.path / wheel.stem
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(where)
+        program = (sys.executable, "-c", "from gateway.cli import main; main()")
+        return Folder(self.path, {**self.environ, "PYTHONPATH": str(where)}, program)
 
     def options(self, **environ: str) -> dict[str, Any]:
         found = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
@@ -44,7 +54,7 @@ class Folder:
     async def run(self, *arguments: str, **environ: str) -> Result:
         with trio.fail_after(DEADLINE):
             done = await trio.run_process(
-                [COMMAND, *arguments],
+                [*self.program, *arguments],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -118,7 +128,7 @@ async def lines_of(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
 @asynccontextmanager
 async def process(folder: Folder, *arguments: str, **streams: Any) -> AsyncIterator[trio.Process]:
     """A command in the background; ended at the end of the block if it still runs."""
-    running = await trio.lowlevel.open_process([COMMAND, *arguments], **streams, **folder.options())
+    running = await trio.lowlevel.open_process([*folder.program, *arguments], **streams, **folder.options())
     try:
         yield running
     finally:
@@ -131,7 +141,7 @@ async def process(folder: Folder, *arguments: str, **streams: Any) -> AsyncItera
 @asynccontextmanager
 async def serving(folder: Folder, *arguments: str, **environ: str) -> AsyncIterator[Served]:
     command = ("serve", "--port", "0", *arguments)
-    folder = Folder(folder.path, {**folder.environ, **environ})
+    folder = replace(folder, environ={**folder.environ, **environ})
     async with process(folder, *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
         served = Served(running)
         async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@
 
 #include "load.h"
 
-#define MAX_LINE 65536
+#define MAX_LINE (2u << 20) /* a message of 1 MB in a template */
 #define MAX_TOKENS 200000
 
 static void *need(void *memory)

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from bench.soak.fleet import Fleet
 from bench.soak.listener import Listener
 from bench.soak.plan import Plan
 
-__all__ = ["EVENTS", "churn", "go_home", "replace_node"]
+__all__ = ["AWAY", "EVENTS", "churn", "go_home"]
 
 EVENTS: tuple[tuple[float, signal.Signals], ...] = (
     (0.08, signal.SIGKILL),
@@ -20,19 +19,19 @@ EVENTS: tuple[tuple[float, signal.Signals], ...] = (
     (0.32, signal.SIGKILL),
 )
 """When the node is ended, as part of the run, and how: killed, drained as by a release, killed."""
-_AWAY = 3.0
+AWAY = 3.0
 """Seconds until its successor starts."""
-_HOMEWARD = 0.01
+_HOMEWARD = 0.05
 """Seconds between two clients that are sent back to where they belong."""
 
 
-async def churn(plan: Plan, listeners: Sequence[Listener]) -> None:
-    """Move, cut, end and kill clients at steady rates until cancelled."""
+async def churn(plan: Plan, listeners: Sequence[Listener], share: float) -> None:
+    """Move, cut, end and kill these, a share of all clients, at steady rates until cancelled."""
     dice = random.Random(1)
 
     async def at(rate: float, act: Callable[[Listener], None]) -> None:
         while True:
-            await trio.sleep(1 / rate)
+            await trio.sleep(1 / (rate * share))
             act(dice.choice(listeners))
 
     async with trio.open_nursery() as nursery:
@@ -40,15 +39,6 @@ async def churn(plan: Plan, listeners: Sequence[Listener]) -> None:
         nursery.start_soon(at, plan.cuts, Listener.cut)
         nursery.start_soon(at, plan.ends, lambda each: each.end(killed=False))
         nursery.start_soon(at, plan.deaths, lambda each: each.end(killed=True))
-
-
-async def replace_node(fleet: Fleet, listeners: Sequence[Listener], how: signal.Signals) -> None:
-    """End ``b``, start its successor, and have every client where it belongs."""
-    node = fleet.nodes[1]
-    await fleet.end(node, how)
-    await trio.sleep(_AWAY)
-    await fleet.start(node)
-    await go_home(listeners)
 
 
 async def go_home(listeners: Sequence[Listener]) -> None:

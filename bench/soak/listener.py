@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import trio
 
-from bench.soak.fleet import Fleet, Route
 from bench.soak.plan import ORGANISATIONS, ROOMS, Plan
-from gateway.client import Backoff, Client, ClientError, Event, Lost, connect
+from bench.soak.route import Route, View
+from gateway.client import Backoff, Client, ClientClosed, ClientError, Event, Lost, connect
 
-__all__ = ["BACKOFF", "Books", "Listener", "Tally"]
+__all__ = ["BACKOFF", "PATIENT", "Books", "Listener", "Tally"]
 
-BACKOFF = Backoff(base=0.5, maximum=2.0, tries=None)
+BACKOFF = Backoff(base=4.0, maximum=8.0, tries=None)
+PATIENT: dict[str, Any] = dict.fromkeys(
+    ("connect_timeout", "command_timeout", "heartbeat", "heartbeat_timeout"), 60.0
+)
+"""On a machine that does other things as well, giving up soon would only make more work."""
 _OVERFLOW: tuple[Literal["replay", "drop_oldest", "conflate", "disconnect"], ...] = (
     "replay", "drop_oldest", "conflate", "disconnect",
 )  # fmt: skip
@@ -33,15 +38,16 @@ class Tally:
     """Joins, cuts and so on."""
     refused: Counter[str] = field(default_factory=Counter)
     """Commands that failed, by error; they are repeated."""
-    faults: list[str] = field(default_factory=list)
-    """The first broken promises."""
     broken: int = 0
+    """Promises."""
+    tell: Callable[[str], None] = print
+    """Told of the first of them."""
 
     def fault(self, text: str) -> None:
         """A promise was broken."""
         self.broken += 1
-        if len(self.faults) < _SHOWN:
-            self.faults.append(text)
+        if self.broken <= _SHOWN:
+            self.tell(text)
 
 
 @dataclass
@@ -112,12 +118,12 @@ class Books:
 class Listener:
     """One of the clients, in one life after the other."""
 
-    def __init__(self, number: int, plan: Plan, fleet: Fleet, tally: Tally) -> None:
+    def __init__(self, number: int, plan: Plan, view: View, tally: Tally) -> None:
         self.number = number
-        self.home = fleet.nodes[number % 2]
+        self.home = view.places[number % 2]
         self.org = f"org{number // 2 % ORGANISATIONS}"
         self.user = f"u{number // (2 * ORGANISATIONS)}"
-        self._fleet = fleet
+        self._view = view
         self._tally = tally
         self._dice = random.Random(number)
         what = self._dice.random()  # the same in every run
@@ -126,12 +132,13 @@ class Listener:
         self.kind: Literal["websocket", "sse", "poll"] = "websocket"
         if not self.slow and what < polls:
             self.kind = "sse" if what < streams else "poll"
-        self.route = Route(fleet, self.home, buffer=4096 if self.slow else 0)
+        self.route = Route(view, self.home, buffer=4096 if self.slow else 0)
         self.books = Books("", tally)
         self.rooms: list[str] = []
         self.client: Client | None = None
         self._scope = trio.CancelScope()
         self.life = 0
+        self.moving = False
 
     async def run(self) -> None:
         """Live, and again, until cancelled."""
@@ -146,7 +153,7 @@ class Listener:
 
     async def _live(self) -> None:
         self.books = Books(f"client {self.number}.{self.life} ({self.kind})", self._tally)
-        token = self._fleet.token(self.org, self.user)
+        token = self._view.token(self.org, self.user)
         options: dict[str, Any] = {"transports": [self.kind]}
         if self.kind == "websocket":
             options["dial"] = self.route.dial
@@ -157,8 +164,8 @@ class Listener:
             token=token,
             reconnect=BACKOFF,
             buffer=16,
-            command_timeout=30,
             window=0,
+            **PATIENT,
             **options,
         ) as client:
             for order, place in client.connection.positions.items():
@@ -166,17 +173,18 @@ class Listener:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._hear, client)
-                self.rooms = []
+                rooms: list[str] = []
+                self.rooms = rooms
                 if self.slow:
-                    await self._join(client, "busy")
-                await self._join(client, f"room{self.number // (2 * ORGANISATIONS) % ROOMS}")
-                await self._join(client, self._another())
+                    await self._join(client, rooms, "busy")
+                await self._join(client, rooms, f"room{self.number // (2 * ORGANISATIONS) % ROOMS}")
+                await self._join(client, rooms, self._another(rooms))
                 self.client = client
                 if self.slow:
                     await self._stall()
 
-    def _another(self) -> str:
-        while (room := f"room{self._dice.randrange(ROOMS)}") in self.rooms:
+    def _another(self, rooms: list[str]) -> str:
+        while (room := f"room{self._dice.randrange(ROOMS)}") in rooms:
             pass
         return room
 
@@ -185,17 +193,21 @@ class Listener:
             if event.room is None or event.room in self.rooms:
                 self.books.note(event)
 
-    async def _join(self, client: Client, room: str) -> None:
+    async def _join(self, client: Client, rooms: list[str], room: str) -> None:
+        """Try until it succeeds, or the client's life is over; ``rooms`` are those of that life."""
         overflow = _OVERFLOW[self.number % len(_OVERFLOW)] if room == "busy" else None
-        self.rooms.append(room)
+        rooms.append(room)
+        books = self.books
         while True:
             try:
                 joined = await client.join(room, overflow=overflow)
+            except ClientClosed:
+                return
             except ClientError as error:
                 self._tally.refused[f"join: {type(error).__name__}"] += 1
                 await trio.sleep(0.5)
                 continue
-            self.books.begin(room, joined.epoch, joined.seq)
+            books.begin(room, joined.epoch, joined.seq)
             return
 
     async def _stall(self) -> None:
@@ -211,20 +223,27 @@ class Listener:
 
     async def move(self) -> None:
         """Leave a room and join another."""
-        client = self.client
-        if client is None or not self.rooms:
+        client, rooms, books = self.client, self.rooms, self.books
+        if client is None or self.moving:
             return
-        room = self.rooms[-1]
+        room = rooms[-1]
+        self.moving = True
+        try:
+            await self._move(client, rooms, books, room)
+        finally:
+            self.moving = False
+
+    async def _move(self, client: Client, rooms: list[str], books: Books, room: str) -> None:
         try:
             await client.leave(room)
         except ClientError as error:
             self._tally.refused[f"leave: {type(error).__name__}"] += 1
             return
-        if self.client is not client or room not in self.rooms:
+        if self.client is not client:
             return  # it was ended meanwhile
-        self.rooms.remove(room)
-        self.books.forget(room)
-        await self._join(client, self._another())
+        rooms.remove(room)
+        books.forget(room)
+        await self._join(client, rooms, self._another(rooms))
         self._tally.done["moves"] += 1
 
     def cut(self) -> None:

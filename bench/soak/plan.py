@@ -19,6 +19,8 @@ class Plan:
 
     seconds: float = 1800.0
     connections: int = 2000
+    processes: int = 4
+    """Which the clients share."""
     slow: float = 0.02
     """Part of the clients that stop to read now and then."""
     streams: float = 0.05

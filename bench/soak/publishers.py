@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from bench.soak.fleet import Fleet, Route
-from bench.soak.listener import BACKOFF, Tally
+from bench.soak.listener import BACKOFF, PATIENT
 from bench.soak.plan import ORGANISATIONS, RECIPIENTS, ROOMS, Plan
+from bench.soak.route import Route, View
 from gateway.client import Client, CommandFailed, connect
 
 __all__ = ["Publisher"]
@@ -25,16 +25,17 @@ _AT_ONCE = 16
 class Publisher:
     """Publishes for one organisation. What is refused is repeated under the same message id."""
 
-    def __init__(self, number: int, plan: Plan, fleet: Fleet, tally: Tally) -> None:
+    def __init__(self, number: int, plan: Plan, view: View) -> None:
         self.org = f"org{number}"
         self._plan = plan
-        self._fleet = fleet
-        self._tally = tally
-        self._route = Route(fleet, fleet.nodes[number % 2])
+        self._view = view
+        self._route = Route(view, view.places[number % 2])
         self._numbers: Counter[str] = Counter()
         self.last: dict[str, tuple[str, int]] = {}
         """Order → epoch and number of its newest event."""
         self.published = 0
+        self.refused: Counter[str] = Counter()
+        """Commands that failed, by error; publishes are repeated."""
         self.full = trio.Event()
         """Every history has as much as it may keep."""
         self.begin = trio.Event()
@@ -45,9 +46,9 @@ class Publisher:
         async with (
             connect(
                 "ws://127.0.0.1/ws",
-                token=self._fleet.token(self.org, None, "service"),
+                token=self._view.token(self.org, None, "service"),
                 reconnect=BACKOFF,
-                command_timeout=30,
+                **PATIENT,
                 transports=["websocket"],
                 dial=self._route.dial,
             ) as client,
@@ -116,7 +117,7 @@ class Publisher:
             try:
                 found = await client.publish(room, "tick", data, mid=mid)
             except CommandFailed as error:
-                self._tally.refused[f"publish: {type(error).__name__}"] += 1
+                self.refused[f"publish: {type(error).__name__}"] += 1
                 await trio.sleep(0.5)
                 continue
             if found.epoch is not None and found.seq is not None:
@@ -130,4 +131,4 @@ class Publisher:
             await client.send("tick", {"n": self._numbers[user], "pad": _PAD}, user=user)
             self.published += 1
         except CommandFailed as error:  # no second try: it may have been sent
-            self._tally.refused[f"send: {type(error).__name__}"] += 1
+            self.refused[f"send: {type(error).__name__}"] += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import itertools
 import json
 import logging
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +21,9 @@ from bench import build, machine, redis, timeline
 from bench.harness import say
 from bench.machine import BenchError, free_port
 from bench.server import Server
-from bench.soak.disturbances import EVENTS, churn, go_home, replace_node
+from bench.soak.crowds import Crowds
+from bench.soak.disturbances import AWAY, EVENTS
 from bench.soak.fleet import Fleet
-from bench.soak.listener import Listener, Tally
 from bench.soak.plan import ORGANISATIONS, Plan
 from bench.soak.publishers import Publisher
 from bench.soak.samples import Sample, Sampler, Verdict, judge
@@ -33,10 +34,10 @@ __all__ = ["PLATEAU", "main"]
 PLATEAU = (0.44, 0.54)
 """What is compared with the last tenth, as parts of the run: after the last successor has settled."""
 _END = (0.90, 1.0)
-_STARTING = 300.0
+_STARTING = 900.0
 _SETTLING = 120.0
 """Seconds in which everybody has come, and in which everybody has the last event."""
-_CONNECTING = 0.005
+_SHOWN = 20
 
 
 class Soak:
@@ -44,28 +45,33 @@ class Soak:
 
     def __init__(self, plan: Plan, folder: Path, redis_port: int, redis_pid: int) -> None:
         self.plan = plan
-        self.tally = Tally()
         self.marks: list[Mark] = []
         self.fleet = Fleet(plan, folder, redis.url(redis_port))
+        self.crowds = Crowds(plan, self.fleet.view)
         self.sampler = Sampler(self.fleet, redis_port, redis_pid, plan.interval)
-        self.publishers = [Publisher(number, plan, self.fleet, self.tally) for number in range(ORGANISATIONS)]
-        self.listeners = [
-            Listener(number, plan, self.fleet, self.tally) for number in range(plan.connections)
-        ]
+        self.publishers = [Publisher(number, plan, self.fleet.view) for number in range(ORGANISATIONS)]
+        self.told: dict[str, Any] = {}
+        """What the clients counted in the end."""
+        self.behind: list[str] = []
+        """Who did not get everything."""
+
+    @property
+    def broken(self) -> int:
+        """Promises."""
+        return int(self.told["broken"]) + len(self.behind)
 
     async def run(self) -> None:
         """Start, disturb, stop, and check that everybody has everything."""
         try:
             async with trio.open_nursery() as nursery:
                 await self._start(nursery)
-                nursery.start_soon(self.sampler.run, self.listeners, self.tally)
-                with trio.CancelScope() as disturbing:
-                    async with trio.open_nursery() as disturbances:
-                        disturbances.start_soon(churn, self.plan, self.listeners)
-                        disturbances.start_soon(self._nodes)
-                        disturbances.start_soon(self._report)
-                        await trio.sleep(self.plan.seconds)
-                        disturbing.cancel()
+                nursery.start_soon(self.sampler.run, self.crowds)
+                await self.crowds.ask("churn")
+                async with trio.open_nursery() as disturbances:
+                    disturbances.start_soon(self._nodes)
+                    disturbances.start_soon(self._report)
+                    await trio.sleep(self.plan.seconds)
+                    disturbances.cancel_scope.cancel()
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:
@@ -74,66 +80,57 @@ class Soak:
     async def _start(self, nursery: trio.Nursery) -> None:
         for node in self.fleet.nodes:
             await self.fleet.start(node)
+        await nursery.start(self.crowds.run)
+        await self.crowds.tell_ready()
         for publisher in self.publishers:
             nursery.start_soon(publisher.run)
         with trio.fail_after(_STARTING):
             for publisher in self.publishers:
                 await publisher.full.wait()
             say(f"{sum(each.published for each in self.publishers):,} events fill the histories")
-            for listener in self.listeners:
-                nursery.start_soon(listener.run)
-                await trio.sleep(_CONNECTING)
-            while not all(each.client for each in self.listeners):  # noqa: ASYNC110 - nobody says so
-                await trio.sleep(0.1)
-        say(f"{len(self.listeners):,} clients are in their rooms")
+            say(f"{sum(await self.crowds.ask('start')):,} clients are in their rooms")
         for publisher in self.publishers:
             publisher.begin.set()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
     async def _nodes(self) -> None:
+        """End the node ``b``, start its successor, and have every client where it belongs; and again."""
         begun = trio.current_time()
+        node = self.fleet.nodes[1]
         for part, how in EVENTS:
             await trio.sleep_until(begun + part * self.plan.seconds)
             self.marks.append(Mark(trio.current_time() - begun, how.name.removeprefix("SIG").lower()))
-            await replace_node(self.fleet, self.listeners, how)
+            node.place.ready = False
+            await self.crowds.tell_ready()
+            await self.fleet.end(node, how)
+            await trio.sleep(AWAY)
+            await self.fleet.start(node)
+            await self.crowds.tell_ready()
+            await self.crowds.ask("home")
             say(f"{trio.current_time() - begun:.0f} s: {how.name}, and a successor")
 
     async def _report(self) -> None:
         while True:
             await trio.sleep(max(10.0, self.plan.seconds / 30))
             if self.sampler.samples:
-                say(_line(self.sampler.samples[-1], self.tally))
+                say(_line(self.sampler.samples[-1]))
 
     async def _finish(self) -> None:
         """No more is published; wait until everybody has what there is."""
         for publisher in self.publishers:
             publisher.stop.set()
-        await go_home(self.listeners)
-        behind: list[str] = []
+        await self.crowds.ask("calm")
+        await self.crowds.ask("home")
         with trio.move_on_after(_SETTLING):
-            while behind := self._behind():  # noqa: ASYNC110 - nobody says so
-                await trio.sleep(0.2)
-        for each in behind[:5]:
-            self.tally.fault(each)
-        self.tally.broken += len(behind[5:])
-
-    def _behind(self) -> list[str]:
-        """Who has not heard the last of what; slow readers read on meanwhile."""
-        found = []
-        last = {publisher.org: publisher.last for publisher in self.publishers}
-        for listener in self.listeners:
-            for order in ("organisation", *listener.rooms):
-                wanted, position = last[listener.org].get(order), listener.books.position(order)
-                if wanted is not None and position != wanted:
-                    found.append(
-                        f"client {listener.number} ({listener.kind}): {order}: {position}, not {wanted}"
-                    )
-        return found
+            while True:
+                last = {each.org: each.last for each in self.publishers}
+                self.behind = list(itertools.chain(*await self.crowds.ask("behind", last=last)))
+                if not self.behind:
+                    break
+                await trio.sleep(0.5)
+        self.told = await self.crowds.report()
 
 
-def _line(sample: Sample, tally: Tally) -> str:
+def _line(sample: Sample) -> str:
     parts = [f"{sample.at:.0f} s"]
     for whose in ("a", "b"):
         found = sample.figures.get(whose)
@@ -146,7 +143,7 @@ def _line(sample: Sample, tally: Tally) -> str:
     redis_, clients = sample.figures["redis"], sample.figures["clients"]
     parts.append(f"Redis: {redis_['memory']:.1f} MB, {redis_['keys']:.0f} keys")
     parts.append(f"clients: {clients['memory']:.0f} MB, {clients['connected']:.0f} up")
-    parts.append(f"{tally.events:,} events, {tally.broken} faults")
+    parts.append(f"{clients['events']:,.0f} events, {clients['broken']:.0f} faults")
     return "; ".join(parts)
 
 
@@ -162,9 +159,9 @@ def _share(samples: Sequence[Sample], whose: str) -> float:
     return (part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0])
 
 
-def text(soak: Soak, verdicts: Sequence[Verdict]) -> str:
+def text(soak: Soak, verdicts: Sequence[Verdict], complaints: Sequence[str]) -> str:
     """What was found."""
-    tally, samples = soak.tally, soak.sampler.samples
+    told, samples = soak.told, soak.sampler.samples
     lines = [f"{'':10}{'':14}{'plateau':>12}{'end':>12}{'change':>10}"]
     for each in verdicts:
         lines.append(
@@ -174,19 +171,20 @@ def text(soak: Soak, verdicts: Sequence[Verdict]) -> str:
     published = sum(each.published for each in soak.publishers)
     lines.append("")
     lines.append(
-        f"{published:,} events published, {tally.events:,} received and checked, {tally.broken} faults"
+        f"{published:,} events published, {told['events']:,} received and checked, {soak.broken} faults"
     )
+    refused = sum((each.refused for each in soak.publishers), Counter[str](told["refused"]))
     for name, counted in (
-        ("announced as lost", tally.lost),
-        ("done", tally.done),
-        ("refused", tally.refused),
+        ("announced as lost", told["lost"]),
+        ("done", told["done"]),
+        ("refused, and repeated", refused),
     ):
-        told = ", ".join(f"{number:,} {what}" for what, number in sorted(counted.items())) or "none"
-        lines.append(f"{name}: {told}")
+        each_of = ", ".join(f"{number:,} {what}" for what, number in sorted(counted.items())) or "none"
+        lines.append(f"{name}: {each_of}")
     shares = ", ".join(f"{whose} {_share(samples, whose):.2f}" for whose in ("a", "b", "redis", "clients"))
     lines.append(f"cores at the end: {shares}")
-    lines += [f"FAULT: {fault}" for fault in tally.faults]
-    lines += [f"logged: {line[:300]}" for line in soak.fleet.complaints()[:10]]
+    lines += [f"FAULT: {fault}" for fault in [*soak.crowds.faults, *soak.behind][:_SHOWN]]
+    lines += [f"logged: {line[:300]}" for line in complaints[:10]]
     return "\n".join(lines)
 
 
@@ -243,21 +241,19 @@ def main(plan: Plan) -> tuple[Path, bool]:
         soak = Soak(plan, folder, port, server.pid)
         trio.run(soak.run)
         verdicts = list(judge(soak.sampler.samples, *_windows(plan)))
-        print(text(soak, verdicts))
+        complaints = soak.fleet.complaints()
     content: dict[str, Any] = {
         "plan": asdict(plan),
         "machine": machine.describe(),
         "verdicts": [asdict(each) | {"flat": each.flat} for each in verdicts],
-        "events": soak.tally.events,
-        "lost": soak.tally.lost,
-        "done": soak.tally.done,
-        "refused": soak.tally.refused,
-        "faults": soak.tally.faults,
+        "told": soak.told,
+        "faults": [*soak.crowds.faults, *soak.behind][:_SHOWN],
         "samples": [asdict(each) for each in soak.sampler.samples],
     }
     path.write_text(json.dumps(content) + "\n")
+    print(text(soak, verdicts, complaints))
     picture = path.with_suffix(".svg")
     _draw(soak, picture)
-    good = soak.tally.broken == 0 and all(each.flat for each in verdicts)
+    good = soak.broken == 0 and all(each.flat for each in verdicts)
     print(f"\n{'flat, and nothing lost or doubled' if good else 'FAILED'}; written: {path}, {picture}")
     return picture, good

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ import httpx
 import trio
 
 from bench import machine
+from bench.soak.crowds import Crowds
 from bench.soak.fleet import Fleet, Node
-from bench.soak.listener import Listener, Tally
 from bench.soak.probe import NAME
-from gateway.broker.redis.connection import Location, ask
+from gateway.broker.redis.connection import LinkLost, Location, ask
 
 __all__ = ["JUDGED", "Sample", "Sampler", "Verdict", "judge"]
 
@@ -62,31 +62,32 @@ class Sampler:
         self._redis = Location("127.0.0.1", redis_port)
         self._redis_pid = redis_pid
         self._interval = interval
-        self._token = fleet.token("bench", None, "service")
+        self._token = fleet.view.token("bench", None, "service")
         self.samples: list[Sample] = []
 
-    async def run(self, listeners: list[Listener], tally: Tally) -> None:
+    async def run(self, crowds: Crowds) -> None:
         """Begin now."""
         begun = trio.current_time()
         for number in range(10**9):
             await trio.sleep_until(begun + number * self._interval)
-            figures = {"redis": await self._of_redis(), "clients": _of_process(os.getpid())}
-            figures["clients"]["events"] = tally.events
-            figures["clients"]["connected"] = sum(each.client is not None for each in listeners)
+            try:
+                figures = {"redis": await self._of_redis(), "clients": await _of_clients(crowds)}
+            except LinkLost:
+                continue
             for node in self._fleet.nodes:
-                if node.ready and node.pid is not None:
+                if node.place.ready and node.pid is not None:
                     found = await self._of_node(node, node.pid)
                     if found:
-                        figures[node.name] = found
-            generation = {node.name: node.generation for node in self._fleet.nodes}
+                        figures[node.place.name] = found
+            generation = {node.place.name: node.generation for node in self._fleet.nodes}
             self.samples.append(Sample(trio.current_time() - begun, generation, figures))
 
     async def _of_node(self, node: Node, pid: int) -> dict[str, float]:
         """Nothing when it ends meanwhile."""
         try:
-            async with httpx.AsyncClient(verify=self._fleet.trust, timeout=30) as http:
+            async with httpx.AsyncClient(verify=self._fleet.view.trust, timeout=30) as http:
                 answer = await http.post(
-                    f"{node.url}/api/v1/commands",
+                    f"{node.place.url}/api/v1/commands",
                     json={"v": 1, "t": "call", "id": 1, "event": NAME},
                     headers={"Authorization": f"Bearer {self._token}"},
                 )
@@ -105,6 +106,16 @@ class Sampler:
         # Without the buffers of its connections, which follow the traffic of the moment.
         data = float(lines["used_memory_dataset"]) / 1e6
         return {"memory": data, "keys": float(keys), "resident": process.rss / 1e6, "cpu": process.cpu}
+
+
+async def _of_clients(crowds: Crowds) -> dict[str, float]:
+    """All their processes together."""
+    told = await crowds.report()
+    whole: Counter[str] = Counter()
+    for pid in crowds.pids:
+        whole.update(_of_process(pid))
+    counts = {name: float(told[name]) for name in ("connected", "events", "broken")}
+    return {**whole, **counts}
 
 
 def _of_process(pid: int) -> dict[str, float]:

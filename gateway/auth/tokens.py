@@ -19,6 +19,7 @@ from gateway.auth.identity import Grants, Identity, Permission
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
+from gateway.auth.verified import Verified
 from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
@@ -97,6 +98,7 @@ class Authenticator:
         self._jwks = _key_set(settings, clock) if settings.jwks_url else None
         self._decoder = msgspec.json.Decoder(Claims)
         self._default_grants = _default_grants(settings)
+        self._verified = Verified()
         self.revocations = Revocations(settings, now)
         self.tickets = Tickets(settings, clock, self.recheck)
 
@@ -118,6 +120,10 @@ class Authenticator:
         if len(token) > MAX_TOKEN:
             _refuse(f"the token is longer than {MAX_TOKEN} characters")
         key = self._keys.verify if self._jwks is None else await self._key_for(token, self._jwks)
+        known = self._verified.find(token, key)
+        if known is not None:
+            self.recheck(known)
+            return known
         try:
             payload = self._engine.decode_complete(token, key, self._algorithms)["payload"]
         except (PyJWTError, ValueError) as exc:
@@ -125,6 +131,7 @@ class Authenticator:
         identity = self._identity(self._claims(payload))
         if self.revocations.is_revoked(identity):
             raise ProtocolError(ErrorCode.TOKEN_REVOKED, "the token was revoked")
+        self._verified.keep(token, key, identity)
         return identity
 
     def recheck(self, identity: Identity) -> None:

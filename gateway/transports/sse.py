@@ -118,7 +118,9 @@ class EventStreams:
             encoding = self._encodings[names] = EventStreamEncoding(mark)
         return encoding
 
-    async def _serve(self, wire: Downstream, session: Session, identity: Identity, stream: _Stream) -> None:
+    async def _serve(
+        self, wire: Downstream, session: _StreamSession, identity: Identity, stream: _Stream
+    ) -> None:
         guard, peer = self._services.guard, session.client.ip
         self._sessions.add(session)
         guard.opened(peer)
@@ -131,6 +133,9 @@ class EventStreams:
             self._sessions.discard(session)
             guard.closed(peer)
             session.ended()
+            # Cycles would stay until the collector comes, which it does seldom.
+            wire.outbox.on_renewal = wire.outbox.stamper = None
+            del session.stream
 
 
 class _StreamSession(Session):
@@ -216,7 +221,7 @@ class _Stream(Source):
 
     def admitted(self) -> None:
         """The session has begun; nothing has been waited for since."""
-        hold_own(self._session, self._asked)
+        hold_own(self._session, self._asked, tell=True)
         self._note_user()
 
     def _note_user(self) -> None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.outbox import Outbox
 from gateway.wire.reader import Handler, Reader, State
 from gateway.wire.slow_lane import run_slow_lane
 from gateway.wire.sockets import WireSocket
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PING_FRAME, close_frame, server_frame
 
@@ -87,9 +88,9 @@ class WireConnection:
         "_parted",
         "_sock",
         "_stream",
+        "alarm",
         "close_code",
         "close_deadline",
-        "due",
         "limits",
         "outbox",
         "reader",
@@ -123,7 +124,7 @@ class WireConnection:
         self._busy = False
         self._parted = False
         """The peer's Close has come."""
-        self.due = math.inf
+        self.alarm: Alarm | None = None
         self._next_ping = math.inf
         self._awaiting = False
         """A ping is out, and nothing has come since."""
@@ -215,25 +216,11 @@ class WireConnection:
             self.reader.end(_NOBODY, _NOBODY)
             self._nursery = None
             self._engine.timers.set(self, math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = self.outbox.on_blocked = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            await release(self.outbox, self._sock, self._stream)
 
     def _start_writer(self) -> None:
-        if self._nursery is None:
-            return  # it has not begun, or is over
-        if self._sock is not None:
-            self._nursery.start_soon(self.outbox.write_socket, self._sock)
-        else:
-            assert self._stream is not None
-            self._nursery.start_soon(self.outbox.write_stream, self._stream)
-        self.outbox.on_blocked = None
+        if self._nursery is not None:  # it has begun, and is not over
+            start_writer(self._nursery, self.outbox, self._sock, self._stream)
 
     async def _read(self) -> None:
         """Do what the reader's state asks for, until it has ended."""
@@ -335,11 +322,8 @@ class WireConnection:
             await self.outbox.emptied()
             if self.outbox.broken:
                 return
-            if self._sock is not None:
-                try:
-                    self._sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    return
+            if not half_close(self._sock):
+                return
             if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():

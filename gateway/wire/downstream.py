@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from gateway.wire.connection import WireLimits
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.signal import Signal
 from gateway.wire.sockets import WireSocket
 from gateway.wire.stamped import StampedOutbox
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 
 __all__ = ["Downstream", "Source"]
@@ -76,9 +77,9 @@ class Downstream:
         "_source",
         "_stream",
         "_stuck_at",
+        "alarm",
         "armed",
         "close_code",
-        "due",
         "message_bytes",
         "outbox",
         "queued",
@@ -105,7 +106,7 @@ class Downstream:
         )
         self.outbox.on_full = self._too_slow
         self.outbox.on_blocked = self._start_writer
-        self.due = math.inf
+        self.alarm: Alarm | None = None
         self._next_beat = math.inf
         self._stuck_at = -1
         """What had been sent at a beat for which the socket had no room."""
@@ -193,35 +194,18 @@ class Downstream:
             self._source = _NOTHING
             self._engine.timers.set(self, math.inf)
             self._disarm()
-            outbox.break_off()
-            outbox.on_full = outbox.on_blocked = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                outbox.end()
+            await release(outbox, self._sock, self._stream)
 
     async def _part(self) -> None:
         """Let the last bytes out and half-close."""
         with trio.move_on_at(self._end_at):
             await self.outbox.emptied()
-        if self._sock is not None and not self.outbox.broken:
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+        if not self.outbox.broken:
+            half_close(self._sock)
 
     def _start_writer(self) -> None:
-        if self._nursery is None:
-            return  # it has not begun, or is over
-        if self._sock is not None:
-            self._nursery.start_soon(self.outbox.write_socket, self._sock)
-        else:
-            assert self._stream is not None
-            self._nursery.start_soon(self.outbox.write_stream, self._stream)
-        self.outbox.on_blocked = None
+        if self._nursery is not None:  # it has begun, and is not over
+            start_writer(self._nursery, self.outbox, self._sock, self._stream)
 
     async def _begin(self) -> None:
         try:

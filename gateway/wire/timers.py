@@ -11,13 +11,13 @@ import heapq
 import itertools
 import math
 import time
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import trio
 
 from gateway.wire.signal import Signal
 
-__all__ = ["Timed", "Timers"]
+__all__ = ["Alarm", "Timed", "Timers"]
 
 _WASTE: Final = 64
 """So many entries may be stale before the heap is made anew."""
@@ -25,43 +25,48 @@ _TURN: Final = 0.001
 """Seconds after which others have their turn: after a storm of connections their pings are due together."""
 
 
+Alarm: TypeAlias = list[Any]
+"""An entry of the heap: the Trio time, a number that no other has, and whom to call; None for nobody."""
+
+
 class Timed(Protocol):
     """What is called at a time."""
 
-    due: float
-    """When, in Trio's seconds; ``math.inf`` for never, which it is at first. Only the timers change it."""
+    alarm: Alarm | None
+    """What it is set for; None at first. Only the timers change it."""
 
     def on_time(self) -> None:
-        """``due`` has come, and is infinite now. Must not raise, nor wait."""
+        """The time has come, and no other one is set. Must not raise, nor wait."""
 
 
 class Timers:
     """The deadlines of all connections; :meth:`run` has to run for them to come."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timed]] = []
+        self._heap: list[Alarm] = []
         self._tickets = itertools.count()
         self._wasted = 0
-        """Entries of the heap whose owner has another time now."""
+        """Entries of the heap that call nobody."""
         self._nearer = Signal()
 
     def __len__(self) -> int:
         return len(self._heap) - self._wasted
 
     def set(self, timed: Timed, due: float) -> None:
-        """Call ``timed`` at the time ``due``; what was asked for before is forgotten."""
-        if due == timed.due:
-            return
-        heap = self._heap
-        self._wasted += timed.due != math.inf
-        timed.due = due
+        """Call ``timed`` at the Trio time ``due``, or never (``math.inf``), and not when it was set for."""
+        heap, alarm = self._heap, timed.alarm
+        if alarm is not None:
+            if alarm[0] == due:
+                return
+            alarm[2] = timed.alarm = None  # the heap keeps nobody alive
+            self._wasted += 1
         if due != math.inf:
-            heapq.heappush(heap, (due, next(self._tickets), timed))
-            if heap[0][2] is timed:
+            timed.alarm = alarm = [due, next(self._tickets), timed]
+            heapq.heappush(heap, alarm)
+            if heap[0] is alarm:
                 self._nearer.set()
         if self._wasted > _WASTE + len(heap) // 2:
-            # One entry for each: a time may have been set, moved, and set again.
-            heap[:] = {entry[2]: entry for entry in heap if entry[0] == entry[2].due}.values()
+            heap[:] = [each for each in heap if each[2] is not None]
             heapq.heapify(heap)
             self._wasted = 0
 
@@ -78,15 +83,14 @@ class Timers:
         begun = time.perf_counter()
         while heap:
             due, _, timed = heap[0]
-            if due != timed.due:
+            if timed is None:
                 self._wasted -= 1
                 heapq.heappop(heap)
                 continue
             if due > now:
-                return due
+                return float(due)
             if time.perf_counter() - begun > _TURN:
                 return now
-            heapq.heappop(heap)
-            timed.due = math.inf
+            heapq.heappop(heap)[2] = timed.alarm = None
             timed.on_time()
         return math.inf

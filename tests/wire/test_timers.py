@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.timers import Timers
+from gateway.wire.timers import Alarm, Timers
 
 
 class Bell:
@@ -19,7 +20,7 @@ class Bell:
 
     def __init__(self, timers: Timers) -> None:
         self.timers = timers
-        self.due = math.inf
+        self.alarm: Alarm | None = None
         self.rung: list[float] = []
 
     def at(self, time: float) -> None:
@@ -153,3 +154,13 @@ def test_an_alarm_that_goes_to_and_fro_counts_once() -> None:
         assert len(timers) == 1
     timer.at(math.inf)
     assert len(timers) == 0
+
+
+def test_whoever_is_not_called_any_more_is_let_go() -> None:
+    timers = Timers()
+    bell = Bell(timers)
+    bell.at(100.0)
+    gone = weakref.ref(bell)
+    bell.at(math.inf)
+    del bell
+    assert gone() is None

@@ -1,9 +1,9 @@
 """The statements that read executions. Each is one statement, so it sees one state of the database.
 
-A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``, and both
-databases are made to. SQLite, which without statistics guesses, is named the index. PostgreSQL assumes that
-matching rows lie everywhere, and would rather scan the primary key backwards: through all rows for an
-organisation that has only old ones. It gets bounds and an order that no other index has.
+A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``. SQLite is told
+so, because without statistics it guesses. PostgreSQL knows better, but for one thing: it assumes that the
+rows of an organisation lie everywhere, so it may scan the primary key backwards, through all rows for one
+that has only old ones. It is asked for an order that the primary key does not give.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, TextClause, bindparam, select, text, tuple_
+from sqlalchemy import Select, TextClause, bindparam, select, text
 
 from gateway.store.executions.days import ANY, DAY_MS, NO_DURATION
 from gateway.store.executions.tables import ACTIVE, executions, untold, updates
@@ -54,23 +54,21 @@ STATE: Final = select(executions, _oldest_untold).where(_c.org == bindparam("org
 
 def newest(*, postgres: bool) -> Select[Any]:
     """As :data:`STATE`, of the newest ``n`` of an organisation; also takes :func:`page_parameters`."""
-    return _scan(select(executions, _oldest_untold), (), "time", postgres=postgres)
+    return _scan(select(executions, _oldest_untold), "time", postgres=postgres)
 
 
-def _scan(found: Select[Any], given: tuple[str, ...], index: str, *, postgres: bool) -> Select[Any]:
-    """The newest of an index of which ``given`` are the columns between the organisation and the number."""
-    key = ("org", *given, "number")
-    columns = [_c[name] for name in key]
-    found = found.limit(bindparam("n"))
+def _scan(found: Select[Any], index: str, *, postgres: bool) -> Select[Any]:
+    """The newest ``n`` of an organisation, from this index."""
+    order = [_c.number.desc()]
     if postgres:
-        equal = [bindparam(name, type_=_c[name].type) for name in key[:-1]]
-        low, last = (bindparam(name, type_=_c.number.type) for name in ("low", "last"))
-        bounds = (tuple_(*columns) >= tuple_(*equal, low), tuple_(*columns) <= tuple_(*equal, last))
-        return found.where(*bounds).order_by(*(column.desc() for column in columns))
-    found = found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
-    same = (_c[name] == bindparam(name) for name in key[:-1])
+        order.append(_c.status.desc())  # says nothing, since numbers differ; the primary key does not have it
     between = _c.number.between(bindparam("low"), bindparam("last"))
-    return found.where(*same, between).order_by(_c.number.desc())
+    found = found.where(_c.org == bindparam("org"), between)
+    return (
+        found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
+        .order_by(*order)
+        .limit(bindparam("n"))
+    )
 
 
 def _given(filters: Filters) -> tuple[str, ...]:
@@ -84,9 +82,8 @@ def page(filters: Filters, *, postgres: bool) -> Select[Any]:
 
 @cache
 def _page(given: tuple[str, ...], postgres: bool) -> Select[Any]:
-    index = next((name for name in _INDEXES if name in given), None)
-    found = select(executions).where(*(_c[name] == bindparam(name) for name in given if name != index))
-    return _scan(found, () if index is None else (index,), index or "time", postgres=postgres)
+    found = select(executions).where(*(_c[name] == bindparam(name) for name in given))
+    return _scan(found, next((name for name in _INDEXES if name in given), "time"), postgres=postgres)
 
 
 def page_parameters(org: str, filters: Filters, before: int | None, n: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ local arg = cmsgpack.unpack(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local mine = 'w:' .. arg.writer
-local call, concat = redis.call, table.concat
+local call, concat, format = redis.call, table.concat, string.format
 local function text(number) return string.format('%.0f', number) end
 
 local function forget_writers(meta)
@@ -76,41 +76,46 @@ end
 local function publish(stream, meta, seen, channel, at)
   local keep, bytes, age, window, few, batch, count, effects = unpack(channel)
   local alone = count == 1 and few > 0
-  local m = call('HMGET', meta, 'epoch', 'seq', 'tag', 'total', 'low', 'touched', 'mark', 'marked', mine, 'state', 'few',
-    alone and 'i:' .. ARGV[at] or 'few')
+  local m
+  if alone then
+    m = call('HMGET', meta, 'epoch', 'seq', 'tag', 'total', 'low', 'touched', mine, 'few', 'i:' .. ARGV[at])
+  else
+    m = call('HMGET', meta, 'epoch', 'seq', 'tag', 'total', 'low', 'touched', mine, 'few')
+  end
   local newborn = not m[1]
   if newborn then
     begin(stream, meta, seen, arg.newborn)
-    m = {arg.newborn, 0, '-', 0, false, false, false, false, false, false, false, false}
+    m = {arg.newborn, 0, '-', 0, false, false, false, false, false}
   end
   local epoch, seq, prev, total = m[1], tonumber(m[2]), m[3], tonumber(m[4])
-  local low = tonumber(m[5] or 0)
-  local known_writer, earlier, answer = m[9], nil, nil
+  local low, before = tonumber(m[5] or 0), m[5]
+  local known_writer, earlier, answer = m[7], nil, nil
   if known_writer then
-    local number, said = string.match(m[9], '^(%d+) %d+ (.*)$')
+    local number, said = string.match(known_writer, '^(%d+) %d+ (.*)$')
     earlier, answer = tonumber(number), said
   end
   -- A batch comes twice when its writer lost the connection and could not know.
   if earlier and batch <= earlier then return answer, total - low end
 
   -- A release that knows no small orders leaves 'few' behind the number of the last event.
-  local small = seq == 0 or tonumber(m[11]) == seq
-  if m[11] and not (small and seq + count <= few) then move_ids(meta, seen, age) end
+  local small = seq == 0 or tonumber(m[8]) == seq
+  if m[8] and not (small and seq + count <= few) then move_ids(meta, seen, age) end
   small = small and seq + count <= few
 
   local mids, places, parts, new, here, plain = {}, {}, {}, {}, {}, true
   for i = 1, count do mids[i] = ARGV[at + 2 * i - 2] end
-  local known = newborn and {} or small and alone and {m[12]} or find_ids(meta, seen, mids, small)
+  local known = newborn and {} or small and alone and {m[9]} or find_ids(meta, seen, mids, small)
   local refused, entries, held = {}, nil, nil
   if effects then
     local taken = {}
-    refused, entries, held = judge(meta, effects, tonumber(m[10] or 0), function(number)
+    refused, entries, held = judge(meta, effects, tonumber(call('HGET', meta, 'state') or 0), function(number)
       local mid = mids[number]
       if known[number] or taken[mid] then return false end
       taken[mid] = true
       return true
     end)
   end
+  local touch = not m[6] or now - m[6] > age / 8
   local first, fields, n = seq + 1, {}, 0
   for i = 1, count do
     local mid = mids[i]
@@ -137,23 +142,26 @@ local function publish(stream, meta, seen, channel, at)
   end
   if #parts > 0 then
     local body = '[' .. concat(parts, ',') .. ']'
-    local tag = arg.writer .. '.' .. batch
+    local tag = format('%s.%d', arg.writer, batch)
     total = total + #body
     -- Events before the last mark but one are older than the age.
     local oldest = math.max(seq - keep, 0)
-    if not m[8] or now - m[8] >= age then
-      oldest = math.max(oldest, tonumber(m[7] or 0))
-      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'mark', first - 1, 'marked', now
-      n = n + 4
+    if touch then
+      local mark, marked = unpack(call('HMGET', meta, 'mark', 'marked'))
+      if not marked or now - marked >= age then
+        oldest = math.max(oldest, tonumber(mark or 0))
+        fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'mark', first - 1, 'marked', now
+        n = n + 4
+      end
     end
     local packet
     local function add()
-      packet = concat({epoch, first, #parts, tag, prev, total}, ' ') .. '\n' .. body
+      packet = format('%s %d %d %s %s %d\n%s', epoch, first, #parts, tag, prev, total, body)
       local id
       if oldest == 0 then
-        id = redis.pcall('XADD', stream, seq .. '-0', 'p', packet, 'at', now)
+        id = redis.pcall('XADD', stream, format('%d-0', seq), 'p', packet, 'at', now)
       else
-        id = redis.pcall('XADD', stream, 'MINID', '~', oldest + 1, seq .. '-0', 'p', packet, 'at', now)
+        id = redis.pcall('XADD', stream, 'MINID', '~', oldest + 1, format('%d-0', seq), 'p', packet, 'at', now)
       end
       return type(id) == 'table' and id.err
     end
@@ -187,14 +195,17 @@ local function publish(stream, meta, seen, channel, at)
       call('XDEL', stream, entry[1])
     end
     fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'seq', seq, 'tag', tag
-    fields[n + 5], fields[n + 6], fields[n + 7], fields[n + 8] = 'total', total, 'low', low
-    n = n + 8
+    fields[n + 5], fields[n + 6] = 'total', total
+    n = n + 6
+    if low ~= tonumber(before) then
+      fields[n + 1], fields[n + 2] = 'low', low
+      n = n + 2
+    end
     if entries then write_state(meta, entries, held) end
     call(arg.tell, stream, packet)
   end
-  answer = plain and epoch .. ' ' .. first or epoch .. ' =' .. concat(places, ',')
-  fields[n + 1], fields[n + 2] = mine, batch .. ' ' .. now .. ' ' .. answer
-  local touch = not m[6] or now - m[6] > age / 8
+  answer = plain and format('%s %d', epoch, first) or epoch .. ' =' .. concat(places, ',')
+  fields[n + 1], fields[n + 2] = mine, format('%d %d %s', batch, now, answer)
   if touch then fields[n + 3], fields[n + 4] = 'touched', now end
   call('HSET', meta, unpack(fields))
   -- A writer new to this channel is the moment to forget those that are gone.
