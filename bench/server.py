@@ -8,9 +8,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from bench.machine import SERVER_CORE, BenchError, Usage, pinned, usage
 
@@ -28,8 +30,20 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+class Running(Protocol):
+    """One server or several that work as one."""
+
+    port: int
+    """Where the load connects."""
+
+    def usage(self) -> Usage:
+        """What it has used so far."""
+
+
 class Server:
     """A running server; leaving the context ends it, at the latest by force.
+
+    It has ``core`` for itself; None lets the system choose.
 
     Entering raises BenchError, with the end of the server's own output, when it is not listening
     within ``start_timeout`` seconds.
@@ -41,7 +55,7 @@ class Server:
         port: int,
         folder: Path,
         *,
-        core: int = SERVER_CORE,
+        core: int | None = SERVER_CORE,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         self._command = command
@@ -49,12 +63,12 @@ class Server:
         self._folder = folder
         self._core = core
         self._start_timeout = start_timeout
-        self._log = folder / "server.log"
+        self._log = folder / f"server-{port}.log"
 
     def __enter__(self) -> Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
         environment = {**inherited, **self._command.environment}
-        with self._log.open("wb") as log, pinned(self._core):
+        with self._log.open("wb") as log, pinned(self._core) if self._core is not None else nullcontext():
             self._process = subprocess.Popen(
                 self._command.arguments,
                 env=environment,
@@ -108,3 +122,16 @@ class Server:
     def output(self) -> str:
         """The end of what the server printed."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+
+class Chain:
+    """Servers one behind the other, on one core, that are measured as one."""
+
+    def __init__(self, front: Server, *behind: Server) -> None:
+        self.port = front.port
+        self._all = (front, *behind)
+
+    def usage(self) -> Usage:
+        """The sums."""
+        each = [server.usage() for server in self._all]
+        return Usage(sum(u.cpu for u in each), sum(u.rss for u in each), sum(u.peak for u in each))

@@ -28,7 +28,8 @@ from gateway.client import connect
 from gateway.config.described import describe
 from gateway.config.settings import Settings
 from gateway.config.sources import load_settings
-from tests.processes import DEADLINE, SECRET, Folder, process, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, process, serving
 from tests.test_workers import until_logged
 
 

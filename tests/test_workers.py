@@ -18,7 +18,8 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, ConnectionClosed, Lost, connect
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import free_port, redis_server
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))

@@ -9,22 +9,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
-import trio
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
+from gateway.auth.clock import running_time
 from gateway.auth.identity import Grants, Identity, Permission
-from gateway.auth.jwks import KeySet
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
+from gateway.auth.verified import Verified
 from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_pattern
 from protocol.values import check_value
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import KeySet
 
 __all__ = ["MAX_ROLE", "MAX_ROLES", "MAX_TOKEN", "Authenticator", "IssuedToken"]
 
@@ -85,16 +88,17 @@ class Authenticator:
         settings: AuthSettings,
         *,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         self._settings = settings
         self._now = now
         self._keys = load_keys(settings)
         self._algorithms = [settings.algorithm]
         self._engine = checker(settings.algorithm)
-        self._jwks = KeySet(settings, clock) if settings.jwks_url else None
+        self._jwks = _key_set(settings, clock) if settings.jwks_url else None
         self._decoder = msgspec.json.Decoder(Claims)
         self._default_grants = _default_grants(settings)
+        self._verified = Verified()
         self.revocations = Revocations(settings, now)
         self.tickets = Tickets(settings, clock, self.recheck)
 
@@ -116,6 +120,10 @@ class Authenticator:
         if len(token) > MAX_TOKEN:
             _refuse(f"the token is longer than {MAX_TOKEN} characters")
         key = self._keys.verify if self._jwks is None else await self._key_for(token, self._jwks)
+        known = self._verified.find(token, key)
+        if known is not None:
+            self.recheck(known)
+            return known
         try:
             payload = self._engine.decode_complete(token, key, self._algorithms)["payload"]
         except (PyJWTError, ValueError) as exc:
@@ -123,6 +131,7 @@ class Authenticator:
         identity = self._identity(self._claims(payload))
         if self.revocations.is_revoked(identity):
             raise ProtocolError(ErrorCode.TOKEN_REVOKED, "the token was revoked")
+        self._verified.keep(token, key, identity)
         return identity
 
     def recheck(self, identity: Identity) -> None:
@@ -308,6 +317,14 @@ class Authenticator:
             _refuse("the token is not valid yet (nbf)")
         if claims.iat is not None and now < claims.iat - leeway:
             _refuse("the token was issued in the future (iat)")
+
+
+def _key_set(settings: AuthSettings, clock: Callable[[], float]) -> KeySet:
+    from gateway.auth.jwks import (
+        KeySet,
+    )  # here, because it imports an HTTP client that few configurations need
+
+    return KeySet(settings, clock)
 
 
 def _refuse(reason: str) -> NoReturn:

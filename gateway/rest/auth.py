@@ -6,17 +6,10 @@ from quart import Blueprint, Response
 
 from gateway.auth.tokens import IssuedToken
 from gateway.rest.http import caller, named, read_body, read_query, reply
-from gateway.rest.models import (
-    ClosedConnections,
-    OrganisationQuery,
-    Refresh,
-    Revoke,
-    Ticket,
-    Token,
-    TokenRequest,
-)
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
+from gateway.rest.token_models import ClosedConnections, Refresh, Revoke, Ticket, Token, TokenRequest
 
 __all__ = ["blueprint"]
 

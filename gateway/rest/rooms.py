@@ -8,8 +8,9 @@ from quart import Blueprint, Response
 
 from gateway.broker.base import Since
 from gateway.rest.http import caller, page, read_cursor, read_query, reply
-from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
+from gateway.rest.room_models import History, HistoryQuery, Presence, RoomPage, RoomQuery
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
 

@@ -17,6 +17,8 @@ __all__ = ["FaultyBroker"]
 class FaultyBroker(MemoryBroker):
     """The memory broker; its faults are attributes, to be set and taken back at any time."""
 
+    waits = True
+
     def __init__(self, settings: HistorySettings, *, seed: int = 7) -> None:
         """``seed`` makes the delays the same in every run."""
         super().__init__(settings)

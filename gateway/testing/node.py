@@ -10,49 +10,24 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, cast
 
 import httpx
-import msgspec
 import trio
 import trio_websocket
 
 from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
 from gateway.client import Client, TransportKind, connect
-from gateway.config.settings import AuthSettings, LimitSettings, RateSettings, Settings, SettingsError
+from gateway.config.settings import Settings
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
 from gateway.testing.link import Link, LinkEnd
 from gateway.testing.raw import RawClient
+from gateway.testing.settings import make_settings
 from gateway.wire.listener import Accepted
 from protocol.codec import Codec
 from protocol.negotiation import CODECS
 
 __all__ = ["Node", "make_settings", "run_node"]
-
-_SECRET = "of the test kit, and of nothing else"
-
-
-def make_settings(**changes: Any) -> Settings:
-    """Settings for a node in memory; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
-
-    There is no database, unless ``database`` names one.
-
-    Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
-    """
-    base = Settings(
-        port=0,
-        node="test",
-        auth=AuthSettings(secret=_SECRET),
-        database="none",
-        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
-        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
-    )
-    raw = msgspec.to_builtins(base)
-    for name, value in changes.items():
-        raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value
-    try:
-        return msgspec.convert(raw, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from None
+_NAMED = {codec.name: codec for codec in CODECS.values()}
 
 
 class Node:
@@ -210,7 +185,7 @@ class Node:
         org: str = "acme",
         user: str | None = "alice",
         token: str | None = None,
-        codec: Literal["cbor", "json"] = "json",
+        codec: Codec | Literal["cbor", "json"] = "json",
         resource: str | None = None,
         greet: bool = True,
         **claims: Any,
@@ -219,7 +194,7 @@ class Node:
 
         ``resource`` is what the request asks for in place of ``/ws`` with a token.
         """
-        spoken: Codec = next(each for each in CODECS.values() if each.name == codec)
+        spoken = _NAMED[codec] if isinstance(codec, str) else codec
         resource = resource or f"/ws?token={token or self.token(org=org, user=user, **claims)}"
         async with _nursery() as nursery:
             stream = await self.dial(user=user)

@@ -14,7 +14,7 @@ from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
 from gateway.config.settings import Settings
 from gateway.testing.broker import FaultyBroker
-from gateway.testing.node import make_settings
+from gateway.testing.settings import make_settings
 
 __all__ = ["Server", "run_server"]
 

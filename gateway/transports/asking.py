@@ -162,15 +162,21 @@ class Door:
         }
 
 
-def hold_own(session: Session, asked: Asked) -> None:
+def hold_own(session: Session, asked: Asked, *, tell: bool) -> None:
     """Nothing of the organisation and the user goes out before :func:`enter` has said from where on.
 
-    To be called at once when the session was admitted, before it waits for anything.
+    To be called at once when the session was admitted, before it waits for anything. Where a client that need
+    not be told has all that there is, it is there already, and nothing is asked for any more.
     """
     connection = session.connection
     if connection is not None:
         for of, place in zip(asked.own, connection.internal, strict=True):
-            if _OWN[of] in asked.since:
+            since = asked.since.get(_OWN[of])
+            if since is None:
+                continue
+            if not tell and place.lag is None and since == (place.room.epoch, place.room.seq):
+                del asked.since[_OWN[of]]
+            else:
                 place.hold()
 
 
@@ -189,9 +195,9 @@ def commands(asked: Asked, *, tell: bool) -> list[Envelope]:
         if asked.presence:
             data["presence"] = True
         commands.append(Envelope("join", id=number if tell else None, room=room, data=data))
-    own = {of: _wish(asked, _OWN[of]) for of in asked.own}
-    going_on = any("since" in wish for wish in own.values())
+    going_on = any(_OWN[of] in asked.since for of in asked.own)
     if going_on or asked.overflow != "disconnect":
+        own = {of: _wish(asked, _OWN[of]) for of in asked.own}
         commands.append(Envelope("join", id=0 if tell and going_on else None, data=own))
     return commands
 
@@ -255,4 +261,7 @@ def note(text: str | None) -> str | None:
     """What a client says of itself, without what cannot be shown."""
     if text is None:
         return None
-    return "".join(character for character in text[:_MAX_NOTE] if character.isprintable()) or None
+    text = text[:_MAX_NOTE]
+    if not text.isprintable():
+        text = "".join([character for character in text if character.isprintable()])
+    return text or None

@@ -16,10 +16,11 @@ import trio
 
 from gateway import Caller, ErrorCode, Gateway, open_gateway
 from gateway.config.settings import CallSettings
+from gateway.testing.settings import make_settings
 from tests.calls.test_backend import SECRET, Server, answer
 from tests.docs.markdown import file_of, text_of
 from tests.streams.support import Caller as Posting
-from tests.support import DEADLINE, connected, running_gateway, settings, until
+from tests.support import DEADLINE, connected, running_gateway, until
 
 PAGE = text_of("docs/calls.md")
 
@@ -48,7 +49,7 @@ async def calling(
 
 
 async def test_a_command_has_typed_arguments_and_roles() -> None:
-    async with open_gateway(settings()) as gateway:
+    async with open_gateway(make_settings()) as gateway:
 
         @gateway.command("pause", roles={"service"})
         async def pause(caller: Caller, data: Pause) -> dict[str, Any]:
@@ -71,7 +72,7 @@ async def test_a_command_has_typed_arguments_and_roles() -> None:
 
 
 def test_handlers_that_cannot_work_are_refused_at_once() -> None:
-    gateway = Gateway(settings())
+    gateway = Gateway(make_settings())
     with pytest.raises(TypeError, match="two parameters"):
         gateway.command("one")(lambda caller: None)  # type: ignore[arg-type, misc]
 

@@ -140,7 +140,7 @@ async def test_a_ticket_opens_one_connection(api: Api, gateway: Gateway) -> None
 
 
 async def closed_with(socket: trio_websocket.WebSocketConnection) -> int:
-    with trio.fail_after(5), pytest.raises(trio_websocket.ConnectionClosed) as closed:
+    with trio.fail_after(60), pytest.raises(trio_websocket.ConnectionClosed) as closed:
         while True:
             await socket.get_message()
     return int(closed.value.reason.code)

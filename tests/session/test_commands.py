@@ -11,11 +11,11 @@ from trio.testing import MockClock
 
 from gateway.app import Gateway
 from gateway.calls.caller import Caller
+from gateway.testing.node import run_node
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.json import JSON
-from tests.memory import memory_gateway
 from tests.support import Raw, connected, greeted, running_gateway, url
 
 
@@ -257,9 +257,9 @@ async def test_handlers_may_refuse_and_fail(gateway: Gateway, caplog: pytest.Log
 
 
 async def test_a_handler_that_takes_too_long_is_given_up(clock: MockClock) -> None:
-    async with memory_gateway(connection={"command_timeout": 7.0}) as gateway:
-        gateway.handle_call("never", never)
-        async with gateway.connect() as alice:
+    async with run_node(connection={"command_timeout": 7.0}) as node:
+        node.gateway.handle_call("never", never)
+        async with node.raw() as alice:
             begun = trio.current_time()
             late = await alice.ask("call", event="never")
             assert (late.code, late.data) == (ErrorCode.TIMEOUT, {"retry_after": 1.0})

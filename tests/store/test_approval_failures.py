@@ -15,8 +15,9 @@ from websockets.trio.client import connect
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.rest.api import asking, success
 from tests.store.support import rows
@@ -56,7 +57,7 @@ async def waited(served: Served, id: str) -> Any:
 
 def socket(served: Served, user: str) -> Any:
     token = TOKENS.issue(org="acme", user=user).token
-    return connect(served.url, additional_headers={"Authorization": f"Bearer {token}"})
+    return connect(served.url, open_timeout=60, additional_headers={"Authorization": f"Bearer {token}"})
 
 
 async def told(ws: Any, *events: str) -> list[Any]:

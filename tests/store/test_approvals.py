@@ -11,11 +11,12 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.testing.settings import SECRET
 from protocol import events
 from protocol.errors import ErrorCode
 from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.store.support import rows
-from tests.support import DEADLINE, SECRET, Raw, connected, start_gateway, until
+from tests.support import DEADLINE, Raw, connected, start_gateway, until
 
 ALICE = {"user": "alice"}
 BOB = {"user": "bob"}

@@ -257,7 +257,7 @@ async def test_a_cancelled_write_that_has_begun_is_stored_and_delivered_later(ad
         assert scope.cancelled_caught
         release.set()
         found: list[str] = []
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not found:
                 found = [entry.data["title"] for entry in await store.outbox.claim()]
         assert found == ["cancelled"]

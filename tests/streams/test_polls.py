@@ -28,7 +28,7 @@ async def test_polls_follow_a_flood_without_a_gap(nursery: trio.Nursery) -> None
 
     async with trio.open_nursery() as flooding:
         flooding.start_soon(flood)
-        with trio.fail_after(40):
+        with trio.fail_after(60):
             while any(len(numbers) < 400 for numbers in found.values()):
                 messages, cursor = await caller.poll(join=["b", "a"], cursor=cursor)
                 assert messages
