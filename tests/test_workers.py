@@ -128,6 +128,23 @@ async def test_workers_that_keep_dying_are_given_up(folder: Folder) -> None:
             await trio.open_tcp_stream("127.0.0.1", served.port)
 
 
+async def test_workers_that_die_at_once_are_given_up_whatever_the_window(folder: Folder) -> None:
+    """Each listens, and dies; so many deaths as the settings allow would never come together."""
+    environ = {"GATEWAY_SUPERVISOR_RESTARTS": "1000", "GATEWAY_SUPERVISOR_WINDOW": "0.01"}
+    async with serving(folder, "--workers", "2", **environ) as served:
+        killed = 0
+        with trio.fail_after(DEADLINE):
+            while served.process.poll() is None:
+                for each in logged(served, "a worker listens")[killed:]:
+                    killed += 1
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each["pid"], signal.SIGKILL)
+                await trio.sleep(0.01)
+        assert served.process.returncode == 3
+        await until_logged(served, "giving up: workers die at once")
+        assert killed <= 6
+
+
 async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
     """A client that publishes all the time and one that listens lose nothing, and nobody is refused."""
     async with two_workers(folder) as served, clients_of_both(served) as clients:

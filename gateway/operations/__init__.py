@@ -52,7 +52,12 @@ class Operations:
             else Events(hub, cluster, overload)
         )
         """Publish, send, trace."""
-        self.rooms = Rooms(hub, cluster, largest_page=settings.history.page)
+        self.rooms = Rooms(
+            hub,
+            cluster,
+            largest_page=settings.history.page,
+            message_bytes=settings.limits.message_bytes,
+        )
         """History, presence, the list of rooms."""
         self.connections = Connections(cluster)
         """List, look at and close connections; statistics."""

@@ -37,7 +37,7 @@ _PERSONAL: Final = b"\x21"
 """Format 2, for one user."""
 _ORDER: Final = 8
 _CACHED: Final = 1024
-"""Names of rooms (200 bytes at most), of organisations with users, and epochs (100) whose bytes are kept."""
+"""Names of rooms (200 bytes at most), and of rooms with epochs (100), whose bytes are kept."""
 _SIGNATURE: Final = 16
 _MAX: Final = 12_000
 """Characters of a cursor: more than 34 orders take."""
@@ -127,7 +127,9 @@ class Cursors:
         return _unpack(packed)
 
     def _sign(self, packed: bytes, org: str, user: str) -> bytes:
-        signed = _names(org, user) + packed
+        # With their lengths: no two pairs of names may give the same bytes.
+        names = (org.encode(), user.encode())
+        signed = b"%d:%b%d:%b%b" % (len(names[0]), names[0], len(names[1]), names[1], packed)
         return hashlib.blake2b(signed, digest_size=_SIGNATURE, key=self._key).digest()
 
 
@@ -151,13 +153,6 @@ def _begun(order: bytes, epoch: str) -> bytes:
 
 def _text(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
-
-
-@lru_cache(_CACHED)
-def _names(org: str, user: str) -> bytes:
-    names = [org.encode(), user.encode()]
-    # With their lengths: no two pairs of names may give the same bytes.
-    return b"".join(b"%d:%b" % (len(name), name) for name in names)
 
 
 def _unpack(packed: bytes) -> dict[bytes, Since]:

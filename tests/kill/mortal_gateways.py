@@ -12,9 +12,9 @@ from gateway import store
 from gateway.app import Gateway
 from gateway.config.settings import CallSettings
 from gateway.operations import execution_upkeep
+from gateway.testing.settings import make_settings
 from tests.kill.lives import live_and_die
 from tests.kill.steps import arm
-from tests.support import settings
 
 
 def serve(output: int, said: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def serve(output: int, said: dict[str, Any]) -> None:
 
     async def main() -> None:
         calls = msgspec.convert(said["settings"].pop("calls"), dict[str, CallSettings])
-        made = Gateway(settings(**said["settings"], calls=calls))
+        made = Gateway(make_settings(**said["settings"], calls=calls))
         async with trio.open_nursery() as nursery:
             await nursery.start(made.run)
             os.write(output, f"port {made.port} pid {os.getpid()}\n".encode())

@@ -260,6 +260,9 @@ async def test_calls_over_a_socket(gateway: Gateway, api: Api) -> None:
             "approvals": [asked]
         }
         assert (await alice.ask("call", event="approvals.get", data={"id": "c"})).data == asked
+        for change in ({"deadline": -5}, {"deadline": 0}, {"choices": []}, {"deadline": 5, "fallback": "?"}):
+            refused = await service.ask("call", event="approvals.create", data={**body, **change})
+            assert (refused.t, refused.code) == ("error", ErrorCode.BAD_FIELD), change
         choice = {"id": "c", "choice": "yes", "comment": "Go"}
         decided = (await alice.ask("call", event="approvals.decide", data=choice)).data
         late = await bob.ask("call", event="approvals.decide", data={"id": "c", "choice": "no"})
