@@ -16,7 +16,7 @@ from typing import Protocol
 
 from bench.machine import SERVER_CORE, BenchError, Usage, pinned, usage
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 _CONFIGURING = ("GATEWAY_", "CENTRIFUGO_", "GOGC", "GOMEMLIMIT")
 """Whoever runs the benchmarks may have set these for something else."""

@@ -14,7 +14,8 @@ import httpx
 import trio
 
 from gateway.client import Client, Event, Lost
-from tests.processes import DEADLINE, SECRET, Folder, Served
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served
 from tests.redis_server import redis_server
 from tests.support import until
 from tests.test_rolling import ROOMS, TOKENS, Balancer, Listener, connected, node, retire
@@ -138,7 +139,10 @@ async def test_a_roll_to_this_release_and_back_loses_nothing(tmp_path: Path) -> 
                 await all_have(listeners, lasts)
                 await crossed(old, new)
                 await crossed(new, old)
+                moving = next(each for each in listeners if each.client.connection.node == "old")
                 await replaced(old, new)
+                counted = (await moving.client.info())["messages_in"]
+                assert counted == 2, "the resumption, and this question: no room was joined by itself"
                 back = await start(before, "back")
                 await replaced(new, back)
                 listening.cancel_scope.cancel()

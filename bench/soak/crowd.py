@@ -24,6 +24,8 @@ from bench.soak.route import View
 
 __all__ = ["main"]
 
+_LATE = 0.005
+"""So large a part of them may still be on its way when the others begin."""
 _CONNECTING = 0.02
 """Seconds between two clients at the beginning."""
 
@@ -59,12 +61,17 @@ class Crowd:
         for listener in self._listeners:
             nursery.start_soon(listener.run)
             await trio.sleep(_CONNECTING)
-        while not all(each.client for each in self._listeners):  # noqa: ASYNC110 - nobody says so
-            await trio.sleep(0.1)
+        while len(late := self._late()) > _LATE * len(self._listeners):  # noqa: ASYNC110 - nobody says so
+            await trio.sleep(0.5)
+        for each in late:
+            print(f"late: client {each.number} ({each.kind}): {each.stage}", file=sys.stderr, flush=True)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         return len(self._listeners)
+
+    def _late(self) -> list[Listener]:
+        return [each for each in self._listeners if each.client is None]
 
     async def _churn(self, command: dict[str, Any], nursery: trio.Nursery) -> None:
         async def run() -> None:

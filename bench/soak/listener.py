@@ -18,7 +18,7 @@ __all__ = ["BACKOFF", "PATIENT", "Books", "Listener", "Tally"]
 
 BACKOFF = Backoff(base=4.0, maximum=8.0, tries=None)
 PATIENT: dict[str, Any] = dict.fromkeys(
-    ("connect_timeout", "command_timeout", "heartbeat", "heartbeat_timeout"), 60.0
+    ("connect_timeout", "command_timeout", "heartbeat", "heartbeat_timeout"), 30.0
 )
 """On a machine that does other things as well, giving up soon would only make more work."""
 _OVERFLOW: tuple[Literal["replay", "drop_oldest", "conflate", "disconnect"], ...] = (
@@ -139,6 +139,8 @@ class Listener:
         self._scope = trio.CancelScope()
         self.life = 0
         self.moving = False
+        self.stage = ""
+        """What it does, until it is in its rooms."""
 
     async def run(self) -> None:
         """Live, and again, until cancelled."""
@@ -153,6 +155,7 @@ class Listener:
 
     async def _live(self) -> None:
         self.books = Books(f"client {self.number}.{self.life} ({self.kind})", self._tally)
+        self.stage = "connects"
         token = self._view.token(self.org, self.user)
         options: dict[str, Any] = {"transports": [self.kind]}
         if self.kind == "websocket":
@@ -197,6 +200,7 @@ class Listener:
         """Try until it succeeds, or the client's life is over; ``rooms`` are those of that life."""
         overflow = _OVERFLOW[self.number % len(_OVERFLOW)] if room == "busy" else None
         rooms.append(room)
+        self.stage = f"joins {room}"
         books = self.books
         while True:
             try:
@@ -204,6 +208,7 @@ class Listener:
             except ClientClosed:
                 return
             except ClientError as error:
+                self.stage = f"joins {room} after {error!r}"
                 self._tally.refused[f"join: {type(error).__name__}"] += 1
                 await trio.sleep(0.5)
                 continue

@@ -290,7 +290,7 @@ class Authenticator:
             try:
                 check_value(claims.meta)
             except ProtocolError as error:
-                _refuse(f"the token's meta is no valid data: {error.message}")
+                _refuse(f"the token's meta is invalid: {error.message}")
             meta = msgspec.json.encode(claims.meta)
         if len(meta) > MAX_META:
             _refuse(f"the token's meta is longer than {MAX_META} bytes")

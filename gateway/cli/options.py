@@ -103,7 +103,7 @@ def reach(
     if token is not None:
         return address, token
     if org is None:
-        raise UserError("give --org, or a --token")
+        raise UserError("--org or --token is missing")
     # Never shown, and `tail` may run for long: a connection ends with its token.
     issued = authenticator(settings).issue(org=org, roles=["service"], ttl=settings.auth.max_token_ttl)
     return address, issued.token

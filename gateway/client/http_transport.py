@@ -255,7 +255,7 @@ class HttpTransport:
         if not lane.dirty:
             lane.cursor = answer.cursor
             if tell and self._emulation.waits(lane):
-                raise ConnectionFailed("poll: the gateway did not say where the rooms begin")
+                raise ConnectionFailed("poll: the answer lacks the positions of the rooms")
 
     def _request(self, lane: Lane, extra: list[tuple[str, str]] | None = None) -> dict[str, Any]:
         query = [*self._door.query, *self._emulation.query(lane), *(extra or [])]
@@ -271,7 +271,7 @@ class HttpTransport:
             raise self._refusal(response, await response.aread())
         wanted = "text/event-stream" if self._kind is TransportKind.SSE else "application/json"
         if not response.headers.get("content-type", "").startswith(wanted):
-            raise ConnectionFailed(f"{self._kind}: something else than the gateway answered")
+            raise ConnectionFailed(f"{self._kind}: the answer did not come from a gateway")
 
     def _refusal(self, response: httpx.Response, body: bytes) -> ConnectionRefused:
         retry_after = response.headers.get("retry-after")

@@ -64,7 +64,7 @@ class Registry:
         """Register an authenticated connection; it hears its organisation and its user from its return on.
 
         ``before`` is awaited when it is registered and hears nothing yet.
-        Raises 3xx when the broker cannot be reached.
+        Raises 3xx when the broker is unavailable.
         """
         organisation = self._organisation(identity.org)
         connection = Connection(

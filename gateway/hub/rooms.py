@@ -55,7 +55,7 @@ class Rooms:
         """Enter a room, or change the filter of a joined one; with ``since``, also read what was missed.
 
         The member is in the room when this returns, and nothing was published between the page's last event
-        and its entry. Raises 3xx when the broker cannot be reached.
+        and its entry. Raises 3xx when the broker is unavailable.
         """
         room = connection.organisation.room(name)
         present = connection.memberships.get(name)
@@ -129,8 +129,9 @@ class Rooms:
 
     async def _read_up(self, room: Room, since: Since | None, tap: deque[Event]) -> HistoryPage:
         """What a member to be has missed, up to the last event that was delivered on this node."""
-        if since is not None and not room.empty and since == (room.epoch, room.seq):
-            return HistoryPage([], room.epoch, room.seq, more=False, complete=True)  # it has not moved
+        # What never waits never knows more than its members were told; of another broker only a page says so.
+        if not (self._broker.waits or room.empty) and since == (room.epoch, room.seq):
+            return HistoryPage([], room.epoch, room.seq, more=False, complete=True)
         while True:
             tap.clear()
             page = await self._broker.history(room.channel, since=since, limit=0 if since is None else 2**31)

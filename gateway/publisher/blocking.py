@@ -48,8 +48,8 @@ def _method(make: Callable[P, Call[T]]) -> Callable[Concatenate[Publisher, P], T
 class Publisher(Common):
     """Publishes from any number of threads; a context manager that closes it.
 
-    Nothing is made before it is needed, and nothing is asked of the gateway but what a method says. Every
-    method raises a :class:`~gateway.publisher.errors.PublisherError` when it did not succeed.
+    Connections and the queue's thread are created when they are first needed. Every method raises a
+    :class:`~gateway.publisher.errors.PublisherError` if it fails.
     """
 
     def __init__(
@@ -137,9 +137,9 @@ class Publisher(Common):
     batch = _method(calls.batch)
 
     def wait_for_approval(self, id: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until an approval is decided or expired, over restarts of the gateway; then return it.
+        """Wait until an approval is decided or expired, across restarts of the gateway; returns it.
 
-        Raises TimeoutError after ``timeout`` seconds (None: never), Refused for what waiting cannot help.
+        Raises TimeoutError after ``timeout`` seconds (None: never), Refused if waiting cannot help.
         """
         renewable = callable(self._source)
         return self._carry_out(wait_for_approval(id, timeout, self._policy, self._now, renewable=renewable))

@@ -50,8 +50,8 @@ def _method(make: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, 
 class AsyncPublisher(Common):
     """Publishes from any number of tasks of one loop; an async context manager.
 
-    Nothing is made before it is needed, and nothing is asked of the gateway but what a method says. Every
-    method raises a :class:`~gateway.publisher.errors.PublisherError` when it did not succeed.
+    Connections are created when they are first needed. Every method raises a
+    :class:`~gateway.publisher.errors.PublisherError` if it fails.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class AsyncPublisher(Common):
         await stack.__aexit__(*exc)
 
     async def aclose(self) -> None:
-        """Close the connections; for who does not use it as a context manager, and so has no queue."""
+        """Close the connections; only needed without the context manager, and then there is no queue."""
         self._closing = True
         await self._client.aclose()
 
@@ -148,9 +148,9 @@ class AsyncPublisher(Common):
     batch = _method(calls.batch)
 
     async def wait_for_approval(self, id: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until an approval is decided or expired, over restarts of the gateway; then return it.
+        """Wait until an approval is decided or expired, across restarts of the gateway; returns it.
 
-        Raises TimeoutError after ``timeout`` seconds (None: never), Refused for what waiting cannot help.
+        Raises TimeoutError after ``timeout`` seconds (None: never), Refused if waiting cannot help.
         """
         renewable = callable(self._source)
         return await self._carry_out(

@@ -73,7 +73,7 @@ class FaultyBroker(MemoryBroker):
 
     def ready(self) -> str | None:
         """See :class:`~gateway.broker.base.Broker`."""
-        return "the broker is out of reach" if self.unreachable else None
+        return "the broker is unavailable" if self.unreachable else None
 
     async def _travel(self) -> None:
         if self.delay:
@@ -84,4 +84,4 @@ class FaultyBroker(MemoryBroker):
             raise self._refusal()
 
     def _refusal(self) -> ProtocolError:
-        return ProtocolError(ErrorCode.BROKER_UNAVAILABLE, "the broker is out of reach", retry_after=1.0)
+        return ProtocolError(ErrorCode.BROKER_UNAVAILABLE, "the broker is unavailable", retry_after=1.0)

@@ -1,4 +1,4 @@
-"""A node in memory: the real gateway, without a port, with everything around it in the test's hands."""
+"""A node in memory: the real gateway without a port, with network and broker under the test's control."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMED = {codec.name: codec for codec in CODECS.values()}
 
 
 class Node:
-    """One gateway, and the network and the broker that it has. Get one from :func:`run_node`."""
+    """One gateway with its network and broker. :func:`run_node` creates it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -52,7 +52,7 @@ class Node:
 
     @property
     def gateway(self) -> Gateway:
-        """The gateway that runs now: its ``hub``, ``auth``, ``guard`` and so on."""
+        """The running gateway: its ``hub``, ``auth``, ``guard`` and so on."""
         assert self._gateway is not None, "the node does not run"
         return self._gateway
 
@@ -67,7 +67,7 @@ class Node:
             await trio.sleep_forever()
 
     async def start(self) -> None:
-        """Run a new gateway; the old one must have stopped."""
+        """Start a new gateway; the old one must have stopped."""
         assert self._gateway is None, "the node runs already"
         await self._nursery.start(self._run_gateway)
 
@@ -94,14 +94,14 @@ class Node:
         await self._over.wait()
 
     async def kill(self) -> None:
-        """Stop as SIGKILL does: every connection breaks, without a word."""
+        """Stop as SIGKILL does: every connection breaks without a Close frame."""
         for link in list(self.links):
             link.cut()
         self._life.cancel()
         await self._over.wait()
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler`` answer the clients' calls of ``name``, now and after a restart."""
+        """Let ``handler`` answer the clients' calls of ``name``, now and after a restart."""
         self._calls[name] = handler
         self.gateway.handle_call(name, handler)
 
@@ -112,7 +112,7 @@ class Node:
         return [link for link in self.links if link.user == user]
 
     def cut(self, user: str | None) -> None:
-        """Break all of :meth:`links_of` ``user``; fails when there is none."""
+        """Break all of :meth:`links_of` ``user``; fails if there is none."""
         links = self.links_of(user)
         assert links, f"{user!r} has no connection"
         for link in links:
@@ -190,9 +190,10 @@ class Node:
         greet: bool = True,
         **claims: Any,
     ) -> AsyncIterator[RawClient]:
-        """A client that speaks the envelope, greeted; with ``greet=False`` the greeting is not waited for.
+        """A client that sends and receives single envelopes, after the greeting; ``greet=False`` does not
+        wait for it.
 
-        ``resource`` is what the request asks for in place of ``/ws`` with a token.
+        ``resource`` replaces the request target ``/ws`` with a token.
         """
         spoken = _NAMED[codec] if isinstance(codec, str) else codec
         resource = resource or f"/ws?token={token or self.token(org=org, user=user, **claims)}"

@@ -35,6 +35,7 @@ _MAX_NOTE: Final = 200
 _OVERFLOWS: Final = frozenset(get_args(Overflow))
 _OWN: Final = {"organisation": ORGANISATION, "user": USER}
 _MAX_EPOCH: Final = 100
+_MAX_KEY: Final = 100
 _MAX_SEQ: Final = 2**63 - 1
 _DIGITS: Final = 19
 
@@ -42,7 +43,7 @@ _DIGITS: Final = 19
 class Asked:
     """A query that was checked: the rooms, the filter, and where to go on."""
 
-    __slots__ = ("events", "overflow", "own", "presence", "rooms", "since", "tell")
+    __slots__ = ("events", "key", "overflow", "own", "presence", "rooms", "since", "tell")
 
     def __init__(self, request: Request, identity: Identity, cursors: Cursors, settings: Settings) -> None:
         """Raises TOO_MANY_ROOMS, TOO_MANY_PATTERNS, BAD_FIELD and what names deserve."""
@@ -56,6 +57,10 @@ class Asked:
         if self.overflow not in _OVERFLOWS:
             known = ", ".join(sorted(_OVERFLOWS))
             raise ProtocolError(ErrorCode.BAD_FIELD, f"overflow: must be one of {known}")
+        self.key = request.parameter("key")
+        """The field of the data by which events are conflated."""
+        if self.key is not None and len(self.key) > _MAX_KEY:
+            raise ProtocolError(ErrorCode.BAD_FIELD, f"key: must not be longer than {_MAX_KEY} characters")
         self.presence = (request.parameter("presence") or "") in {"true", "1"}
         self.tell = (request.parameter("tell") or "") in {"true", "1"}
         # What EventSource says by itself is newer than what stands in its address.
@@ -215,6 +220,8 @@ async def enter(session: Session, commands: list[Envelope]) -> bool:
 
 def _wish(asked: Asked, order: str) -> dict[str, Any]:
     wish: dict[str, Any] = {"overflow": asked.overflow}
+    if asked.key is not None:
+        wish["key"] = asked.key
     since = asked.since.get(order)
     if since is not None:
         wish["since"] = {"epoch": since.epoch, "seq": since.seq}

@@ -37,14 +37,14 @@ _PERSONAL: Final = b"\x21"
 """Format 2, for one user."""
 _ORDER: Final = 8
 _CACHED: Final = 1024
-"""Names of rooms (200 bytes at most), of organisations with users, and epochs (100) whose bytes are kept."""
+"""Names of rooms (200 bytes at most), and of rooms with epochs (100), whose bytes are kept."""
 _SIGNATURE: Final = 16
 _MAX: Final = 12_000
 """Characters of a cursor: more than 34 orders take."""
 _PARTS: Final = 2
 _PURPOSE: Final = b"trireme cursor 2"
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_REFUSED: Final = "cursor: was not given here, or not to this user; leave it out to begin anew"
+_REFUSED: Final = "cursor: not issued here, or not to this user; leave it out to begin anew"
 
 
 class Positions:
@@ -116,18 +116,20 @@ class Cursors:
     def _read(self, part: str, identity: Identity) -> dict[bytes, Since]:
         data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         if _text(data).decode("ascii") != part:
-            raise ValueError("bits that say nothing are set")
+            raise ValueError("reserved bits are set")
         packed, signature = data[:-_SIGNATURE], data[-_SIGNATURE:]
         kind = packed[:1]
         if kind not in {_SHARED, _PERSONAL}:
             raise ValueError("of another release")
         user = "" if kind == _SHARED else identity.user or ""
         if not hmac.compare_digest(signature, self._sign(packed, identity.org, user)):
-            raise ValueError("not signed here, or for somebody else")
+            raise ValueError("not signed here, or for another user")
         return _unpack(packed)
 
     def _sign(self, packed: bytes, org: str, user: str) -> bytes:
-        signed = _names(org, user) + packed
+        # With their lengths: no two pairs of names may give the same bytes.
+        names = (org.encode(), user.encode())
+        signed = b"%d:%b%d:%b%b" % (len(names[0]), names[0], len(names[1]), names[1], packed)
         return hashlib.blake2b(signed, digest_size=_SIGNATURE, key=self._key).digest()
 
 
@@ -151,13 +153,6 @@ def _begun(order: bytes, epoch: str) -> bytes:
 
 def _text(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
-
-
-@lru_cache(_CACHED)
-def _names(org: str, user: str) -> bytes:
-    names = [org.encode(), user.encode()]
-    # With their lengths: no two pairs of names may give the same bytes.
-    return b"".join(b"%d:%b" % (len(name), name) for name in names)
 
 
 def _unpack(packed: bytes) -> dict[bytes, Since]:

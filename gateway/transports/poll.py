@@ -265,7 +265,8 @@ class _PollTransport:
 
     def reschedule(self) -> None:
         """The session's ``deadline`` has moved nearer."""
-        self._called.set()
+        if self.alarm is not None:  # it waits
+            self._called.set()
 
     def on_time(self) -> None:
         """The timers call: one of our times has come."""

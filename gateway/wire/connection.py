@@ -294,7 +294,7 @@ class WireConnection:
 
     def handler_failed(self) -> None:
         """Log the exception that is being handled, and close with 1011."""
-        log.exception("a handler failed; its connection is closed")
+        log.exception("a handler failed; closing its connection")
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def refuse_size(self) -> None:

@@ -119,7 +119,7 @@ class Writer:
             done(
                 ProtocolError(
                     ErrorCode.OVERLOADED,
-                    "too many events wait for the broker",
+                    "too many events are waiting for the broker",
                     retry_after=settings.retry_after,
                 )
             )
@@ -396,7 +396,7 @@ class Writer:
                     queue,
                     ProtocolError(
                         ErrorCode.TIMEOUT,
-                        "the broker did not answer in time; it may have been published all the same",
+                        "the broker did not answer in time; it may still have been published",
                         retry_after=self._settings.retry_after,
                     ),
                 )
@@ -415,6 +415,6 @@ class Writer:
             return self._client.unavailable(away)
         return ProtocolError(
             ErrorCode.OVERLOADED,
-            "the broker is too slow for what is published",
+            "the broker cannot keep up with publishes",
             retry_after=self._settings.retry_after,
         )
