@@ -353,6 +353,7 @@ class Gateway:
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
             background.start_soon(self.hub.lingering.run)
+            background.start_soon(self.hub.judging.run)
             if self._listen:
                 await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.
