@@ -11,10 +11,18 @@ import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.config.settings import AuthSettings, LimitSettings, OverloadSettings, RateSettings, Settings
+from gateway.config.settings import (
+    AuthSettings,
+    LimitSettings,
+    OverloadSettings,
+    RateSettings,
+    Settings,
+    TlsSettings,
+)
 from gateway.testing.raw import RawClient
 from protocol.codec import Codec
 from protocol.json import JSON
+from tests.secure import tls_settings, trusting
 
 SECRET = "only-for-tests-only-for-tests-only-for-tests"
 DEADLINE = 10.0
@@ -34,6 +42,7 @@ def settings(**changes: Any) -> Settings:
         limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
         rates=RateSettings(connections_per_ip=0, connections_per_user=0),
         database="none",
+        tls=TlsSettings(**tls_settings()),
     )
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
@@ -63,7 +72,8 @@ def url(gateway: Gateway, token: str | None = None, path: str = "/ws", **query: 
     if token is not None:
         query["token"] = token
     tail = "&".join(f"{name}={value}" for name, value in query.items())
-    return f"ws://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
+    scheme = "ws" if trusting() is None else "wss"
+    return f"{scheme}://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
 
 
 Raw = RawClient
@@ -91,7 +101,7 @@ async def connected(
     socket: trio_websocket.WebSocketConnection | None = None
     try:
         async with trio_websocket.open_websocket_url(
-            url(gateway, token), subprotocols=[codec.subprotocol]
+            url(gateway, token), ssl_context=trusting(), subprotocols=[codec.subprotocol]
         ) as socket:
             yield await greeted(Raw(socket, codec, patience=DEADLINE))
     finally:

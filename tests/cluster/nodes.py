@@ -19,8 +19,8 @@ from gateway.app import Gateway
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
 from tests.cluster.proxy import Proxy
-from tests.cluster.secure import tls_settings
 from tests.redis_server import RedisServer, free_port, mortal, redis_server
+from tests.secure import tls_settings
 from tests.support import SECRET, start_gateway
 
 __all__ = ["HASTY", "Cluster", "Process", "cluster", "nodes_on", "processes", "workers"]
@@ -74,9 +74,7 @@ async def nodes_on(brokers: Sequence[str], redis: Mapping[str, Any]) -> AsyncIte
     """Two nodes in this process, each with its address of the broker."""
     async with trio.open_nursery() as nursery:
         yield [
-            await start_gateway(
-                nursery, node=name, broker=broker, redis=dict(redis), history=_HISTORY, tls=tls_settings()
-            )
+            await start_gateway(nursery, node=name, broker=broker, redis=dict(redis), history=_HISTORY)
             for name, broker in zip(NAMES, brokers, strict=True)
         ]
         nursery.cancel_scope.cancel()
