@@ -181,7 +181,7 @@ async def clock_set_back(
 
 
 async def _refused(node: Gateway, token: str) -> None:
-    with trio.fail_after(_MARGIN):
+    with trio.fail_after(3 * _MARGIN):
         while True:
             try:
                 await node.auth.verify(token)
