@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -13,6 +15,7 @@ from trio.testing import MockClock
 from gateway.app import Gateway
 from protocol.codec import Codec
 from protocol.negotiation import CODECS
+from tests.secure import over_tls
 from tests.support import start_gateway
 
 # Hypothesis counts examples here, not milliseconds: the machine may be busy. A test takes the profile
@@ -32,6 +35,13 @@ def codec(request: pytest.FixtureRequest) -> Codec:
     """Each codec in turn."""
     found: Codec = request.param
     return found
+
+
+@pytest.fixture(params=["plain", "tls"])
+def plain_and_tls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Gateways and clients of the test speak over plain sockets, then over TLS."""
+    with over_tls(tmp_path) if request.param == "tls" else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture

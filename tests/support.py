@@ -14,6 +14,7 @@ from gateway.testing.raw import RawClient
 from gateway.testing.settings import make_settings
 from protocol.codec import Codec
 from protocol.json import JSON
+from tests.secure import tls_settings, trusting
 
 DEADLINE = 60.0
 """Seconds after which a test that still waits has failed."""
@@ -21,7 +22,7 @@ DEADLINE = 60.0
 
 async def start_gateway(nursery: trio.Nursery, **changes: Any) -> Gateway:
     """Start a gateway in ``nursery``; it runs until it is stopped or the nursery is cancelled."""
-    gateway = Gateway(make_settings(**changes))
+    gateway = Gateway(make_settings(**{"tls": tls_settings(), **changes}))
     await nursery.start(gateway.run)
     return gateway
 
@@ -40,7 +41,8 @@ def url(gateway: Gateway, token: str | None = None, path: str = "/ws", **query: 
     if token is not None:
         query["token"] = token
     tail = "&".join(f"{name}={value}" for name, value in query.items())
-    return f"ws://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
+    scheme = "ws" if trusting() is None else "wss"
+    return f"{scheme}://127.0.0.1:{gateway.port}{path}{'?' if tail else ''}{tail}"
 
 
 Raw = RawClient
@@ -68,7 +70,7 @@ async def connected(
     socket: trio_websocket.WebSocketConnection | None = None
     try:
         async with trio_websocket.open_websocket_url(
-            url(gateway, token), subprotocols=[codec.subprotocol]
+            url(gateway, token), ssl_context=trusting(), subprotocols=[codec.subprotocol]
         ) as socket:
             yield await greeted(Raw(socket, codec, patience=DEADLINE))
     finally:

@@ -20,6 +20,8 @@ from bench.subjects import OURS_JSON, SUBJECTS
 FLOODERS, MEMBERS, NEWCOMERS = 40, 100, 400
 WARM_UP: Final = 0.5
 _PING: Final = replace(OURS_JSON, publish=b'{"v":1,"t":"ping","id":%n}', answer=b'"id":')
+_MORE: Final = "[overload]\nloop_lag = 0\n"
+"""What a busy machine does to the node is not to be answered with refusals."""
 _LARGE: Final = OURS_JSON.with_pad(1_000_000)
 
 
@@ -29,7 +31,7 @@ def _beside(
     """p50, p99 and the most that a ping takes beside ``command``, in ms; alone without one."""
     secure = case.subject.name in SECURE
     victim = Plan([_PING], _PING, org="victims", tls=secure)
-    with session(case.subject, victim, replace(neighbour, org="others", tls=secure)) as bench:
+    with session(case.subject, victim, replace(neighbour, org="others", tls=secure), more=_MORE) as bench:
         assert bench.neighbour is not None
         bench.connect(publishers=1)
         bench.echo(1, WARM_UP)

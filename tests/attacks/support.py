@@ -10,6 +10,7 @@ import trio
 from gateway.app import Gateway
 from protocol.codec import Codec
 from protocol.json import JSON
+from tests.secure import secured
 from tests.support import DEADLINE, connected, until
 from tests.upgrade import request_head
 from tests.wire.support import Peer, read_head
@@ -29,7 +30,7 @@ async def attacker(
 ) -> AsyncIterator[Peer]:
     """An upgraded connection whose greeting is unread; it disappears at the end of the block."""
     token = gateway.auth.issue(org=org, user=user).token
-    stream = await dial(gateway)
+    stream = await secured(await dial(gateway))
     try:
         with trio.fail_after(DEADLINE):
             await stream.send_all(request_head(f"/ws?token={token}", subprotocols=[codec.subprotocol]))

@@ -22,8 +22,8 @@ import trio
 
 from tests.cluster import failures
 from tests.cluster import further_failures as further
-from tests.cluster.secure import over_tls
 from tests.cluster.traffic import Traffic
+from tests.secure import over_tls
 
 Failure = Callable[[Path], Awaitable[Traffic]]
 MESSAGES = 500
@@ -39,9 +39,9 @@ FAILURES: dict[str, Failure] = {
     "subscribers-dropped": partial(failures.subscribers_dropped, redis={}, times=20),
     "node-killed": partial(failures.node_killed, seconds=10, messages=MESSAGES),
     "node-slow": partial(failures.node_slow, seconds=10, messages=MESSAGES),
-    "slots-moved": partial(further.slots_moved, redis={}, times=10, messages=MESSAGES, most=1.0),
+    "slots-moved": partial(further.slots_moved, redis={}, times=10, messages=MESSAGES, most=2.0),
     "primary-outvoted": partial(further.primary_outvoted, redis={}, messages=MESSAGES),
-    "keys-spoilt": partial(further.keys_spoilt, redis={}, seconds=10, messages=MESSAGES),
+    "keys-spoilt": partial(further.keys_spoilt, redis={"patience": 5.0}, seconds=10, messages=MESSAGES),
     "clock-set-back": partial(further.clock_set_back, redis={}, seconds=10, messages=MESSAGES),
     "reload-that-cannot-start": partial(further.reload_that_cannot_start, seconds=10, messages=MESSAGES),
     "worker-stands-still": partial(further.worker_stands_still, silence=5, messages=MESSAGES),

@@ -20,7 +20,6 @@ from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
 from gateway.testing.settings import SECRET
 from tests.cluster.proxy import Proxy
-from tests.cluster.secure import tls_settings
 from tests.redis_server import RedisServer, free_port, mortal, redis_server
 from tests.support import start_gateway
 
@@ -75,9 +74,7 @@ async def nodes_on(brokers: Sequence[str], redis: Mapping[str, Any]) -> AsyncIte
     """Two nodes in this process, each with its address of the broker."""
     async with trio.open_nursery() as nursery:
         yield [
-            await start_gateway(
-                nursery, node=name, broker=broker, redis=dict(redis), history=_HISTORY, tls=tls_settings()
-            )
+            await start_gateway(nursery, node=name, broker=broker, redis=dict(redis), history=_HISTORY)
             for name, broker in zip(NAMES, brokers, strict=True)
         ]
         nursery.cancel_scope.cancel()

@@ -7,7 +7,7 @@ from pathlib import Path
 from protocol.errors import ErrorCode
 from tests.cluster import failures, further_failures
 from tests.cluster.nodes import HASTY
-from tests.cluster.secure import over_tls
+from tests.secure import over_tls
 
 
 async def test_broker_restarted(tmp_path: Path) -> None:

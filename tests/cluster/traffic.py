@@ -29,7 +29,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode
 from protocol.json import JSON
-from tests.cluster.secure import secured
+from tests.secure import secured
 from tests.support import Raw
 
 __all__ = ["ROOM", "Node", "Traffic", "Watcher", "traffic"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 import trustme
 
-__all__ = ["over_tls", "secured", "spoil_key", "tls_settings"]
+__all__ = ["over_tls", "secured", "spoil_key", "tls_settings", "trusting"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ def over_tls(folder: Path) -> Iterator[None]:
     """For the length of the block; the certificate is in ``folder``."""
     authority = trustme.CA()
     pem = folder / "node.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    token = _present.set(_Certificate(pem, trusting))
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    token = _present.set(_Certificate(pem, client))
     try:
         yield
     finally:
@@ -43,6 +43,12 @@ def tls_settings() -> dict[str, str]:
     """The settings of the group ``tls``."""
     present = _present.get()
     return {} if present is None else {"certificate": str(present.pem), "key": str(present.pem)}
+
+
+def trusting() -> ssl.SSLContext | None:
+    """What a client needs; None without TLS."""
+    present = _present.get()
+    return None if present is None else present.trusting
 
 
 @contextlib.contextmanager
