@@ -19,8 +19,8 @@ RESULTS = HERE / "results"
 _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 
 
-def _compile(name: str, sources: list[Path], headers: list[Path]) -> Path:
-    digest = hashlib.sha256(" ".join(_FLAGS).encode())
+def _compile(name: str, sources: list[Path], headers: list[Path], *flags: str) -> Path:
+    digest = hashlib.sha256(" ".join((*_FLAGS, *flags)).encode())
     for path in sources + headers:
         digest.update(path.read_bytes())
     program = RESULTS / "build" / f"{name}-{digest.hexdigest()[:16]}"
@@ -32,7 +32,7 @@ def _compile(name: str, sources: list[Path], headers: list[Path]) -> Path:
     program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [compiler, *_FLAGS, "-o", str(unfinished), *map(str, sources)],
+        [compiler, *_FLAGS, "-o", str(unfinished), *map(str, sources), *flags],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -41,10 +41,13 @@ def _compile(name: str, sources: list[Path], headers: list[Path]) -> Path:
     return program
 
 
-def load_generator() -> Path:
-    """Return the compiled load generator."""
+def load_generator(*, tls: bool = False) -> Path:
+    """Return the compiled load generator; ``tls`` needs OpenSSL's headers (``libssl-dev``)."""
     folder = HERE / "load"
-    return _compile("load", sorted(folder.glob("*.c")), sorted(folder.glob("*.h")))
+    sources, headers = sorted(folder.glob("*.c")), sorted(folder.glob("*.h"))
+    if tls:
+        return _compile("load-tls", sources, headers, "-DWITH_TLS", "-lssl", "-lcrypto")
+    return _compile("load", sources, headers)
 
 
 def limit() -> Path:

@@ -36,6 +36,8 @@ class Plan:
     roles: tuple[str, ...] = ()
     """Of all of them."""
     """The organisation of all of them, for a subject that has such."""
+    tls: bool = False
+    """Over TLS 1.3, everybody."""
     publisher_port: int | None = None
     """Where the publishers connect; None for where the receivers do."""
 
@@ -45,7 +47,7 @@ class Plan:
         lines = [
             f"port {port}", f"tokens {tokens}", f"rooms {self.rooms}", f"members {members}",
             f"receivers {self.count}", f"deaf {self.deaf}", f"publishers {self.publishers}",
-            f"ordered {int(self.ordered)}",
+            f"ordered {int(self.ordered)}", f"tls {int(self.tls)}",
         ]  # fmt: skip
         if self.publisher_port is not None:
             lines.append(f"publisher_port {self.publisher_port}")
@@ -85,7 +87,7 @@ class Load(Helper):
         write_tokens(tokens, plan.count + plan.deaf + plan.publishers, secret, plan.org, plan.roles)
         path = folder / f"plan-{plan.org}"
         path.write_text(plan.text(port, tokens))
-        super().__init__((str(build.load_generator()), str(path)))
+        super().__init__((str(build.load_generator(tls=plan.tls)), str(path)))
         self._in_background = in_background
 
     def __enter__(self) -> Load:

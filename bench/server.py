@@ -12,10 +12,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from bench.machine import SERVER_CORE, BenchError, Usage, pinned, usage
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 _CONFIGURING = ("GATEWAY_", "CENTRIFUGO_", "GOGC", "GOMEMLIMIT")
 """Whoever runs the benchmarks may have set these for something else."""
@@ -27,6 +28,16 @@ class Command:
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Running(Protocol):
+    """One server or several that work as one."""
+
+    port: int
+    """Where the load connects."""
+
+    def usage(self) -> Usage:
+        """What it has used so far."""
 
 
 class Server:
@@ -52,7 +63,7 @@ class Server:
         self._folder = folder
         self._core = core
         self._start_timeout = start_timeout
-        self._log = folder / "server.log"
+        self._log = folder / f"server-{port}.log"
 
     def __enter__(self) -> Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
@@ -111,3 +122,16 @@ class Server:
     def output(self) -> str:
         """The end of what the server printed."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+
+class Chain:
+    """Servers one behind the other, on one core, that are measured as one."""
+
+    def __init__(self, front: Server, *behind: Server) -> None:
+        self.port = front.port
+        self._all = (front, *behind)
+
+    def usage(self) -> Usage:
+        """The sums."""
+        each = [server.usage() for server in self._all]
+        return Usage(sum(u.cpu for u in each), sum(u.rss for u in each), sum(u.peak for u in each))

@@ -6,14 +6,14 @@ import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import machine
 from bench.generator import Load, Plan
 from bench.machine import free_port
-from bench.server import Server
+from bench.server import Chain, Running, Server
 from bench.subjects import Setting, Subject
 
 SLACK = 60.0
@@ -62,7 +62,7 @@ class Session:
 
     def __init__(
         self,
-        server: Server,
+        server: Running,
         load: Load,
         neighbour: Load | None = None,
         beside: Mapping[str, int] | None = None,
@@ -138,7 +138,14 @@ def session(subject: Subject, plan: Plan, neighbour: Plan | None = None, **optio
         port = free_port()
         setting = Setting(port, Path(folder), secrets.token_hex(32), options)
         with contextlib.ExitStack() as stack:
-            server = stack.enter_context(Server(subject.command(setting), port, setting.folder))
+            own = stack.enter_context(Server(subject.command(setting), port, setting.folder))
+            server: Running = own
+            if subject.front is not None:
+                front = replace(setting, port=free_port(), options={**options, "behind": str(port)})
+                server = Chain(
+                    stack.enter_context(Server(subject.front(front), front.port, setting.folder)), own
+                )
+                port = front.port
             load = stack.enter_context(Load(plan, port, setting.folder, setting.secret))
             beside = None
             if neighbour is not None:

@@ -44,6 +44,8 @@ class Subject:
     command: Callable[[Setting], Command]
     dialect: Dialect
     missing: Callable[[], str | None] = lambda: None
+    front: Callable[[Setting], Command] | None = None
+    """What stands in front of it; its own port is then the option ``behind``."""
 
 
 def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
@@ -62,7 +64,7 @@ def module(name: str, *arguments: str) -> Callable[[Setting], Command]:
 
 
 _ONE_MACHINE = (
-    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
+    "[limits]\nconnections_per_ip = 0\nconnections_per_user = 0\nhead_timeout = 60\n"
     "[rates]\nconnections_per_ip = 0\nconnections_per_user = 0\n"
 )
 """The load comes from one address, as few users."""
@@ -72,7 +74,9 @@ def _gateway(setting: Setting) -> Command:
     configuration = setting.folder / "gateway.toml"
     configuration.write_text(
         f'[log]\nlevel = "warning"\n[connection]\nheartbeat = {setting.options.get("heartbeat", "30")}\n'
+        + f"resume_ttl = {setting.options.get('resume_ttl', '300')}\n"
         + ("" if setting.options.get("limits") else _ONE_MACHINE)
+        + setting.options.get("more", "")
     )
     program = str(Path(sys.executable).parent / "gateway")
     arguments = (
@@ -80,7 +84,24 @@ def _gateway(setting: Setting) -> Command:
         "--broker", setting.options.get("redis", "memory"),
         "--database", f"sqlite:///{setting.folder / 'gateway.db'}",
     )  # fmt: skip
-    return Command(arguments, {"GATEWAY_AUTH_SECRET": setting.secret})
+    return Command(arguments, {"GATEWAY_AUTH_SECRET": setting.secret, **_secured(setting)})
+
+
+def certificate(folder: Path) -> Path:
+    """A file with a new key (P-256) and its certificate."""
+    import trustme
+
+    path = folder / "node.pem"
+    if not path.exists():
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
+    return path
+
+
+def _secured(setting: Setting) -> dict[str, str]:
+    if "tls" not in setting.options:
+        return {}
+    pem = str(certificate(setting.folder))
+    return {"GATEWAY_TLS_CERTIFICATE": pem, "GATEWAY_TLS_KEY": pem}
 
 
 def _headers(subprotocol: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,9 +77,14 @@ class RedisServer:
     """One server process of ours, on 127.0.0.1."""
 
     def __init__(
-        self, folder: Path, *options: str, persistent: bool = False, sentinel: Path | None = None
+        self,
+        folder: Path,
+        *options: str,
+        persistent: bool = False,
+        sentinel: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """A ``persistent`` server has everything on disk before it answers."""
+        """A ``persistent`` server has everything on disk before it answers; ``environ`` is added to ours."""
         self.port = free_port()
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +98,7 @@ class RedisServer:
             self._command += ["--save", "", "--enable-debug-command", "local"]
             self._command += ["--appendonly", "yes" if persistent else "no", "--appendfsync", "always"]
         self._command += options
+        self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +109,7 @@ class RedisServer:
     async def start(self) -> Self:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(  # noqa: ASYNC220 - it has to outlive this loop
-            self._command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+            self._command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=self._environ
         )
         with trio.fail_after(PATIENCE):
             while True:
@@ -139,9 +145,11 @@ class RedisServer:
 
 
 @contextlib.asynccontextmanager
-async def redis_server(folder: Path, *options: str, persistent: bool = False) -> AsyncIterator[RedisServer]:
+async def redis_server(
+    folder: Path, *options: str, persistent: bool = False, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RedisServer]:
     """A server for the length of the block."""
-    server = RedisServer(folder, *options, persistent=persistent)
+    server = RedisServer(folder, *options, persistent=persistent, environ=environ)
     try:
         yield await server.start()
     finally:
@@ -176,6 +184,34 @@ async def redis_cluster(folder: Path, nodes: int = 3) -> AsyncIterator[list[Redi
     finally:
         for server in servers:
             server.stop()
+
+
+@contextlib.asynccontextmanager
+async def redis_cluster_with_replica(folder: Path) -> AsyncIterator[list[RedisServer]]:
+    """Three primaries, and a replica of the first, which comes last."""
+    async with redis_cluster(folder) as servers:
+        replica = RedisServer(
+            folder / "replica",
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
+            *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+        )
+        servers.append(await replica.start())
+        await replica.ask("CLUSTER MEET", "127.0.0.1", str(servers[0].port))
+        primary, follower = [await server.ask("CLUSTER MYID") for server in (servers[0], replica)]
+        await _until(replica, "CLUSTER NODES", lambda found: primary in found)
+        await replica.ask("CLUSTER REPLICATE", primary.decode())
+        await _until(replica, "ROLE", lambda found: found[3] == b"connected")
+        for server in servers[:3]:
+            await _until(server, "CLUSTER NODES", lambda found: follower in found)
+        yield servers
+
+
+async def _until(server: RedisServer, command: str, holds: Callable[[Any], bool]) -> None:
+    with trio.fail_after(PATIENCE):
+        while True:
+            if holds(await server.ask(command)):
+                return
+            await trio.sleep(0.05)
 
 
 async def _join(servers: Sequence[RedisServer]) -> None:

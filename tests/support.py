@@ -6,45 +6,22 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-import msgspec
 import trio
 import trio_websocket
 
 from gateway.app import Gateway
-from gateway.config.settings import AuthSettings, LimitSettings, OverloadSettings, RateSettings, Settings
 from gateway.testing.raw import RawClient
+from gateway.testing.settings import make_settings
 from protocol.codec import Codec
 from protocol.json import JSON
 
-SECRET = "only-for-tests-only-for-tests-only-for-tests"
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds after which a test that still waits has failed."""
-
-
-def settings(**changes: Any) -> Settings:
-    """Settings for tests; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
-
-    No load is shed for lateness: a busy machine stops for seconds.
-    """
-    base = Settings(
-        port=0,
-        node="test",
-        auth=AuthSettings(secret=SECRET),
-        overload=OverloadSettings(loop_lag=0, memory_share=0),
-        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
-        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
-        database="none",
-    )
-    for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
-            value = msgspec.structs.replace(getattr(base, name), **value)
-        base = msgspec.structs.replace(base, **{name: value})
-    return base
 
 
 async def start_gateway(nursery: trio.Nursery, **changes: Any) -> Gateway:
     """Start a gateway in ``nursery``; it runs until it is stopped or the nursery is cancelled."""
-    gateway = Gateway(settings(**changes))
+    gateway = Gateway(make_settings(**changes))
     await nursery.start(gateway.run)
     return gateway
 

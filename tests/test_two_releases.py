@@ -14,7 +14,8 @@ import httpx
 import trio
 
 from gateway.client import Client, Event, Lost
-from tests.processes import DEADLINE, SECRET, Folder, Served
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served
 from tests.redis_server import redis_server
 from tests.support import until
 from tests.test_rolling import ROOMS, TOKENS, Balancer, Listener, connected, node, retire

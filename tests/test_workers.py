@@ -18,7 +18,8 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, ConnectionClosed, Lost, connect
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import free_port, redis_server
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
@@ -170,7 +171,7 @@ async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
             nursery.start_soon(listen)
             nursery.start_soon(publish)
             served.process.send_signal(signal.SIGHUP)
-            await until_logged(served, "all workers are new")
+            await until_logged(served, "all workers replaced")
             done = True
         assert len(got) > 50 and got == list(range(len(got)))
         nodes = [each["node"] for each in logged(served, "a worker listens")]
@@ -195,13 +196,13 @@ async def test_a_reload_that_cannot_start_leaves_the_old_workers_serving(folder:
         assert served.process.returncode is None
         module.write_text("def setup(gateway): pass\n")
         served.process.send_signal(signal.SIGHUP)
-        await until_logged(served, "all workers are new")
+        await until_logged(served, "all workers replaced")
 
 
 async def test_a_worker_that_stands_still_is_replaced(folder: Folder) -> None:
     async with two_workers(folder, GATEWAY_SUPERVISOR_SILENCE="2") as served:
         os.kill(logged(served, "a worker listens")[0]["pid"], signal.SIGSTOP)
-        await until_logged(served, "worker stands still; replacing it")
+        await until_logged(served, "worker does not respond; replacing it")
         await until_logged(served, "a worker listens", 3)
 
 

@@ -96,6 +96,7 @@ static void connected(struct connection *c)
     if (error)
         fail("%s: refused: %s", conn_name(c), strerror(error));
     c->state = HEAD;
+    secure_begin(c);
     size_t length = template_render(&c->profile->head, &load.plan, false, scratch, MAX_MESSAGE, 0, 0, c->client);
     queue(c, scratch, length);
 }
@@ -112,14 +113,16 @@ void conn_flush(struct connection *c)
     c->dirty = false;
     if (c->state == CONNECTING)
         return;
-    ssize_t sent = c->out_length ? send(c->fd, c->out, c->out_length, MSG_NOSIGNAL) : 0;
+    ssize_t sent = !c->out_length ? 0
+                   : c->tls       ? secure_send(c, c->out, c->out_length)
+                                  : send(c->fd, c->out, c->out_length, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN)
         fail("%s: cannot send: %s", conn_name(c), strerror(errno));
     if (sent > 0) {
         c->out_length -= (uint32_t)sent;
         memmove(c->out, c->out + sent, c->out_length);
     }
-    bool wants = c->out_length > 0;
+    bool wants = c->out_length > 0 && !c->hears_first;
     if (wants != c->watching_writes) {
         c->watching_writes = wants;
         watch(c, EPOLL_CTL_MOD, wants ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -202,11 +205,12 @@ static size_t take_head(struct connection *c, const uint8_t *data, size_t length
     return size;
 }
 
-void conn_ready_to_read(struct connection *c)
+static void read_some(struct connection *c)
 {
     if (c->in_length)
         memcpy(incoming, c->in, c->in_length);
-    ssize_t got = recv(c->fd, incoming + c->in_length, READ_SIZE, 0);
+    uint8_t *to = incoming + c->in_length;
+    ssize_t got = c->tls ? secure_recv(c, to, READ_SIZE) : recv(c->fd, to, READ_SIZE, 0);
     if (got < 0 && errno == EAGAIN)
         return;
     if (got <= 0)
@@ -231,4 +235,15 @@ void conn_ready_to_read(struct connection *c)
         c->in = grown(c->in, c->in_size = c->in_length);
     if (c->in_length)
         memcpy(c->in, incoming + at, c->in_length);
+}
+
+void conn_ready_to_read(struct connection *c)
+{
+    do
+        read_some(c);
+    while (c->more);
+    if (c->hears_first) {
+        c->hears_first = false;
+        conn_flush(c);
+    }
 }

@@ -149,6 +149,7 @@ int main(int count, char **arguments)
         fail("usage: load PLAN");
     plan_read(&load.plan, arguments[1]);
     traffic_prepare();
+    secure_prepare();
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "hist.h"
 #include "plan.h"
@@ -26,6 +27,9 @@ struct connection {
     uint32_t in_length, in_size, out_length, out_size;
     uint32_t hint; /* where the marker was found last */
     bool dirty, watching_writes, excused; /* excused: a loss was announced */
+    void *tls; /* the SSL, or NULL */
+    bool hears_first; /* TLS writes on when something has come */
+    bool more; /* TLS may hold more than was read */
     uint64_t opened;
     struct exchange *exchange; /* commands in flight (publishers only) */
 };
@@ -62,6 +66,12 @@ void conn_say(struct connection *c, const struct template *what, uint64_t number
 /* Never reads it again. */
 void conn_ignore(struct connection *c);
 const char *conn_name(const struct connection *c);
+
+/* secure.c: as send() and recv(), over TLS */
+void secure_prepare(void);
+void secure_begin(struct connection *c);
+ssize_t secure_send(struct connection *c, const uint8_t *data, size_t length);
+ssize_t secure_recv(struct connection *c, uint8_t *data, size_t room);
 
 /* message.c */
 /* Goes on with the profile's steps as far as nothing has to be awaited. */

@@ -8,7 +8,7 @@
 
 #include "load.h"
 
-#define MAX_LINE 65536
+#define MAX_LINE (2u << 20) /* a message of 1 MB in a template */
 #define MAX_TOKENS 200000
 
 static void *need(void *memory)
@@ -178,6 +178,7 @@ static bool global_key(struct plan *plan, const char *key, const char *value)
         {"members", &plan->members, 100000},    {"receivers", &plan->receivers, 100000},
         {"deaf", &plan->deaf, 10000},           {"deaf_buffer", &plan->deaf_buffer, 1u << 24},
         {"publishers", &plan->publishers, 1000}, {"ordered", &plan->ordered, 1},
+        {"tls", &plan->tls, 1},
     };
     if (!strcmp(key, "tokens"))
         return tokens_read(plan, value), true;
@@ -230,6 +231,8 @@ void plan_read(struct plan *plan, const char *path)
         plan->publisher_port = plan->port;
     if (!plan->rooms || plan->members > plan->receivers)
         fail("plan: members above receivers, or no room");
+    if (plan->tls && plan->deaf)
+        fail("plan: the deaf do not speak TLS");
     if (plan->receivers && !plan->receiver_profiles)
         fail("plan: receivers without a [receiver] section");
     if (plan->publishers > 1 && plan->rooms % plan->publishers && plan->receivers)

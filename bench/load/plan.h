@@ -11,6 +11,7 @@
  *   deaf 0                    most connections that join room 0 and then never read
  *   deaf_buffer 4096          their SO_RCVBUF
  *   publishers 1
+ *   tls 0                     1: all connections are TLS 1.3; none may be deaf
  *   ordered 1                 answers come in the order of their commands
  *
  *   [receiver]                once, or several times: receiver i speaks the (i % sections)th
@@ -71,7 +72,7 @@ struct profile {
 #define MAX_RECEIVER_PROFILES 4
 struct plan {
     uint16_t port, publisher_port;
-    uint32_t sources, rooms, members, receivers, deaf, deaf_buffer, publishers, ordered;
+    uint32_t sources, rooms, members, receivers, deaf, deaf_buffer, publishers, ordered, tls;
     struct profile receiver[MAX_RECEIVER_PROFILES], publisher;
     uint32_t receiver_profiles;
     char **tokens;

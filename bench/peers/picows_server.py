@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
@@ -41,7 +42,11 @@ async def main(chosen: Options) -> None:
     def accept(request: WSUpgradeRequest) -> WSListener:
         return listener()
 
-    server = await ws_create_server(accept, chosen.host, chosen.port, backlog=4096)
+    context = None
+    if chosen.tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(chosen.tls)
+    server = await ws_create_server(accept, chosen.host, chosen.port, ssl=context, backlog=4096)
     await server.serve_forever()
 
 

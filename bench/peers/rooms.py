@@ -20,12 +20,14 @@ Member = TypeVar("Member")
 class Options:
     """The port to listen on (loopback only), and whether to echo instead of serving rooms.
 
-    ``redis`` is the address of the Redis to share with others, for a peer that can.
+    ``redis`` is the address of the Redis to share with others, for a peer that can; ``tls`` a file with key
+    and certificate, for one that can.
     """
 
     port: int
     echo: bool
     redis: str | None
+    tls: str | None
     host: str = "127.0.0.1"
 
 
@@ -35,6 +37,7 @@ def options() -> Options:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--echo", action="store_true")
     parser.add_argument("--redis")
+    parser.add_argument("--tls")
     return Options(**vars(parser.parse_args()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.question import Question
 from bench.questions import (
+    churn,
     commands,
     connect,
     echo,
@@ -23,12 +24,26 @@ from bench.questions import (
     slow,
     store,
     streams,
+    tls,
+    tls_turns,
 )
 
 QUESTIONS: dict[str, Question] = {
     module.QUESTION.name: module.QUESTION
     for module in (
         *(fanout, commands, echo, latency, slow, fairness, memory, connect, idle, scaling, hostile),
-        *(redis_fanout, redis_latency, redis_ingest, redis_users, orders, streams, polls, store),
+        *(
+            redis_fanout,
+            redis_latency,
+            redis_ingest,
+            redis_users,
+            orders,
+            streams,
+            polls,
+            store,
+            tls,
+            tls_turns,
+            churn,
+        ),
     )
 }

@@ -120,7 +120,7 @@ class ManyNodes:
                 await self.membership.leave()
                 await self.rpc.hurry()
             except ProtocolError as error:
-                log.info("node left without saying goodbye", reason=error.message)
+                log.info("node left without deregistering", reason=error.message)
 
     def _restate(self, lease: str) -> None:
         self._presence.restate(lease)
@@ -266,7 +266,7 @@ class ManyNodes:
         answers = await self.rpc.ask([node], wanted)
         answers.check()
         if node not in answers.good:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
+            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is gone")
         return answers.good[node]
 
     async def _ask_all(self, wanted: requests.Request[T]) -> Answers[T]:

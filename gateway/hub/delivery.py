@@ -414,7 +414,7 @@ class Delivery:
     ) -> HistoryPage:
         """A page of a channel's kept events, without those that leave out the user ``reader``.
 
-        Raises 3xx when the broker cannot be reached.
+        Raises 3xx when the broker is unavailable.
         """
         complete = True
         with deadline(self._timeout):

@@ -60,7 +60,6 @@ class Hub:
             self.counters,
             node=node,
             id=self.id,
-            timeout=command_timeout,
             weights=weights or {},
         )
         delivery = Delivery(

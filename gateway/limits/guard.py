@@ -10,6 +10,7 @@ from gateway.limits.addresses import Addresses
 from gateway.limits.limiter import Limiters, rate_limited
 from gateway.limits.overload import Overload
 from gateway.limits.suspicion import Suspicion
+from gateway.networks import network_of
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["LOGIN_FAILURES", "Guard"]
@@ -27,7 +28,7 @@ class Guard:
         self._limits = settings.limits
         self._open: dict[str, int] = {}
         self._sockets: dict[str, int] = {}
-        """Peer → its connections, of every kind; those of trusted proxies are not counted."""
+        """Network of the peer → its connections, of every kind; those of trusted proxies are not counted."""
         self.addresses = Addresses(settings.trusted_proxies)
         self.limiters = Limiters(settings.rates)
         self.overload = Overload(settings.overload, workers=settings.workers)
@@ -41,14 +42,16 @@ class Guard:
         """A socket of this peer was accepted; False when that is one too many. ``leave`` must follow."""
         if not self._limits.connections_per_ip or self.addresses.is_trusted(peer):
             return True
-        count = self._sockets[peer] = self._sockets.get(peer, 0) + 1
+        whose = network_of(peer)
+        count = self._sockets[whose] = self._sockets.get(whose, 0) + 1
         return count <= self._limits.connections_per_ip
 
     def leave(self, peer: str) -> None:
         """It is closed."""
-        left = self._sockets.pop(peer, 0) - 1
+        whose = network_of(peer)
+        left = self._sockets.pop(whose, 0) - 1
         if left > 0:
-            self._sockets[peer] = left
+            self._sockets[whose] = left
 
     def check_address(self, ip: str, now: float) -> None:
         """A peer wants anything at all; raises 300 while its address is refused."""
@@ -64,7 +67,7 @@ class Guard:
             )
         self.suspicion.note("connections", ip, now)
         self._wait(self.limiters.connecting(ip, None, now), "too many connections from this address")
-        self._bound(self._open.get(ip, 0), self._limits.connections_per_ip, "address")
+        self._bound(self._open.get(network_of(ip), 0), self._limits.connections_per_ip, "address")
 
     def identify(self, identity: Identity, ip: str, now: float, *, of_user: int, of_org: int) -> None:
         """The peer has shown who it is; ``of_user`` and ``of_org`` are open already. Raises 300 or 402."""
@@ -92,15 +95,17 @@ class Guard:
 
     def opened(self, ip: str) -> None:
         """A connection from this address is open."""
-        self._open[ip] = self._open.get(ip, 0) + 1
+        whose = network_of(ip)
+        self._open[whose] = self._open.get(whose, 0) + 1
 
     def closed(self, ip: str) -> None:
         """It is gone."""
-        left = self._open[ip] - 1
+        whose = network_of(ip)
+        left = self._open[whose] - 1
         if left:
-            self._open[ip] = left
+            self._open[whose] = left
         else:
-            del self._open[ip]
+            del self._open[whose]
 
     def census(self) -> dict[str, int]:
         """Count what is held of addresses now."""

@@ -7,6 +7,7 @@ import math
 from gateway.auth.identity import Identity
 from gateway.config.settings import RateSettings
 from gateway.limits.buckets import Bucket, BucketTable
+from gateway.networks import network_of
 from protocol.errors import ErrorCode, ProtocolError
 
 __all__ = ["Limiter", "Limiters", "rate_limited"]
@@ -112,7 +113,7 @@ class Limiters:
         """
         tables = self._tables["connections"]
         if identity is None:
-            buckets = [tables["ip"].get(ip)]
+            buckets = [tables["ip"].get(network_of(ip))]
         else:
             user = None if identity.user is None else tables["user"].get((identity.org, identity.user))
             buckets = [user, tables["organisation"].get(identity.org)]
@@ -129,7 +130,7 @@ class Limiters:
         buckets = [
             Bucket(rate, self._rates.burst) if rate else None,
             tables["organisation"].get(identity.org),
-            tables["ip"].get(ip),
+            tables["ip"].get(network_of(ip)),
         ]
         if identity.user is not None:
             buckets.append(tables["user"].get((identity.org, identity.user)))

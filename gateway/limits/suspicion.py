@@ -9,6 +9,7 @@ import structlog
 
 from gateway.config.settings import SuspicionSettings
 from gateway.limits.buckets import BucketTable
+from gateway.networks import network_of
 
 __all__ = ["Suspicion"]
 
@@ -47,12 +48,14 @@ class Suspicion:
 
     def blocked(self, ip: str, now: float) -> float:
         """Seconds for which ``ip`` is refused: it is banned, or failed to log in too often; else 0.0."""
+        ip = network_of(ip)
         banned = max(0.0, self._banned.get(ip, 0.0) - now)
         logins = self._logins.get(ip)
         return max(banned, 0.0 if logins is None else logins.wait(1, now))
 
     def note(self, pattern: Pattern, ip: str, now: float) -> None:
         """``ip`` did something that is normal once and suspicious in numbers."""
+        ip = network_of(ip)
         if pattern == "failed_logins":
             logins = self._logins.get(ip)
             if logins is not None:

@@ -244,7 +244,7 @@ class Supervisor:
                 if not await leash.receive_some():
                     return
             if scope.cancelled_caught and not self._stopping.is_set():
-                log.error("worker stands still; replacing it", node=worker.node, seconds=silence)
+                log.error("worker does not respond; replacing it", node=worker.node, seconds=silence)
                 worker.process.kill()
                 return
 
@@ -322,7 +322,7 @@ class Supervisor:
                 if scope.cancelled_caught:
                     old.send_signal(signal.SIGKILL)
             else:
-                log.info("all workers are new")
+                log.info("all workers replaced")
 
 
 async def _either(*events: trio.Event) -> None:

@@ -25,8 +25,8 @@ _PLAIN: Final = "write the path as it is, without escapes, and ask with GET"
 class PostedCommand(msgspec.Struct, omit_defaults=True):
     """One envelope, as a WebSocket takes it (docs/protocol.md); or a list of them."""
 
+    v: int
     t: str
-    v: int = 1
     id: int | None = None
     room: str | None = None
     event: str | None = None
@@ -49,6 +49,9 @@ class StreamQuery(msgspec.Struct):
         None
     )
     overflow: Annotated[str, msgspec.Meta(description="As for `join` on a WebSocket.")] | None = None
+    key: (
+        Annotated[str, msgspec.Meta(description="For `conflate`: the field of the data that counts.")] | None
+    ) = None
     organisation: (
         Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the organisation's order.")]
         | None
@@ -81,9 +84,9 @@ class Polled(msgspec.Struct):
 async def post_commands() -> Response:
     """Do what a client could ask over a WebSocket: one envelope, or a list of them.
 
-    Takes `publish`, `send`, `history`, `presence`, `call`, `typing`, `stats` and `ping`, under the same
-    permissions and limits; a command that is refused does not stop the others. Without an `id` only a refusal
-    is answered.
+    Takes the commands that belong to no connection, such as `publish`, `history` and `call` (docs/protocol.md
+    lists them), under the same permissions and limits; a command that is refused does not stop the others.
+    Without an `id` only a refusal is answered.
     """
     identity, ip = await identified()
     data = await request.get_data()

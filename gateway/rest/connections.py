@@ -7,6 +7,14 @@ from typing import Any
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity
+from gateway.rest.connection_models import (
+    ConnectionInfo,
+    ConnectionPage,
+    ConnectionQuery,
+    Disconnect,
+    Disconnected,
+)
+from gateway.rest.event_models import Send, SendToUsers, SentTo, SentToUsers, UserPlace
 from gateway.rest.http import (
     caller,
     count_users,
@@ -17,19 +25,7 @@ from gateway.rest.http import (
     read_query,
     reply,
 )
-from gateway.rest.models import (
-    ConnectionInfo,
-    ConnectionPage,
-    ConnectionQuery,
-    Disconnect,
-    Disconnected,
-    OrganisationQuery,
-    Send,
-    SendToUsers,
-    SentTo,
-    SentToUsers,
-    UserPlace,
-)
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 

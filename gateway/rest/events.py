@@ -8,19 +8,18 @@ from quart import Blueprint, Response
 from gateway.auth.identity import Identity
 from gateway.problems import problem_for
 from gateway.rest.connections import sent_to_users
-from gateway.rest.http import admit, caller, named, read_body, read_query, reply
-from gateway.rest.models import (
+from gateway.rest.event_models import (
     Batch,
     BatchResults,
     Broadcast,
     BroadcastOperation,
     Emit,
     OperationResult,
-    OrganisationQuery,
-    Problem,
     Published,
     SendOperation,
 )
+from gateway.rest.http import admit, caller, named, read_body, read_query, reply
+from gateway.rest.models import OrganisationQuery, Problem
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError

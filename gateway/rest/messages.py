@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
+from gateway.rest.event_models import Trace, TraceQuery
 from gateway.rest.http import caller, read_query, reply
-from gateway.rest.models import Trace, TraceQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 

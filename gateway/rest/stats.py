@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
+from gateway.rest.connection_models import Stats
 from gateway.rest.http import caller, read_query, reply
-from gateway.rest.models import OrganisationQuery, Stats
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 

@@ -178,6 +178,7 @@ class HttpServer:
             log.exception("HTTP connection failed")
         finally:
             self._open.discard(connection)
+            connection.part()
             if not self._open:
                 self._idle.set()
             if connection.handed_over is None:
@@ -251,6 +252,10 @@ class _Connection(TCPServer):
         """Cut the connection off."""
         self.scope.cancel()
         self._replay.abort()
+
+    def part(self) -> None:
+        """It has ended: let go of what knows it. A cycle would stay until the collector comes."""
+        self.protocol = self._http1 = None
 
     async def _read_data(self) -> None:
         wrapper = self.protocol

@@ -114,7 +114,7 @@ async def delivered(node: Node, room: str, place: Position) -> bool:
 
 async def published(node: Node, room: Channel) -> Position:
     """Publish, again and again while the cluster is in transition."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             outcome = node.submit(room)
             await until(lambda: outcome)  # noqa: B023

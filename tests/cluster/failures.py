@@ -30,7 +30,8 @@ AWAY = {ErrorCode.BROKER_UNAVAILABLE, ErrorCode.TIMEOUT}
 """How a publish is refused while the broker is away: not carried out, or not known."""
 
 
-def _only_refused_as_away(running: Traffic) -> None:
+def only_refused_as_away(running: Traffic) -> None:
+    """Nobody was disconnected, and every refusal said that the broker is away."""
     assert running.reconnects == 0, "clients are to stay connected"
     assert set(running.codes()) <= AWAY, running.codes()
 
@@ -49,7 +50,7 @@ async def broker_restarted(
         await system.server.start()
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         assert not any(watcher.lost for watcher in running.watchers)
         return running
 
@@ -69,7 +70,7 @@ async def broker_paused(
         system.server.resume()
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         assert not any(watcher.lost for watcher in running.watchers)
         return running
 
@@ -95,7 +96,7 @@ async def broker_unreachable(
             proxy.mend()
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         assert not any(watcher.lost for watcher in running.watchers)
         return running
 
@@ -112,7 +113,7 @@ async def connections_cut(folder: Path, redis: Mapping[str, Any], cuts: int) -> 
                     await trio.sleep(0.01)
             await running.flows(5)
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         assert not any(watcher.lost for watcher in running.watchers)
         return running
 
@@ -132,7 +133,7 @@ async def broker_lost_data(
         await system.server.start()
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         for watcher in running.watchers:
             assert [lost.data["reason"] for lost in watcher.lost] == ["epoch"], (watcher.name, watcher.lost)
             assert watcher.position is not None and watcher.position[0] not in before
@@ -150,7 +151,7 @@ async def broker_replaced(folder: Path, redis: Mapping[str, Any], *, messages: i
         watched.primary.stop()
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         for watcher in running.watchers:
             assert all(lost.data["reason"] == "epoch" for lost in watcher.lost), (watcher.name, watcher.lost)
         return running
@@ -169,7 +170,7 @@ async def broker_full(folder: Path, redis: Mapping[str, Any], seconds: float, me
         await system.server.ask("CONFIG SET", "maxmemory", "0")
         await running.flows()
         await running.settle()
-        _only_refused_as_away(running)
+        only_refused_as_away(running)
         assert not any(watcher.lost for watcher in running.watchers)
         return running
 

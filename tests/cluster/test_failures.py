@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from protocol.errors import ErrorCode
-from tests.cluster import failures
+from tests.cluster import failures, further_failures
 from tests.cluster.nodes import HASTY
+from tests.cluster.secure import over_tls
 
 
 async def test_broker_restarted(tmp_path: Path) -> None:
@@ -47,6 +48,15 @@ async def test_node_killed(tmp_path: Path) -> None:
 
 async def test_node_slow(tmp_path: Path) -> None:
     await failures.node_slow(tmp_path, 1)
+
+
+async def test_a_primary_that_was_outvoted(tmp_path: Path) -> None:
+    await further_failures.primary_outvoted(tmp_path, HASTY)
+
+
+async def test_connections_cut_during_publishes_over_tls(tmp_path: Path) -> None:
+    with over_tls(tmp_path):
+        await failures.connections_cut(tmp_path, HASTY, 2)
 
 
 async def test_a_flood_of_publishes_while_the_broker_is_away_is_refused_at_a_bound(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 import trio
@@ -12,7 +14,7 @@ from gateway.app import Gateway
 from tests.cluster.test_control import closed
 from tests.cluster.together import client, request, rest, together
 from tests.redis_server import RedisServer
-from tests.support import DEADLINE, start_gateway
+from tests.support import DEADLINE, start_gateway, until
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -92,6 +94,32 @@ async def test_a_revocation_that_a_node_did_not_hear_comes_with_the_next_beat(
             assert await closed(alice) == 1008
 
 
+AN_HOUR_AGO = """
+for _, each in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  redis.call('ZINCRBY', KEYS[1], 3600000, each)
+end
+"""
+"""What is kept looks as if the clock had been set back by an hour since."""
+
+
+async def test_a_revocation_is_learned_after_the_clock_of_redis_was_set_back(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(shared_redis, "n1", "n2", cluster={"lease": 2.0, "answer_timeout": 0.3}) as (n1, n2):
+        issued = n2.auth.issue(org="acme", user="alice")
+        async with client(n2, token=issued.token) as alice:
+            await rest(n1, "/auth/revoke", {"user": "bob"})
+            kept = n1.broker.client.key("revoked", "cluster")  # type: ignore[attr-defined]
+            await shared_redis.ask("EVAL", AN_HOUR_AGO, 1, kept)
+            membership = n2.cluster.membership  # type: ignore[attr-defined]
+            await until(lambda: membership._cursor > (time.time() + 1800) * 1000, "the node has seen that")
+            deaf = n2.cluster.rpc  # type: ignore[attr-defined]
+            monkeypatch.setattr(deaf.answering, "take", lambda message, size: None)
+            monkeypatch.setattr(deaf, "_hurried", lambda: None)
+            await rest(n1, "/auth/revoke", {"user": "alice"})
+            assert await closed(alice) == 1008
+
+
 async def test_a_ticket_is_good_once_on_whichever_node(shared_redis: RedisServer) -> None:
     async with together(shared_redis, "n1", "n2") as (n1, n2):
         claims = {"user": "alice", "roles": [], "rooms": {"a*": ["join"]}}
@@ -100,7 +128,7 @@ async def test_a_ticket_is_good_once_on_whichever_node(shared_redis: RedisServer
 
         async def redeem(node: Gateway) -> None:
             try:
-                async with connect(f"ws://127.0.0.1:{node.port}/ws?ticket={ticket}"):
+                async with connect(f"ws://127.0.0.1:{node.port}/ws?ticket={ticket}", open_timeout=60):
                     statuses.append(101)
             except InvalidStatus as error:
                 statuses.append(error.response.status_code)
@@ -111,7 +139,7 @@ async def test_a_ticket_is_good_once_on_whichever_node(shared_redis: RedisServer
         assert sorted(statuses) == [101] + [401] * 7
 
         ticket = (await rest(n1, "/auth/ticket", {}, **claims))["ticket"]
-        async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}") as socket:
+        async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}", open_timeout=60) as socket:
             assert '"user":"alice"' in str(await socket.recv())
             await socket.send('{"v":1,"t":"join","id":1,"room":"b"}')
             assert '"code":202' in str(await socket.recv())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.errors import CloseCode
 from protocol.json import JSON
+from tests.cluster.secure import secured
 from tests.support import Raw
 
 __all__ = ["ROOM", "Node", "Traffic", "Watcher", "traffic"]
@@ -38,6 +40,7 @@ _PAUSE = 0.05
 _GONE = (
     trio_websocket.ConnectionClosed,
     trio_websocket.HandshakeError,
+    trio.BrokenResourceError,
     OSError,
 )
 
@@ -76,9 +79,11 @@ class _Client(abc.ABC):
         while True:
             node = self._nodes[self._turn % len(self._nodes)]
             token = node.auth.issue(org="acme", user=self.name).token
-            streams: list[trio.SocketStream] = []
+            streams: list[trio.abc.Stream] = []
             try:
-                streams.append(await trio.open_tcp_stream("127.0.0.1", node.port))
+                stream = await trio.open_tcp_stream("127.0.0.1", node.port)
+                streams.append(stream)
+                streams[0] = await secured(stream)
                 async with trio.open_nursery() as nursery:
                     socket = await trio_websocket.wrap_client_stream(
                         nursery,
@@ -116,6 +121,8 @@ class Books:
     acknowledged: dict[str, Position] = field(default_factory=dict)
     """Message id → the place that it got."""
     refusals: list[Envelope] = field(default_factory=list)
+    longest: float = 0.0
+    """Seconds from a refusal until the same publisher got a place again, at most."""
 
 
 class _Publisher(_Client):
@@ -127,15 +134,19 @@ class _Publisher(_Client):
         self.done = trio.Event()
 
     async def work(self, raw: Raw) -> None:
+        refused_at = math.inf
         while not self.stopped:
             mid = f"{self.name}-{self.published}"
             answer = await raw.ask("publish", room=ROOM, event="tick", data={"n": self.published}, mid=mid)
             if answer.t == "error":
                 self.books.refusals.append(answer)
+                refused_at = min(refused_at, trio.current_time())
                 assert 300 <= (answer.code or 0) < 400, answer
                 await trio.sleep(_retry_after(answer))
                 continue
             assert answer.epoch is not None and answer.seq is not None
+            self.books.longest = max(self.books.longest, trio.current_time() - refused_at)
+            refused_at = math.inf
             self.books.acknowledged[mid] = (answer.epoch, answer.seq)
             self.published += 1
         self.done.set()
@@ -242,7 +253,7 @@ class Traffic:
     async def refused(self, count: int = 1) -> None:
         """Wait until publishers were refused so many times more."""
         wanted = len(self.books.refusals) + count
-        await self._wait(lambda: len(self.books.refusals) >= wanted, "nothing was refused")
+        await self._wait(lambda: len(self.books.refusals) >= wanted, "nothing was refused", standing=True)
 
     async def settle(self) -> None:
         """Stop publishing; then every watcher must have all that was acknowledged, in its place."""
@@ -264,6 +275,10 @@ class Traffic:
         }
         await self._wait(lambda: not self._missing(latest), "watchers do not get on")
 
+    def _moved(self) -> int:
+        """Grows whenever a message gets a place or is received."""
+        return sum(p.published for p in self.publishers) + sum(len(w.got) for w in self.watchers)
+
     def _missing(self, places: dict[str, Position]) -> list[str]:
         """Acknowledged messages that a watcher did not get, and was not told to be lost."""
         return [
@@ -273,9 +288,17 @@ class Traffic:
             if watcher.got.get(mid) != place and not _announced(watcher, place)
         ]
 
-    async def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        with trio.move_on_after(self.patience):
-            while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+    async def _wait(self, condition: Callable[[], bool], what: str, *, standing: bool = False) -> None:
+        """Wait until it holds; fails when nothing gets on for ``patience`` seconds.
+
+        With ``standing`` it has to hold within that time.
+        """
+        moved = -1
+        with trio.CancelScope(deadline=trio.current_time() + self.patience) as scope:
+            while not condition():
+                if not standing and (now := self._moved()) != moved:
+                    moved = now
+                    scope.deadline = trio.current_time() + self.patience
                 await trio.sleep(0.02)
         assert condition(), (
             f"{what}: {[(p.name, p.published, p.connections) for p in self.publishers]}, "

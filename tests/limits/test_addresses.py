@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import trio
 
 from gateway.limits.addresses import Addresses
+from gateway.networks import network_of
 from protocol.errors import ErrorCode as E
 from tests.rest.api import asking, problem
-from tests.support import connected, running_gateway
-from tests.upgrade import Answer, knock
+from tests.support import connected, running_gateway, until
+from tests.upgrade import Answer, knock, request_head
+from tests.wire.support import read_head
 
 PROXY, CLIENT, OTHER = "10.0.0.1", "203.0.113.7", "203.0.113.8"
 
@@ -50,6 +53,58 @@ def test_the_first_from_the_right_that_is_not_trusted(peer: str, forwarded: str,
 
 def test_nobody_is_trusted_by_default() -> None:
     assert Addresses([]).client(PROXY, CLIENT) == PROXY
+
+
+@pytest.mark.parametrize(
+    ("address", "counts_as"),
+    [
+        (CLIENT, CLIENT),
+        (f"::ffff:{CLIENT}", CLIENT),
+        (f"64:ff9b::{CLIENT}", CLIENT),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:1:2:3", "2001:db8:1:2::/64"),
+        ("2001:0DB8:0001:0002::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::7", "2001:db8:1:3::/64"),
+        ("fe80::7%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("memory", "memory"),
+        ("rub:bish", "rub:bish"),
+    ],
+)
+def test_what_an_address_counts_as(address: str, counts_as: str) -> None:
+    assert network_of(address) == counts_as
+
+
+V6 = "2001:db8:1:2::"
+BY_ADDRESS: dict[str, dict[str, Any]] = {
+    "failed logins": {"rates": {"failed_logins_per_ip": 0.01, "burst": 300.0}},
+    "new connections": {"rates": {"connections_per_ip": 0.01, "burst": 300.0}},
+    "open connections": {"limits": {"connections_per_ip": 3}},
+    "bans": {"suspicion": {"connections": 3, "ban": 60.0}},
+}
+
+
+@pytest.mark.parametrize("bounds", BY_ADDRESS.values(), ids=BY_ADDRESS)
+async def test_limits_by_address_are_of_a_network_of_ipv6(bounds: dict[str, Any]) -> None:
+    """A peer that comes from another address of its network each time is still one."""
+    async with running_gateway(trusted_proxies=["127.0.0.1"], **bounds) as gateway:
+        bad = "failed_logins_per_ip" in bounds.get("rates", {})
+        good = gateway.auth.issue(org="acme", user="alice").token
+        async with contextlib.AsyncExitStack() as opened:
+
+            async def come(token: str, address: str) -> int:
+                stream = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+                opened.push_async_callback(trio.aclose_forcefully, stream)
+                headers = [("X-Forwarded-For", address)]
+                await stream.send_all(request_head(f"/ws?token={token}", headers=headers))
+                head, _ = await read_head(stream)
+                return int(head.split()[1])
+
+            for number in range(3):
+                assert await come("a.b.c" if bad else good, f"{V6}{number + 1}") == (401 if bad else 101)
+            assert await come(good, f"{V6}ffff") in {429, 503}
+            assert await come(good, "2001:db8:1:3::1") == 101
+        await until(lambda: gateway.guard.census()["addresses"] == 0, "the end of the connections")
 
 
 async def test_limits_by_address_hold_behind_a_proxy() -> None:

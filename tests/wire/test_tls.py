@@ -17,6 +17,7 @@ import trio.testing
 import trustme
 
 from gateway.config.settings import TlsSettings
+from gateway.wire import tls
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
@@ -251,7 +252,8 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
             return ours, theirs
 
         async with trio.open_nursery() as nursery:
-            for address, said in [("a", b"")] * 5 + [("a", hello)] * 4:
+            mine, neighbour, other = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
+            for address, said in [(mine, b"")] * 5 + [(mine, hello), (neighbour, hello)] * 2:
                 ours, theirs = dialled()
                 theirs.sendall(said)
                 nursery.start_soon(handshakes.secure, ours, address)
@@ -266,10 +268,56 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
             with trio.fail_after(DEADLINE):
                 async with trio.open_nursery() as both:
                     both.start_soon(stream.do_handshake)
-                    (await handshakes.secure(ours, "b")).close()
+                    (await handshakes.secure(ours, other)).close()
             assert handshakes.under_way == 2
             nursery.cancel_scope.cancel()
         assert handshakes.under_way == 0 and not handshakes._addresses
+
+
+class Passes(trio.abc.Instrument):
+    """Counts what happens between two passes of the loop."""
+
+    def __init__(self) -> None:
+        self.steps = [0]
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.steps.append(0)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.001, 1), (0.0003, 2)])
+async def test_others_have_their_turn_between_handshakes(
+    seconds: float, most: int, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many begin at once: half a millisecond of them, and not a step more, between two passes."""
+    clock, passes, step = [0.0], Passes(), TlsSocket.do_handshake
+
+    def take_step(sock: TlsSocket) -> None:
+        clock[0] += seconds
+        passes.steps[-1] += 1
+        step(sock)
+
+    monkeypatch.setattr(TlsSocket, "do_handshake", take_step)
+    monkeypatch.setattr(tls, "perf_counter", lambda: clock[0])
+    handshakes = Handshakes(contexts[0])
+
+    async def serve(sock: socket.socket) -> None:
+        (await handshakes.secure(sock, "a")).close()
+
+    with contextlib.ExitStack() as sockets:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                ours, theirs = (sockets.enter_context(end) for end in socket.socketpair())
+                ours.setblocking(False)
+                stream = trio.SSLStream(
+                    trio.SocketStream(trio.socket.from_stdlib_socket(theirs)),
+                    contexts[1],
+                    server_hostname="localhost",
+                )
+                nursery.start_soon(stream.do_handshake)
+                nursery.start_soon(serve, ours)
+            trio.lowlevel.add_instrument(passes)
+    trio.lowlevel.remove_instrument(passes)
+    assert sum(passes.steps) >= 60 and max(passes.steps) == most
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])

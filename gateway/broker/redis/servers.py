@@ -305,9 +305,11 @@ async def probe(address: str, settings: RedisSettings) -> Probed:
     policy = info.get("maxmemory_policy", "unknown")
     risks = []
     if policy not in ("noeviction", "unknown"):
-        risks.append(f"maxmemory-policy is {policy}: evicted rooms begin anew; use noeviction")
+        risks.append(f"maxmemory-policy is {policy}: evicted rooms lose order and history; use noeviction")
     if info["aof_enabled"] != "1":
-        risks.append("no append-only file: a restart begins every room anew; use appendonly yes")
+        risks.append(
+            "no append-only file: a restart loses the order and history of rooms; use appendonly yes"
+        )
     return Probed(f"{server} at {found}", tuple(risks))
 
 
