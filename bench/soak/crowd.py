@@ -67,7 +67,7 @@ class Crowd:
             print(f"late: client {each.number} ({each.kind}): {each.stage}", file=sys.stderr, flush=True)
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(10_000, 10, 10)
         return len(self._listeners)
 
     def _late(self) -> list[Listener]:

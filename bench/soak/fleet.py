@@ -46,10 +46,14 @@ messages = 64
 age = 86400
 user = {{ messages = 64 }}
 [redis]
+timeout = 30
+patience = 15
 tail = 64
 window = 64
 """
-"""What is kept has to be full soon, so that from then on nothing grows: these bounds are small."""
+"""What is kept has to be full soon, so that from then on nothing grows: these bounds are small.
+
+Redis shares the machine with everything else; who refuses clients when it is late makes them come again."""
 
 
 class Node:

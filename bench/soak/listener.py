@@ -94,7 +94,9 @@ class Books:
         if place is None:
             self._places[order] = _Place(event.epoch, event.seq, ahead)
             return
-        if (event.epoch, event.seq) != (place.epoch, place.seq + 1):
+        # Asked where it began, a client that has been reconnected meanwhile tells of the later connection.
+        began = place.ahead is None and event.epoch == place.epoch and event.seq <= place.seq
+        if not began and (event.epoch, event.seq) != (place.epoch, place.seq + 1):
             what = "came again" if event.seq <= place.seq and event.epoch == place.epoch else "a gap"
             self._tally.fault(f"{self._name}: {order}: {what}: {place} → {event.epoch}:{event.seq}")
         if order != "user" and place.ahead not in (None, ahead):
