@@ -20,6 +20,7 @@ from bench.machine import LOAD_CORE, SERVER_CORE, BenchError, free_port, pinned
 from bench.question import Case, Goal, Metric, Options, Question, plain
 from bench.server import Server
 from bench.subjects import through_redis
+from gateway.app import tune_interpreter
 from gateway.broker.base import Event, Position, user_channel
 from gateway.broker.redis.broker import RedisBroker
 from gateway.config.settings import HistorySettings, RedisSettings
@@ -48,6 +49,7 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
 
 
 async def _send(address: str, seconds: float) -> dict[str, float]:
+    tune_interpreter()
     broker = RedisBroker(address, RedisSettings(), HistorySettings())
     number = done = 0
     failed: list[ProtocolError] = []
