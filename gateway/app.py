@@ -52,10 +52,12 @@ from gateway.wire.listener import Listener
 from protocol.cache import FAMILIES
 from protocol.registry import emission
 
-__all__ = ["Beside", "Gateway", "serve"]
+__all__ = ["Beside", "Gateway", "serve", "tune_interpreter"]
 
 log = structlog.get_logger(__name__)
 
+_SWITCH: Final = 0.0005
+"""Seconds for which one thread may keep the interpreter while another wants it."""
 _CLOSING: Final = 1.0
 """Seconds that closing the connections to backends may take."""
 
@@ -426,7 +428,7 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     exit_code = 0
-    _calm_collector()
+    tune_interpreter()
     try:
         trio.run(_serve, gateway, beside)
     except* OSError as group:
@@ -444,16 +446,21 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
     return exit_code
 
 
-def _calm_collector() -> None:
-    """Let the cycle collector run seldom, and not over what never goes away.
+def tune_interpreter() -> None:
+    """Set what Python does for a whole process that runs a gateway: its cycle collector, its threads.
 
-    With the default thresholds it took a fifth of the processor during a fan-out to 500 (perf):
-    it goes over every connection's objects again and again, and finds nothing, because what
-    is made for a message is freed by its reference count. Cycles (of exceptions, mostly) wait longer now.
+    The collector runs seldom, and not over what never goes away. With the default thresholds it took a
+    fifth of the processor during a fan-out to 500 (perf): it goes over every connection's objects again and
+    again, and finds nothing, because what is made for a message is freed by its reference count. Cycles (of
+    exceptions, mostly) wait longer now.
+
+    Threads hand on the interpreter's lock after half a millisecond, not five: a commit of 200 rows gives it
+    back at each row, and waited for a busy loop each time; the loop waited as long for the thread.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    sys.setswitchinterval(_SWITCH)
 
 
 async def _serve(gateway: Gateway, beside: Beside | None) -> None:

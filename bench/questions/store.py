@@ -27,6 +27,7 @@ from bench.machine import BenchError
 from bench.question import Case, Goal, Metric, Options, Question, plain
 from bench.server import Command
 from bench.subjects import OURS_JSON, Subject
+from gateway.app import tune_interpreter
 from gateway.config.settings import StoreSettings
 from gateway.store import Store, migrate
 from gateway.store.tables import notifications
@@ -168,6 +169,7 @@ def _measure(case: Case, options: Options, _: Mapping[str, float]) -> dict[str, 
         migrate(address)
         return address
 
+    tune_interpreter()
     # On a busy machine a row of its own may wait for long behind 199 others.
     patient = StoreSettings(timeout=60)
     try:

@@ -21,6 +21,7 @@ from gateway.config.settings import AuthSettings
 from gateway.testing.settings import SECRET
 from tests.cluster.proxy import Proxy
 from tests.redis_server import RedisServer, free_port, mortal, redis_server
+from tests.secure import tls_settings
 from tests.support import start_gateway
 
 __all__ = ["HASTY", "Cluster", "Process", "cluster", "nodes_on", "processes", "workers"]

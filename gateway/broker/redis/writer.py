@@ -49,9 +49,12 @@ such a buffer for a while.
 """
 _FEW: Final = 32
 """Events of an order that is small: its message ids cost no key and no commands of their own."""
-_SENDERS: Final = 4
-"""Calls on their way; a cluster, where each has one channel, takes more."""
+_SENDERS: Final = 16
+"""Calls on their way, so that a thousand users are sent to in one round trip."""
+_PARTLY: Final = 4
+"""Calls on their way before one that is not full: the next ones fill while it waits."""
 _SENDERS_CLUSTER: Final = 128
+"""There each call has one channel."""
 _TICK: Final = 0.1
 _AT_ONCE: Final = 1000
 """Queues that are looked at before others have their turn."""
@@ -88,6 +91,9 @@ class Writer:
         self._idle = trio.lowlevel.ParkingLot()
         """The senders that have nothing to do."""
         self._called = False
+        self._flying = 0
+        """Calls on their way."""
+        self._partly = _SENDERS_CLUSTER if servers.cluster else _PARTLY
         self._bounds = history
         self._budgets = budgets
         self._client = client
@@ -163,9 +169,14 @@ class Writer:
             self._ready.add(queue.org, queue)
             self._call_sender()
 
+    @property
+    def _worth_a_call(self) -> bool:
+        ready = len(self._ready)
+        return ready >= _CALL or (ready > 0 and self._flying < self._partly)
+
     def _call_sender(self) -> None:
         """Have one sender look what is ready: one is enough until it has."""
-        if not self._called and self._idle:
+        if not self._called and self._idle and self._worth_a_call:
             self._called = True
             self._idle.unpark()
 
@@ -191,14 +202,16 @@ class Writer:
 
     async def _send(self) -> None:
         while True:
-            while not self._ready:
+            while not self._worth_a_call:
                 await self._idle.park()
                 self._called = False
             shard, queues = self._load()
             if self._ready:
                 self._call_sender()
             if shard is not None:
+                self._flying += 1
                 await self._carry(shard, queues)
+                self._flying -= 1
 
     def _load(self) -> tuple[Shard | None, list[PublishQueue]]:
         """The queues of the next call; they are flying from now on. No shard: nothing can be sent now."""
