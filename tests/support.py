@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
 import trio_websocket
+import trustme
 
 from gateway.app import Gateway
 from gateway.testing.raw import RawClient
@@ -105,3 +108,15 @@ def held(gateway: Gateway) -> dict[str, float]:
     """What a gateway without clients must not hold any more (``Gateway.census``); {} is right."""
     lasting = ("tasks", "broker.", "cluster.", "cache.", "hub.retired", "hub.trace", "guard.suspects")
     return {name: count for name, count in gateway.census().items() if count and not name.startswith(lasting)}
+
+
+def certificate(folder: Path, name: str) -> tuple[dict[str, str], ssl.SSLContext]:
+    """Settings of ``tls`` with a certificate for ``name``, and a client's context that trusts it."""
+    authority = trustme.CA()
+    made = authority.issue_cert(name)
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return {"certificate": str(chain), "key": str(key)}, trusting

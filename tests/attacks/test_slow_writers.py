@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock
 
 from gateway.testing.node import run_node
@@ -27,7 +26,7 @@ from tests.attacks.support import (
     status_of,
 )
 from tests.framing import TEXT, client_frame
-from tests.support import DEADLINE, running_gateway
+from tests.support import DEADLINE, certificate, running_gateway
 from tests.upgrade import request_head
 
 
@@ -85,19 +84,13 @@ async def test_bodies_that_never_end() -> None:
 
 async def test_handshakes_of_tls_that_stall(tmp_path: Path) -> None:
     """At the first byte, and half-way through."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
+    files, _ = certificate(tmp_path, "127.0.0.1")
     hello = ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     whole = hello.read()
-    async with running_gateway(
-        limits={"head_timeout": 0.5}, tls={"certificate": str(chain), "key": str(key)}
-    ) as gateway:
+    async with running_gateway(limits={"head_timeout": 0.5}, tls=files) as gateway:
         async with contextlib.AsyncExitStack() as stack:
             for number in range(60):
                 stream = await stack.enter_async_context(await dial(gateway))

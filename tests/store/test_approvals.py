@@ -27,17 +27,6 @@ def lead(user: str, org: str = "acme") -> str:
     return jwt.encode({"org": org, "sub": user, "roles": ["lead"]}, SECRET, "HS256")
 
 
-@pytest.fixture
-async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
-    yield await start_gateway(nursery, database=address)
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[Api]:
-    async with asking(gateway) as found:
-        yield found
-
-
 async def ask(api: Api, **fields: Any) -> Any:
     if "role" not in fields:
         fields = {"users": ["alice", "bob"], **fields}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,17 +20,6 @@ from tests.wire.http_peer import http_peer
 
 ALICE = {"user": "alice"}
 STATUSES = ("queued", "running", "completed", "failed", "cancelled")
-
-
-@pytest.fixture
-async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
-    yield await start_gateway(nursery, database=address)
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[Api]:
-    async with asking(gateway) as found:
-        yield found
 
 
 async def create(api: Api, **fields: Any) -> Any:
