@@ -17,8 +17,8 @@ from gateway.client import Client, CommandFailed, connect
 __all__ = ["Publisher"]
 
 _PAD = "x" * 100
-_KEPT = 64
-"""Events and message ids of each order, see ``fleet``."""
+_FILL = 128
+"""Events for each order: twice what is kept (``fleet``), because Redis trims streams by whole nodes."""
 _AT_ONCE = 16
 
 
@@ -79,7 +79,7 @@ class Publisher:
 
         async def fill(publish: Callable[[], Awaitable[None]]) -> None:
             async with limit:
-                for _ in range(_KEPT):
+                for _ in range(_FILL):
                     await publish()
 
         async with trio.open_nursery() as nursery:
