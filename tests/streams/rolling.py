@@ -182,6 +182,13 @@ class Publisher:
         self._pace = pace
 
     async def run(self, balancer: Balancer) -> None:
+        """In a thread with a loop of its own, so that it need not wait for a thousand others."""
+        try:
+            await trio.to_thread.run_sync(trio.run, self._run, balancer, abandon_on_cancel=True)
+        finally:
+            self.done.set()
+
+    async def _run(self, balancer: Balancer) -> None:
         async with connected(balancer, "backend", "websocket", roles=["service"]) as client:
             users: Iterator[str] = itertools.cycle(self._users)
             for number in itertools.count():
@@ -199,7 +206,6 @@ class Publisher:
                 async with trio.open_nursery() as nursery:
                     for user in self._users[first : first + AT_ONCE]:
                         nursery.start_soon(self._send, client, user, "last")
-        self.done.set()
 
     async def _publish(self, client: Client, room: str | None, event: str) -> None:
         mid = uuid.uuid4().hex  # repeated, it is one event all the same
