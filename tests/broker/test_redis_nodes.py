@@ -32,7 +32,7 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 async def test_all_publish_and_all_see_one_order(address: str) -> None:
-    async with cluster_of(3, address) as nodes:
+    async with cluster_of(3, address, timeout=60.0, patience=60.0) as nodes:
         async with traffic(*nodes, rooms=5) as flowing:
             await flowing.flow(600)
         await flowing.check()
