@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := @$(BIN)/python install.py $(BIN)/python --constraint constraints.txt
 
 .PHONY: run demo test lint types docs bench clean
 
@@ -40,11 +40,12 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	@echo "Making the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Installing the gateway and what it needs into $(VENV); this takes half a minute."
+	@echo "Installing the gateway and its dependencies into $(VENV); this takes about half a minute"
 	$(INSTALL) --editable .
 	@touch $@
 

@@ -11,11 +11,14 @@ from bench import build, executions, harness, instructions, micro, plot, report,
 from bench.machine import BenchError
 from bench.question import Options
 from bench.questions import QUESTIONS
+from bench.soak import run as soak
+from bench.soak.plan import Plan
 
 SCRIPTS = {
     "micro": "Micro-benchmarks: codecs and frame cutter",
     "executions": "Lists and summaries of a million executions, with their plans (minutes)",
     "selfcheck": "Does the load generator notice lost, doubled and late messages? (a minute)",
+    "soak": "Two nodes and 2,000 clients for half an hour of cuts and kills: is all flat, and nothing lost?",
     "instructions": "Instructions per delivery and per command, against what they were (needs valgrind)",
 }
 """What has no rounds and no peers."""
@@ -29,7 +32,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("question", nargs="*", help="one or several of --list")
     parser.add_argument("--list", action="store_true", help="name the questions and their subjects")
     parser.add_argument("--rounds", type=int, help="how often each subject is measured (5; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="length of one measurement (2; quick: 0.7)")
+    parser.add_argument("--seconds", type=float, help="length of one measurement (2; quick: 0.7; soak: 1800)")
+    parser.add_argument("--connections", type=int, help="soak: clients (2,000; quick: 200)")
     parser.add_argument("--subjects", help="only these, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     parser.add_argument(
@@ -58,6 +62,8 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
         return selfcheck.main() == 0
     if name == "instructions":
         return instructions.main(update=chosen.update) == 0
+    if name == "soak":
+        return _soak(chosen)
     if name not in QUESTIONS:
         raise BenchError(f"no question {name!r}; there are {', '.join([*QUESTIONS, *SCRIPTS])}")
     quick = bool(chosen.quick)
@@ -81,6 +87,17 @@ def _answer(name: str, chosen: argparse.Namespace) -> bool:
         written.append(str(PLOTS / f"{name}.svg"))
     print(f"\n{findings.seconds:.0f} s; written: {', '.join(written)}")
     return not findings.failed
+
+
+def _soak(chosen: argparse.Namespace) -> bool:
+    plan = Plan(
+        seconds=chosen.seconds or (60.0 if chosen.quick else 1800.0),
+        connections=chosen.connections or (200 if chosen.quick else 2000),
+    )
+    picture, good = soak.main(plan)
+    if chosen.docs:
+        shutil.copy(picture, PLOTS / "soak.svg")
+    return good
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,8 +2,9 @@
 
 The load generator in C speaks WebSocket only. This one does little else than ``recv``, for each kind alike,
 so that what the server takes for one can be compared with what it takes for another. Commands are lines:
-``open KIND COUNT`` connects readers of a room, ``publish IN_FLIGHT SECONDS`` publishes to it, and
-``poll COUNT SECONDS`` has polls wait in vain, each of them once. All answer with a line of JSON.
+``open KIND COUNT`` connects readers of a room, ``publish IN_FLIGHT SECONDS`` publishes to it, ``begin COUNT``
+has clients poll for the first time, and ``poll COUNT SECONDS`` has them wait in vain, each of them once. All
+answer with a line of JSON.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Readers:
         self.got = 0
         """Events, of all readers."""
         self.ended = 0
+        self._cursors: list[str] = []
 
     def _dial(self, head: str) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self._port))
@@ -101,19 +103,30 @@ class Readers:
         return {"seconds": time.monotonic() - begun, "deliveries": float(self.got - start)}
 
     def poll(self, count: int, seconds: float) -> dict[str, float]:
-        """Let so many polls wait in vain, begun one after the other over their time."""
+        """Let so many polls wait in vain, begun one after the other over their time.
+
+        Each goes on from a cursor, as polls do.
+        """
         begun = time.monotonic()
         self.ended = 0
         for number in range(count):
             due = begun + seconds * number / count
             while (left := due - time.monotonic()) > 0:
                 self._read(left)
-            self._add(self._get(number, f"poll?timeout={seconds}&"))
+            self._add(self._get(number, f"poll?timeout={seconds}&cursor={self._cursors[number]}&"))
         while self.ended < count:
             if time.monotonic() > begun + 2 * seconds + _PATIENCE:
                 raise SystemExit("polls were not answered")
             self._read(1.0)
         return {"seconds": time.monotonic() - begun, "polls": float(count)}
+
+    def begin(self, count: int) -> None:
+        """The first poll of so many clients, which is answered at once."""
+        for number in range(count):
+            with self._get(number, "poll?timeout=0&") as sock:
+                self._cursors.append(
+                    _until(sock, b'"cursor":"').split(b'"cursor":"')[1].split(b'"')[0].decode()
+                )
 
     def _read(self, timeout: float) -> None:
         for number, _ in self._poll.poll(timeout, 1024):
@@ -131,7 +144,7 @@ def _frame(message: object) -> bytes:
     return head + (struct.pack("!H", len(payload)) if len(payload) > 125 else b"") + bytes(4) + payload
 
 
-def _until(sock: socket.socket, mark: bytes) -> None:
+def _until(sock: socket.socket, mark: bytes) -> bytes:
     sock.settimeout(_PATIENCE)
     data = b""
     while mark not in data:
@@ -139,6 +152,7 @@ def _until(sock: socket.socket, mark: bytes) -> None:
         if not chunk:
             raise SystemExit(f"the server closed: {data[-300:]!r}")
         data += chunk
+    return data
 
 
 def main() -> None:
@@ -157,6 +171,8 @@ def main() -> None:
             readers.open(words[0], int(words[1]))
         elif name == "publish":
             found = readers.publish(int(words[0]), float(words[1]))
+        elif name == "begin":
+            readers.begin(int(words[0]))
         else:
             found = readers.poll(int(words[0]), float(words[1]))
         print(json.dumps({"cpu": sum(os.times()[:2]) - before, **found}), flush=True)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,8 @@ class Running(Protocol):
 class Server:
     """A running server; leaving the context ends it, at the latest by force.
 
+    It has ``core`` for itself; None lets the system choose.
+
     Entering raises BenchError, with the end of the server's own output, when it is not listening
     within ``start_timeout`` seconds.
     """
@@ -52,7 +55,7 @@ class Server:
         port: int,
         folder: Path,
         *,
-        core: int = SERVER_CORE,
+        core: int | None = SERVER_CORE,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         self._command = command
@@ -65,7 +68,7 @@ class Server:
     def __enter__(self) -> Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
         environment = {**inherited, **self._command.environment}
-        with self._log.open("wb") as log, pinned(self._core):
+        with self._log.open("wb") as log, pinned(self._core) if self._core is not None else nullcontext():
             self._process = subprocess.Popen(
                 self._command.arguments,
                 env=environment,

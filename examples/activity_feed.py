@@ -16,43 +16,38 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from gateway.publisher import AsyncPublisher
 
 NAMES = {"cicero": "Marcus Tullius Cicero", "cato": "Marcus Porcius Cato"}
 OPERATORS = {"alice"}
 running = {name: asyncio.Event() for name in NAMES}
+gateway = AsyncPublisher(os.environ["TRIREME"], token=os.environ["TOKEN"])
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     for event in running.values():
         event.set()
-    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
-    async with httpx.AsyncClient(
-        base_url=f"{os.environ['TRIREME']}/api/v1", headers=headers
-    ) as app.state.gateway:
+    async with gateway:
         yield
 
 
 app = FastAPI(lifespan=lifespan)
 
 
-async def emit(event: str, **data: Any) -> None:
-    (await app.state.gateway.post("/events", json={"event": event, "data": data})).raise_for_status()
-
-
 async def work(councilor: str, task: str, execution: str) -> None:
     said: dict[str, Any] = {"councilor_id": councilor, "display_name": NAMES[councilor], "task_name": task}
     began = time.monotonic()
-    await emit("councilor_started", **said, execution_id=execution, severity="info")
+    await gateway.emit_councilor_started(**said, execution_id=execution, severity="info")
     await running[councilor].wait()  # here the work is done, unless somebody has paused it
     said |= {"execution_id": execution, "duration_ms": round((time.monotonic() - began) * 1000)}
     if "impossible" in task:
-        await emit("councilor_error", **said, severity="error", error="this cannot be done")
+        await gateway.emit_councilor_error(**said, severity="error", error="this cannot be done")
     else:
-        await emit("councilor_completed", **said, severity="success", result="done")
+        await gateway.emit_councilor_completed(**said, severity="success", result="done")
 
 
 @app.post("/councilors/{councilor}/tasks/{task}", status_code=202)
@@ -73,5 +68,5 @@ async def answer_call(request: Request) -> dict[str, Any]:
         raise HTTPException(403, "only operators pause councilors")
     councilor, paused = call["data"]["councilor_id"], call["call"] == "pause_councilor"
     (running[councilor].clear if paused else running[councilor].set)()
-    await emit("system_alert", severity="warning", message=f"{call['call']}: {NAMES[councilor]}")
+    await gateway.emit_system_alert(severity="warning", message=f"{call['call']}: {NAMES[councilor]}")
     return {"councilor_id": councilor, "paused": paused}

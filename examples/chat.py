@@ -9,31 +9,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+
+from gateway.publisher import AsyncPublisher, PublisherError
 
 MEMBER = ["join", "publish", "presence", "history"]
 members: dict[str, set[str]] = {"7": {"alice", "bob"}}  # in real life: a table
+gateway = AsyncPublisher(os.environ["TRIREME"], token=os.environ["TOKEN"])
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    address, token = f"{os.environ['TRIREME']}/api/v1", os.environ["TOKEN"]
-    async with httpx.AsyncClient(
-        base_url=address, headers={"Authorization": f"Bearer {token}"}
-    ) as app.state.gateway:
+    async with gateway:
         yield
 
 
 app = FastAPI(lifespan=lifespan)
 
 
-async def gateway(method: str, path: str, **options: Any) -> Any:
-    response = await app.state.gateway.request(method, path, **options)
-    if response.is_error:
-        raise HTTPException(502, response.json()["detail"])
-    return response.json()
+@app.exception_handler(PublisherError)
+async def failed(request: Request, error: PublisherError) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 502)
 
 
 class Person(BaseModel):
@@ -48,29 +46,26 @@ class Message(Person):
 async def login(person: Person) -> dict[str, str]:
     """The page connects with this token: its rooms are what this user may do."""
     rooms = {f"conversation:{id}": MEMBER for id, users in members.items() if person.user in users}
-    made = await gateway("POST", "/auth/token", json={"user": person.user, "rooms": rooms, "ttl": 3600})
-    return {"token": made["token"]}
+    return {"token": (await gateway.create_token(user=person.user, rooms=rooms, ttl=3600)).token}
 
 
 @app.post("/conversations/{id}/messages", status_code=201)
 async def say(id: str, message: Message) -> dict[str, Any]:
-    """For those who write by HTTP; pages publish over their own connection. The `mid` drops repetitions."""
-    message_id = str(uuid.uuid4())
-    data = {"text": message.text, "user": message.user, "message_id": message_id}
-    event = {"event": "message:new", "room": f"conversation:{id}", "data": data, "mid": message_id}
-    return {"message_id": message_id, "seq": (await gateway("POST", "/events", json=event))["seq"]}
+    """For those who write by HTTP; pages publish over their own connection."""
+    made, room = str(uuid.uuid4()), f"conversation:{id}"
+    placed = await gateway.emit_message_new(room, text=message.text, user=message.user, message_id=made)
+    return {"message_id": made, "seq": placed.seq}
 
 
 @app.post("/conversations/{id}/messages/{message_id}/read")
 async def mark_read(id: str, message_id: str, person: Person) -> dict[str, int]:
-    data = {"message_id": message_id, "status": "read", "user": person.user}
-    event = {"event": "message:status", "room": f"conversation:{id}", "data": data}
-    return {"seq": (await gateway("POST", "/events", json=event))["seq"]}
+    status: dict[str, Any] = {"message_id": message_id, "status": "read", "user": person.user}
+    return {"seq": (await gateway.emit_message_status(f"conversation:{id}", **status)).seq}
 
 
 @app.post("/conversations/{id}/members")
 async def invite(id: str, person: Person) -> dict[str, int]:
     """Tell the new member, wherever they are connected; with the next token they may join."""
     members.setdefault(id, set()).add(person.user)
-    event = {"event": "conversation:invited", "data": {"conversation": id}}
-    return {"tabs": (await gateway("POST", f"/users/{person.user}/send", json=event))["connections"]}
+    sent = await gateway.send_to_user(person.user, "conversation:invited", {"conversation": id})
+    return {"tabs": sent.connections}

@@ -88,7 +88,7 @@ class Admission:
             return await self._auth.verify(token)
         raise ProtocolError(
             ErrorCode.UNAUTHENTICATED,
-            "no token: send it as Authorization: Bearer <token>, or, but to REST, as ?token= or ?ticket=",
+            "no token: send Authorization: Bearer <token>; not for REST: ?token= or ?ticket=",
         )
 
     async def renew(self, present: Identity, ip: str, token: str) -> Identity:

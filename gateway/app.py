@@ -52,10 +52,12 @@ from gateway.wire.listener import Listener
 from protocol.cache import FAMILIES
 from protocol.registry import emission
 
-__all__ = ["Beside", "Gateway", "serve"]
+__all__ = ["Beside", "Gateway", "serve", "tune_interpreter"]
 
 log = structlog.get_logger(__name__)
 
+_SWITCH: Final = 0.0005
+"""Seconds for which one thread may keep the interpreter while another wants it."""
 _CLOSING: Final = 1.0
 """Seconds that closing the connections to backends may take."""
 
@@ -63,15 +65,15 @@ _Handler = TypeVar("_Handler", bound=CallHandler)
 
 
 class Gateway:
-    """One node. Make it, :meth:`run` it in a nursery, :meth:`stop` it."""
+    """One node: create it, :meth:`run` it in a nursery, :meth:`stop` it."""
 
     def __init__(
         self, settings: Settings, *, broker: Broker | None = None, listen: bool = True, app: Any = None
     ) -> None:
-        """``broker`` takes the place of the one that the settings name; ``app`` is as for ``open_gateway``.
+        """``broker`` replaces the one named in the settings; ``app`` is as for ``open_gateway``.
 
-        Without ``listen`` no port is opened: connections are given to ``listener.serve``. Raises
-        ``SettingsError`` when the configuration cannot be used.
+        Without ``listen`` no port is opened: connections are passed to ``listener.serve``. Raises
+        ``SettingsError`` for an invalid configuration.
         """
         self.settings = settings = with_signing_key(settings)
         self.node = settings.node or f"n{secrets.token_hex(3)}"
@@ -79,16 +81,16 @@ class Gateway:
         self._stop = trio.Event()
         self._siblings = False
         self.finished = trio.Event()
-        """Set when :meth:`run` is over."""
+        """Set when :meth:`run` has ended."""
         self._engine = Engine()
         self._flusher = self._engine.flusher
         self.auth = Authenticator(settings.auth)
         self.broker = broker or _broker(settings)
         self._listen = listen
         self.id = self.node
-        """Begins the ids of connections.
+        """Prefix of the ids of connections.
 
-        Of many nodes, several may have one name, now or one after the other.
+        Unlike ``node`` it is unique: nodes may share a name, at the same time or one after the other.
         """
         presence = Presence()
         if isinstance(self.broker, RedisBroker):
@@ -104,7 +106,7 @@ class Gateway:
             **{f"redis.{name}": repr(getattr(settings.redis, name)) for name in ("tail", "window", "forget")},
             "cluster.lease": repr(settings.cluster.lease),
         }
-        """What the nodes of one Redis must agree in; they compare it when one joins."""
+        """Settings that the nodes of one Redis must share; they are compared when a node joins."""
         self.hub = Hub(
             self.broker,
             self._flusher,
@@ -122,7 +124,7 @@ class Gateway:
                 self.broker.client, settings, self.hub, self.auth, presence, self._describe
             )
         self.calls = Calls(settings.calls)
-        """Who answers clients' calls."""
+        """The handlers of clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
         operations = services.operations
         built_in = {
@@ -134,9 +136,9 @@ class Gateway:
             self.calls.register(name, handler)
         self.guard = services.guard
         self.operations = services.operations
-        """What can be done with this gateway, under the rules that hold for everybody."""
+        """Everything that can be done with this gateway, with the rules that apply to all callers."""
         self.events = self.operations.types
-        """The types of events: ``gateway.events.register(MyEvent)`` adds one of your own."""
+        """The types of events: ``gateway.events.register(MyEvent)`` adds your own."""
         self.upgrade = WebSocketUpgrade(
             services,
             engine=self._engine,
@@ -191,7 +193,7 @@ class Gateway:
         return self.listener.port
 
     def _describe(self) -> Member:
-        """What the other nodes are to know of this one."""
+        """What other nodes know of this one."""
         return Member(
             id=self.id,
             node=self.node,
@@ -202,9 +204,9 @@ class Gateway:
         )
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler`` answer the clients' calls of ``name``, with their data as it is.
+        """Let ``handler`` answer the clients' calls of ``name``, with their data as it is.
 
-        Raises ValueError when there is one already. See :meth:`command` for typed arguments and roles.
+        Raises ValueError if the name has a handler. See :meth:`command` for typed arguments and roles.
         """
         self.calls.register(name, handler)
 
@@ -215,9 +217,9 @@ class Gateway:
 
         It gets a :class:`Caller` and the call's data, converted to the type that annotates the second
         parameter or that ``arguments`` names (a dataclass or a ``msgspec.Struct``); data that does not fit is
-        refused with 103 or 104. With ``roles`` only callers who have one of them may call (else 202).
+        refused with 103 or 104. With ``roles`` a caller needs one of these roles (otherwise 202).
 
-        Raises ValueError when ``name`` has a handler, TypeError for a type that data cannot be converted to.
+        Raises ValueError if ``name`` has a handler, TypeError for a type that data cannot be converted to.
         """
 
         def register(handler: _Handler) -> _Handler:
@@ -228,10 +230,10 @@ class Gateway:
         return register
 
     def census(self) -> dict[str, float]:
-        """Count what is held now, by walking over all of it: for tests and for diagnosis, not for a hot path.
+        """Count the objects held now, by walking over all of them: for tests and diagnosis, not hot paths.
 
-        Tasks are those of all Trio, bytes those that the bounds count. A node without clients has zeros in
-        all but ``tasks``, ``broker.*``, ``cluster.*``, ``cache.*`` and ``hub.retired``.
+        Tasks are those of the whole Trio run, bytes those that the bounds count. A node without clients has
+        zeros in all but ``tasks``, ``broker.*``, ``cluster.*``, ``cache.*`` and ``hub.retired``.
         """
         return {
             "tasks": trio.lowlevel.current_statistics().tasks_living,
@@ -261,7 +263,7 @@ class Gateway:
         exclude: Collection[str] = (),
         critical: bool = False,
     ) -> Position:
-        """Publish to a room, or with None to all of ``org``, as a service of it in the name of ``sender``.
+        """Publish to a room, or with None to all of ``org``, as a service named ``sender``.
 
         Reaches members on all nodes. See :meth:`gateway.operations.events.Events.publish`.
         """
@@ -280,8 +282,8 @@ class Gateway:
     ) -> Position:
         """Publish a typed event: one of ``protocol.events``, or an object of your own type.
 
-        It goes to its type's room when ``room`` is None. Raises what :meth:`publish` raises, MISSING_FIELD
-        and BAD_FIELD for an event that is not valid, too.
+        With ``room`` None it goes to the room of its type. Raises what :meth:`publish` raises, and
+        ``ProtocolError`` MISSING_FIELD or BAD_FIELD for an invalid event.
         """
         made = emission(event, room=room)
         return await self.publish(org, made.room, made.event, made.data, sender=sender, mid=mid)
@@ -296,7 +298,7 @@ class Gateway:
         sender: str | None = None,
         mid: str | None = None,
     ) -> Sent:
-        """Send to all connections of one user, on all nodes; returns to how many.
+        """Send to all connections of one user, on all nodes; the result has their number.
 
         See :meth:`gateway.operations.events.Events.send`.
         """
@@ -312,7 +314,7 @@ class Gateway:
         sender: str | None = None,
         mid: str | None = None,
     ) -> Sent:
-        """Send to one connection, on whichever node it is; raises ``ProtocolError`` NOT_FOUND.
+        """Send to one connection, on any node; raises ``ProtocolError`` NOT_FOUND for an unknown one.
 
         See :meth:`gateway.operations.events.Events.send`.
         """
@@ -323,7 +325,7 @@ class Gateway:
     def stop(self, *, siblings: bool = False) -> None:
         """Begin the graceful shutdown; :meth:`run` returns when it is done.
 
-        With ``siblings`` other processes go on serving the port: this one leaves it at once.
+        With ``siblings`` other processes keep serving the port; this one leaves it at once.
         """
         self._siblings = siblings
         self._stop.set()
@@ -331,10 +333,10 @@ class Gateway:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop`, then until all clients have left (see ``gateway/session/drain.py``).
 
-        The last one is given ``shutdown_timeout``. What is still open then is cut off.
+        The last client gets ``shutdown_timeout`` seconds; connections still open after that are closed.
 
-        ``task_status.started`` is called when connections are accepted. Raises OSError when the
-        port is taken, and ``SettingsError`` when the database or its schema cannot be used; both in groups.
+        ``task_status.started`` is called when connections are accepted. Raises OSError when the port is in
+        use, and ``SettingsError`` when the database or its schema is unusable; both in exception groups.
         """
         try:
             await self._run(task_status)
@@ -353,6 +355,7 @@ class Gateway:
             background.start_soon(self.guard.overload.run)
             background.start_soon(self._rest.metrics.lag.run)
             background.start_soon(self.hub.lingering.run)
+            background.start_soon(self.hub.judging.run)
             if self._listen:
                 await self._bind()
             # Without the others this node refuses whoever comes, so it does not wait for them for long.
@@ -425,7 +428,7 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     exit_code = 0
-    _calm_collector()
+    tune_interpreter()
     try:
         trio.run(_serve, gateway, beside)
     except* OSError as group:
@@ -443,16 +446,21 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
     return exit_code
 
 
-def _calm_collector() -> None:
-    """Let the cycle collector run seldom, and not over what never goes away.
+def tune_interpreter() -> None:
+    """Set what Python does for a whole process that runs a gateway: its cycle collector, its threads.
 
-    With the default thresholds it took a fifth of the processor during a fan-out to 500 (perf):
-    it goes over every connection's objects again and again, and finds nothing, because what
-    is made for a message is freed by its reference count. Cycles (of exceptions, mostly) wait longer now.
+    The collector runs seldom, and not over what never goes away. With the default thresholds it took a
+    fifth of the processor during a fan-out to 500 (perf): it goes over every connection's objects again and
+    again, and finds nothing, because what is made for a message is freed by its reference count. Cycles (of
+    exceptions, mostly) wait longer now.
+
+    Threads hand on the interpreter's lock after half a millisecond, not five: a commit of 200 rows gives it
+    back at each row, and waited for a busy loop each time; the loop waited as long for the thread.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    sys.setswitchinterval(_SWITCH)
 
 
 async def _serve(gateway: Gateway, beside: Beside | None) -> None:

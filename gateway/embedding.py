@@ -19,14 +19,16 @@ async def open_gateway(settings: Settings, *, app: Any = None) -> AsyncIterator[
     """A gateway that listens for the length of the block; ``gateway.port`` is the bound port.
 
     ``app`` is an ASGI application for Trio (Quart-Trio; others on anyio) on the same port: it answers HTTP
-    requests for all paths but those of the gateway, which are ``/ws``, ``/api/v1/``, ``/healthz``,
-    ``/readyz``, ``/metrics`` and ``/client.js``. Its lifespan is that of the gateway. It gets no WebSockets.
+    requests for all paths except those of the gateway: ``/ws``, ``/api/v1/``, ``/healthz``,
+    ``/readyz``, ``/metrics`` and ``/client.js``. Its lifespan is that of the gateway. It receives no
+    WebSocket requests.
 
-    At the end of the block it stops as SIGTERM makes it: clients are asked to leave, queues are flushed, and
-    what is open after ``drain.timeout`` and ``shutdown_timeout`` is cut off. A block that raises or is
-    cancelled cuts everything off at once. One process serves, whatever ``settings.workers`` says.
+    At the end of the block the gateway stops as on SIGTERM: clients are asked to leave, queues are flushed,
+    and connections still open after ``drain.timeout`` and ``shutdown_timeout`` seconds are closed. If the
+    block raises or is cancelled, everything is closed at once. ``settings.workers`` does not apply: one
+    process serves.
 
-    Raises ``SettingsError`` when the configuration cannot be used, OSError when the port is taken.
+    Raises ``SettingsError`` for an invalid configuration, OSError when the port is in use.
     """
     gateway = Gateway(settings, app=app)
     try:

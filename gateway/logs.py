@@ -10,14 +10,14 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, Final, TextIO
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gateway.config.settings import LogSettings, hide_password
 
-__all__ = ["HIDDEN", "configure", "hide_secrets", "redact"]
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+__all__ = ["HIDDEN", "configure", "errors_only", "hide_secrets", "redact"]
 
 HIDDEN: Final = "***"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -47,6 +47,8 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
 
     May be called again; the last call counts.
     """
+    import structlog  # here, because it takes longer to import than most commands run
+
     stream = sys.stderr if stream is None else stream
     human = settings.format == "human" or (settings.format == "auto" and stream.isatty())
     level = _LEVELS[settings.level]
@@ -85,6 +87,23 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in _CHATTY:  # a line for every request
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def errors_only() -> None:
+    """Let the standard library's logging write errors to standard error, as plain text, and nothing else.
+
+    For short commands that log nothing by structlog, and need not wait for its import.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.ERROR)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_secrets(super().format(record))
 
 
 def _redacted(name: object, value: Any, depth: int) -> Any:

@@ -67,7 +67,7 @@ class EventStreamEncoding:
     subprotocol: Final = "sse"
     binary: Final = False
 
-    def __init__(self, mark: Callable[[], str] | None = None) -> None:
+    def __init__(self, mark: Callable[[], bytes] | None = None) -> None:
         """``mark`` says where whoever has this event stands in all that is the same for all connections."""
         self._mark = mark
 
@@ -77,7 +77,7 @@ class EventStreamEncoding:
         placed = envelope.t == "event" and envelope.seq is not None and not envelope.critical
         if not placed or self._mark is None:
             return b"data: %b\n\n" % JSON.encode(envelope)
-        frame = b"data: %b\n%b%b\n\n" % (JSON.encode(envelope), STAMP, self._mark().encode("ascii"))
+        frame = b"data: %b\n%b%b\n\n" % (JSON.encode(envelope), STAMP, self._mark())
         return _RENEWS + frame if envelope.to == "user" else frame
 
 

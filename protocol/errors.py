@@ -52,7 +52,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_CALL = 108, 501, "no handler has that name"
     NOT_FOUND = 109, 404, "the user, connection or resource does not exist"
     CALL_REJECTED = 110, 422, "the handler rejected the call, with its reason"
-    CONFLICT = 111, 409, "it is in another state than the request supposes, which is told"
+    CONFLICT = 111, 409, "conflict with the present state, which the details describe"
 
     UNAUTHENTICATED = 200, 401, "no token, or one that does not verify"
     TOKEN_EXPIRED = 201, 401, "the token has expired"
@@ -64,7 +64,7 @@ class ErrorCode(IntEnum):
     RATE_LIMITED = 300, 429, "too many messages or bytes in too short a time"
     OVERLOADED = 301, 503, "the gateway is shedding load"
     BROKER_UNAVAILABLE = 302, 503, "the broker behind the rooms is unavailable"
-    TIMEOUT = 303, 503, "it took too long, and may have happened all the same"
+    TIMEOUT = 303, 503, "it took too long, and may still have been carried out"
     SHUTTING_DOWN = 304, 503, "this node is about to stop: reconnect"
     DATABASE_UNAVAILABLE = 305, 503, "the database is unreachable, locked or full; nothing was stored"
 

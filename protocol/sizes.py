@@ -12,7 +12,7 @@ from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.negotiation import CODECS
 
-__all__ = ["check_size", "largest_size"]
+__all__ = ["HEAD_BYTES", "WORST_GROWTH", "check_size", "largest_size"]
 
 WORST_GROWTH: Final = 8
 """Times that a value may grow: a float of 16 bits is three bytes of CBOR and up to 22 of JSON."""

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import trio
 import trio_websocket
+import trustme
 
 from gateway.app import Gateway
-from gateway.config.settings import (
-    AuthSettings,
-    LimitSettings,
-    OverloadSettings,
-    RateSettings,
-    Settings,
-    TlsSettings,
-)
 from gateway.testing.raw import RawClient
+from gateway.testing.settings import make_settings
 from protocol.codec import Codec
 from protocol.json import JSON
 from tests.secure import tls_settings, trusting
 
-SECRET = "only-for-tests-only-for-tests-only-for-tests"
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds after which a test that still waits has failed."""
-
-
-def settings(**changes: Any) -> Settings:
-    """Settings for tests; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
-
-    No load is shed for lateness: a busy machine stops for seconds.
-    """
-    base = Settings(
-        port=0,
-        node="test",
-        auth=AuthSettings(secret=SECRET),
-        overload=OverloadSettings(loop_lag=0, memory_share=0),
-        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
-        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
-        database="none",
-        tls=TlsSettings(**tls_settings()),
-    )
-    for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(getattr(base, name), msgspec.Struct):
-            value = msgspec.structs.replace(getattr(base, name), **value)
-        base = msgspec.structs.replace(base, **{name: value})
-    return base
 
 
 async def start_gateway(nursery: trio.Nursery, **changes: Any) -> Gateway:
     """Start a gateway in ``nursery``; it runs until it is stopped or the nursery is cancelled."""
-    gateway = Gateway(settings(**changes))
+    gateway = Gateway(make_settings(**{"tls": tls_settings(), **changes}))
     await nursery.start(gateway.run)
     return gateway
 
@@ -136,3 +108,15 @@ def held(gateway: Gateway) -> dict[str, float]:
     """What a gateway without clients must not hold any more (``Gateway.census``); {} is right."""
     lasting = ("tasks", "broker.", "cluster.", "cache.", "hub.retired", "hub.trace", "guard.suspects")
     return {name: count for name, count in gateway.census().items() if count and not name.startswith(lasting)}
+
+
+def certificate(folder: Path, name: str) -> tuple[dict[str, str], ssl.SSLContext]:
+    """Settings of ``tls`` with a certificate for ``name``, and a client's context that trusts it."""
+    authority = trustme.CA()
+    made = authority.issue_cert(name)
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return {"certificate": str(chain), "key": str(key)}, trusting

@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ from gateway.client import connect
 from gateway.config.described import describe
 from gateway.config.settings import Settings
 from gateway.config.sources import load_settings
-from tests.processes import DEADLINE, SECRET, Folder, process, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, process, serving
 from tests.test_workers import until_logged
 
 
@@ -111,7 +113,7 @@ async def test_an_asymmetric_key_signs(folder: Folder) -> None:
         ("serve --broker nats://me:hidden@h", "use memory, redis://"),
         ("serve --broker redis+sentinel://me:hidden@h", "the name of the service is missing"),
         ("serve --config none.toml", "none.toml does not exist"),
-        ("publish --room r --event e", "give --org, or a --token"),
+        ("publish --room r --event e", "--org or --token is missing"),
         ("publish --org acme --room r --event e --data {", "--data: is not valid JSON"),
         ("publish --org acme --room r --event e --url nonsense", "nonsense"),
         ("tail --org acme r --format xml", "--format"),
@@ -466,3 +468,17 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert run(arguments) == 2
     assert capsys.readouterr().err == expected
+
+
+async def test_a_token_is_made_without_the_event_loop_the_http_client_and_the_logger(folder: Folder) -> None:
+    program = (
+        "import sys; from gateway.cli.commands import run; run(['token', '--org', 'acme', '--dev']);"
+        " print(*({'trio', 'httpx', 'structlog', 'rich', 'asyncio'} & set(sys.modules)), 'imported')"
+    )
+    with trio.fail_after(DEADLINE):
+        done = await trio.run_process(
+            [sys.executable, "-c", program], capture_stdout=True, **folder.options()
+        )
+    token, imported = done.stdout.decode().splitlines()
+    assert token.count(".") == 2
+    assert imported == "imported", "they take longer to import than the command to run"

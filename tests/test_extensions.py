@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from gateway.client import Backoff, Client, CommandFailed, connect
 from gateway.testing.node import run_node
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode
 from tests.docs.markdown import file_of
-from tests.processes import DEADLINE, SECRET, Folder, serving
+from tests.processes import DEADLINE, Folder, serving
 from tests.redis_server import redis_server
 from tests.test_workers import until_logged
 

@@ -7,55 +7,24 @@ balancer does; clients are ours. Every number of every room is checked at every 
 from __future__ import annotations
 
 import itertools
-import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import trio
 
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, Lost, connect
-from gateway.client.transport import Address
-from gateway.client.trio_socket import tcp_dial
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder
 from tests.redis_server import redis_server
+from tests.releases import Balancer, node, retire
 from tests.support import until
 
 CLIENTS = 200
 ROOMS = 8
 PACE = 50
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
-
-
-class Balancer:
-    """Knows which nodes are ready, and connects to those in turn."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[Served, bool] = {}
-        self._turn = itertools.count()
-        self._tcp = tcp_dial()
-
-    async def watch(self) -> None:
-        """Ask every node all the time."""
-        async with httpx.AsyncClient(timeout=DEADLINE) as http:
-            while True:
-                for node in list(self.nodes):
-                    try:
-                        ready = (await http.get(f"{node.http}/readyz")).status_code == 200
-                    except httpx.TransportError:
-                        ready = False
-                    self.nodes[node] = ready
-                await trio.sleep(0.02)
-
-    async def dial(self, address: Address) -> trio.abc.Stream:
-        """Connect to a node that is ready."""
-        ready = [node for node, is_ready in self.nodes.items() if is_ready]
-        if not ready:
-            raise OSError("no node is ready")
-        return await self._tcp(replace(address, port=ready[next(self._turn) % len(ready)].port))
 
 
 class Listener:
@@ -93,18 +62,6 @@ def connected(balancer: Balancer, token: str) -> Any:
     return connect("ws://127.0.0.1/ws", token=token, dial=balancer.dial, reconnect=backoff)
 
 
-async def node(
-    folder: Folder, balancer: Balancer, name: str, *, task_status: trio.TaskStatus[Served]
-) -> None:
-    """A node from its start, and when it is ready, to its end."""
-    async with serving(folder, GATEWAY_NODE=name) as served:
-        balancer.nodes[served] = False
-        await until(lambda: balancer.nodes[served], "readiness")
-        task_status.started(served)
-        await served.process.wait()
-        del balancer.nodes[served]
-
-
 async def publish(balancer: Balancer, stop: trio.Event, lasts: dict[str, int]) -> None:
     """Publish in all rooms in turn until told to stop; then the last event of each."""
     async with connected(balancer, TOKENS.issue(org="acme", roles=["service"]).token) as client:
@@ -116,13 +73,6 @@ async def publish(balancer: Balancer, stop: trio.Event, lasts: dict[str, int]) -
         for number in range(ROOMS):
             room = f"r{number}"
             lasts[room] = (await client.publish(room, "last")).seq or 0
-
-
-async def retire(old: Served) -> None:
-    """Stop a node as a release does."""
-    old.process.send_signal(signal.SIGTERM)
-    with trio.fail_after(DEADLINE):
-        assert await old.process.wait() == 0
 
 
 async def test_a_release_loses_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import trio
 from gateway.auth.tokens import Authenticator
 from gateway.client import Backoff, Client, ConnectionClosed, Lost, connect
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import free_port, redis_server
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
@@ -127,6 +128,23 @@ async def test_workers_that_keep_dying_are_given_up(folder: Folder) -> None:
             await trio.open_tcp_stream("127.0.0.1", served.port)
 
 
+async def test_workers_that_die_at_once_are_given_up_whatever_the_window(folder: Folder) -> None:
+    """Each listens, and dies; so many deaths as the settings allow would never come together."""
+    environ = {"GATEWAY_SUPERVISOR_RESTARTS": "1000", "GATEWAY_SUPERVISOR_WINDOW": "0.01"}
+    async with serving(folder, "--workers", "2", **environ) as served:
+        killed = 0
+        with trio.fail_after(DEADLINE):
+            while served.process.poll() is None:
+                for each in logged(served, "a worker listens")[killed:]:
+                    killed += 1
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each["pid"], signal.SIGKILL)
+                await trio.sleep(0.01)
+        assert served.process.returncode == 3
+        await until_logged(served, "giving up: workers die at once")
+        assert killed <= 6
+
+
 async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
     """A client that publishes all the time and one that listens lose nothing, and nobody is refused."""
     async with two_workers(folder) as served, clients_of_both(served) as clients:
@@ -153,7 +171,7 @@ async def test_workers_are_replaced_one_by_one(folder: Folder) -> None:
             nursery.start_soon(listen)
             nursery.start_soon(publish)
             served.process.send_signal(signal.SIGHUP)
-            await until_logged(served, "all workers are new")
+            await until_logged(served, "all workers replaced")
             done = True
         assert len(got) > 50 and got == list(range(len(got)))
         nodes = [each["node"] for each in logged(served, "a worker listens")]
@@ -178,13 +196,13 @@ async def test_a_reload_that_cannot_start_leaves_the_old_workers_serving(folder:
         assert served.process.returncode is None
         module.write_text("def setup(gateway): pass\n")
         served.process.send_signal(signal.SIGHUP)
-        await until_logged(served, "all workers are new")
+        await until_logged(served, "all workers replaced")
 
 
 async def test_a_worker_that_stands_still_is_replaced(folder: Folder) -> None:
     async with two_workers(folder, GATEWAY_SUPERVISOR_SILENCE="2") as served:
         os.kill(logged(served, "a worker listens")[0]["pid"], signal.SIGSTOP)
-        await until_logged(served, "worker stands still; replacing it")
+        await until_logged(served, "worker does not respond; replacing it")
         await until_logged(served, "a worker listens", 3)
 
 

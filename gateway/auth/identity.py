@@ -12,10 +12,7 @@ from weakref import WeakValueDictionary
 from protocol.cache import Cache, Family
 from protocol.patterns import compile_pattern
 
-__all__ = ["PERMISSIONS", "ROLES", "Grants", "Identity", "Permission"]
-
-ROLES: Final = ("member", "service", "admin")
-"""Roles that mean something here; a token may carry others, which grant nothing."""
+__all__ = ["PERMISSIONS", "Grants", "Identity", "Permission"]
 
 ROOM_CACHE: Final = 256
 """Rooms whose answer one ``Grants`` remembers; small, since every distinct set of claims has its own."""

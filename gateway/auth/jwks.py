@@ -88,7 +88,7 @@ class KeySet:
             # Nobody could look since the token came: its key may be newer than the set that is known.
             raise ProtocolError(
                 ErrorCode.TIMEOUT,
-                "the keys that check tokens cannot be fetched now",
+                "the keys that verify tokens cannot be fetched now",
                 retry_after=max(self._pause_left(), 0.1),
             )
         if kid is None:

@@ -120,7 +120,7 @@ class Revocations:
         """Tell whether a revocation hits ``identity``; raises BROKER_UNAVAILABLE while that is unknown."""
         if not self.complete:
             raise ProtocolError(
-                ErrorCode.BROKER_UNAVAILABLE, "what was revoked is not known yet", retry_after=1.0
+                ErrorCode.BROKER_UNAVAILABLE, "the revocations are not loaded yet", retry_after=1.0
             )
         remaining = math.inf if identity.expires is None else identity.expires - self._now()
         self._longest = max(self._longest, remaining)

@@ -7,8 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-import trio
-
+from gateway.auth.clock import running_time
 from gateway.auth.identity import Identity
 from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
@@ -27,7 +26,7 @@ class OpenTickets(Generic[V]):
     Each is open for ``ticket_ttl`` seconds. ``clock`` gives seconds that never go back.
     """
 
-    def __init__(self, settings: AuthSettings, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, settings: AuthSettings, clock: Callable[[], float] = running_time) -> None:
         self._ttl = settings.ticket_ttl
         self._max = settings.max_tickets
         self._clock = clock
@@ -89,7 +88,7 @@ class Tickets:
     def __init__(
         self,
         settings: AuthSettings,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = running_time,
         check: Callable[[Identity], None] | None = None,
     ) -> None:
         self._open: OpenTickets[Identity] = OpenTickets(settings, clock)

@@ -9,24 +9,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
-import trio
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
-from gateway.auth.identity import ROLES, Grants, Identity, Permission
-from gateway.auth.jwks import KeySet
+from gateway.auth.clock import running_time
+from gateway.auth.identity import Grants, Identity, Permission
 from gateway.auth.keys import checker, load_keys
 from gateway.auth.revocation import MAX_JTI, MAX_ORG, MAX_USER, Revocations
 from gateway.auth.tickets import Tickets
+from gateway.auth.verified import Verified
 from gateway.config.settings import AuthSettings, SettingsError
 from protocol.envelope import MAX_ROOM_BYTES
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_pattern
 from protocol.values import check_value
 
-__all__ = ["MAX_TOKEN", "Authenticator", "IssuedToken"]
+if TYPE_CHECKING:
+    from gateway.auth.jwks import KeySet
+
+__all__ = ["MAX_ROLE", "MAX_ROLES", "MAX_TOKEN", "Authenticator", "IssuedToken"]
 
 MAX_TOKEN: Final = 16384
 """Characters."""
@@ -36,6 +39,8 @@ MAX_FAMILY: Final = 16
 """Ancestors that a refreshed token names: the first, and the latest."""
 MAX_PATTERNS: Final = 256
 MAX_ROLES: Final = 32
+MAX_ROLE: Final = 200
+"""Characters."""
 _END_OF_TIME: Final = (
     253402300799.0  # the last second of the year 9999; later ones are milliseconds by mistake
 )
@@ -83,16 +88,17 @@ class Authenticator:
         settings: AuthSettings,
         *,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = trio.current_time,
+        clock: Callable[[], float] = running_time,
     ) -> None:
         self._settings = settings
         self._now = now
         self._keys = load_keys(settings)
         self._algorithms = [settings.algorithm]
         self._engine = checker(settings.algorithm)
-        self._jwks = KeySet(settings, clock) if settings.jwks_url else None
+        self._jwks = _key_set(settings, clock) if settings.jwks_url else None
         self._decoder = msgspec.json.Decoder(Claims)
         self._default_grants = _default_grants(settings)
+        self._verified = Verified()
         self.revocations = Revocations(settings, now)
         self.tickets = Tickets(settings, clock, self.recheck)
 
@@ -114,6 +120,10 @@ class Authenticator:
         if len(token) > MAX_TOKEN:
             _refuse(f"the token is longer than {MAX_TOKEN} characters")
         key = self._keys.verify if self._jwks is None else await self._key_for(token, self._jwks)
+        known = self._verified.find(token, key)
+        if known is not None:
+            self.recheck(known)
+            return known
         try:
             payload = self._engine.decode_complete(token, key, self._algorithms)["payload"]
         except (PyJWTError, ValueError) as exc:
@@ -121,6 +131,7 @@ class Authenticator:
         identity = self._identity(self._claims(payload))
         if self.revocations.is_revoked(identity):
             raise ProtocolError(ErrorCode.TOKEN_REVOKED, "the token was revoked")
+        self._verified.keep(token, key, identity)
         return identity
 
     def recheck(self, identity: Identity) -> None:
@@ -143,6 +154,9 @@ class Authenticator:
     ) -> IssuedToken:
         """A signed token that lives ``ttl`` seconds (default ``token_ttl``, at most ``max_token_ttl``).
 
+        ``roles`` beside member, service and admin are the application's own: they grant nothing here, and are
+        what ``calls`` and approvals ask for.
+
         Raises ``ProtocolError``: BAD_FIELD for a bad value, CALL_REJECTED when this gateway has no
         key to sign with.
         """
@@ -155,11 +169,6 @@ class Authenticator:
         if not (math.isfinite(ttl) and 1 <= ttl <= settings.max_token_ttl):
             raise ProtocolError(
                 ErrorCode.BAD_FIELD, f"ttl must be from 1 to {settings.max_token_ttl:.15g} seconds"
-            )
-        unknown = [role for role in roles if role not in ROLES]
-        if unknown:
-            raise ProtocolError(
-                ErrorCode.BAD_FIELD, f"unknown role {unknown[0]!r}: known are {', '.join(ROLES)}"
             )
         now = self._now()
         # `iat` keeps its fraction, so that a token issued just after a revocation is not hit by it.
@@ -206,7 +215,7 @@ class Authenticator:
         return self.issue(
             org=identity.org,
             user=identity.user,
-            roles=sorted(identity.roles & set(ROLES)),
+            roles=sorted(identity.roles),
             rooms=self._rooms_claim(identity),
             ttl=wanted,
             family=family,
@@ -281,7 +290,7 @@ class Authenticator:
             try:
                 check_value(claims.meta)
             except ProtocolError as error:
-                _refuse(f"the token's meta is no valid data: {error.message}")
+                _refuse(f"the token's meta is invalid: {error.message}")
             meta = msgspec.json.encode(claims.meta)
         if len(meta) > MAX_META:
             _refuse(f"the token's meta is longer than {MAX_META} bytes")
@@ -310,6 +319,14 @@ class Authenticator:
             _refuse("the token was issued in the future (iat)")
 
 
+def _key_set(settings: AuthSettings, clock: Callable[[], float]) -> KeySet:
+    from gateway.auth.jwks import (
+        KeySet,
+    )  # here, because it imports an HTTP client that few configurations need
+
+    return KeySet(settings, clock)
+
+
 def _refuse(reason: str) -> NoReturn:
     raise ProtocolError(ErrorCode.UNAUTHENTICATED, reason)
 
@@ -334,7 +351,7 @@ def _roles(names: tuple[str, ...]) -> frozenset[str]:
     if len(names) > MAX_ROLES:
         _refuse(f"the token has more than {MAX_ROLES} roles")
     for name in names:
-        _check_text("roles", name, MAX_ORG)
+        _check_text("roles", name, MAX_ROLE)
     return frozenset(names)
 
 

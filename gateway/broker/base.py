@@ -186,6 +186,8 @@ class Broker(Protocol):
 
     sink: Sink
     """Where events go; see :meth:`attach`."""
+    waits: bool
+    """Whether a question may wait, so that it needs a deadline."""
 
     def attach(self, sink: Sink) -> None:
         """Have ``sink`` called from now on; once, before ``run``."""

@@ -104,6 +104,8 @@ class _Stream:
 class MemoryBroker:
     """A :class:`~gateway.broker.base.Broker` that delivers and calls ``done`` inside ``submit``."""
 
+    waits = False
+
     def __init__(self, settings: HistorySettings) -> None:
         self._settings = settings
         self._bounds = HistoryBounds(settings)

@@ -94,7 +94,7 @@ class Backend:
         org = request.caller.org
         if self.active >= self.settings.concurrency or self._by_org[org] >= self.settings.per_organisation:
             self.answered["busy"] += 1
-            raise ProtocolError(ErrorCode.OVERLOADED, "too many calls are under way", retry_after=1.0)
+            raise ProtocolError(ErrorCode.OVERLOADED, "too many calls are in progress", retry_after=1.0)
         wait = self.breaker.admit()
         if wait:
             self.answered["open"] += 1

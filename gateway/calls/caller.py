@@ -1,4 +1,4 @@
-"""Who makes a call, as a handler sees it."""
+"""The origin of a call, as a handler sees it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Caller"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The client behind one call, as it was when the call came in."""
+    """The client behind one call, as it was when the call arrived."""
 
     connection: str
     """The connection's id: a target of ``Gateway.send_to_connection`` while it is open."""
     identity: Identity
-    """What the client's token says; operations take it (``gateway.operations``)."""
+    """The contents of the client's token; pass it to operations (``gateway.operations``)."""
     address: str | None = None
-    """The client's IP address, where it is known."""
+    """The client's IP address, if known."""
 
     @property
     def org(self) -> str:
@@ -37,5 +37,5 @@ class Caller:
 
     @property
     def grants(self) -> Grants:
-        """What the client may do in which rooms."""
+        """The client's permissions by room."""
         return self.identity.grants

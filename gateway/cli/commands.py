@@ -2,6 +2,8 @@
 
 Exit codes: 0 done, 1 something outside failed (a server, a file), 2 the command or the
 configuration is wrong. What went wrong is one line on standard error.
+
+Each command imports what it needs when it runs: most are over before Trio, httpx and structlog are imported.
 """
 
 from __future__ import annotations
@@ -10,57 +12,36 @@ import importlib.metadata
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-import trio
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, MissingArgumentError
-from msgspec import structs
 
 from gateway import logs
-from gateway.auth.keys import dev_secret_file, with_signing_key
-from gateway.auth.tokens import Authenticator
 from gateway.cli.arguments import Failed, UserError, parse_rooms, parse_seconds
-from gateway.cli.diagnosis import examine
+from gateway.cli.options import (
+    Config,
+    Dev,
+    Org,
+    Roles,
+    Rooms,
+    Token,
+    Ttl,
+    Url,
+    authenticator,
+    configured,
+    log_errors,
+    reach,
+)
 from gateway.config.settings import Settings, SettingsError
 from gateway.config.sources import DEFAULT_FILE, load_settings, load_with_sources
-from gateway.extensions import load_extensions
-from gateway.wire.sockets import reachable_host
 from protocol.errors import ProtocolError
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from gateway.auth.tokens import Authenticator
 
-Config = Annotated[Path | None, Parameter(help="Configuration file; ./gateway.toml is read where it exists.")]
-Dev = Annotated[
-    bool | None,
-    Parameter(
-        negative="", help="Development mode: a signing key is generated once and kept in the data folder."
-    ),
-]
-Org = Annotated[str | None, Parameter(help="Organisation that the token is for.")]
-Roles = Annotated[
-    tuple[Literal["member", "service", "admin"], ...],
-    Parameter(name="--role", negative="", show_default=False, help="Role; may be given more than once."),
-]
-Rooms = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--room",
-        negative="",
-        show_default=False,
-        help="What may be done where, as 'PATTERN=join,publish,presence,history'; may be given more than"
-        " once. Without it the gateway's default_rooms apply.",
-    ),
-]
-Url = Annotated[
-    str | None,
-    Parameter(help="Address of the gateway, ws://HOST:PORT/ws; by default the configured one, here."),
-]
-Token = Annotated[
-    str | None, Parameter(help="Token to use; by default one is issued with the configuration's key.")
-]
-Ttl = Annotated[str | None, Parameter(help="Lifetime, such as 30s, 15m, 1h or 7d.")]
+__all__ = ["main"]
 
 app = App(
     name="gateway",
@@ -80,7 +61,7 @@ def serve(
     config: Config = None,
     broker: Annotated[
         str | None,
-        Parameter(help="memory, or redis://HOST:PORT and its like."),
+        Parameter(help="memory, or the address of a Redis: redis://HOST:PORT."),
     ] = None,
     database: Annotated[
         str | None, Parameter(help="sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, or none.")
@@ -89,15 +70,13 @@ def serve(
     dev: Dev = None,
     reload: Annotated[
         bool,
-        Parameter(
-            negative="", help="With --dev: start again when a Python or TOML file in this folder changes."
-        ),
+        Parameter(negative="", help="With --dev: restart when a Python or TOML file in this folder changes."),
     ] = False,
 ) -> int:
     """Run the gateway until SIGTERM or Ctrl-C.
 
-    A flag wins over the environment (GATEWAY_PORT, GATEWAY_AUTH_SECRET, …), which wins over the
-    configuration file.
+    A flag wins over the environment (GATEWAY_PORT, GATEWAY_AUTH_SECRET, …),
+    which wins over the configuration file.
     """
     settings = load_settings(
         config,
@@ -118,20 +97,23 @@ def serve(
         from gateway.process.reload import serve_again
 
         return serve_again([each for each in sys.argv[1:] if each != "--reload"], Path.cwd())
+    from gateway.auth.keys import with_signing_key
+    from gateway.extensions import load_extensions
+
     settings = with_signing_key(settings)
-    load_extensions(settings.extensions)  # once here, so that each worker need not say what is wrong
+    load_extensions(settings.extensions)  # once here, so that a fault is reported once, not by each worker
     logs.configure(settings.log)
     if settings.workers > 1:
         from gateway.process.supervisor import supervise
 
         return supervise(settings)
-    from gateway.app import serve as run  # the other commands start faster without the server
+    from gateway.app import serve as run
 
     return run(settings)
 
 
 @app.command
-async def token(
+def token(
     *,
     org: Org = None,
     user: Annotated[str | None, Parameter(help="User that the token is for.")] = None,
@@ -142,19 +124,20 @@ async def token(
         str | None,
         Parameter(
             allow_leading_hyphen=True,
-            help="Show this token instead, and whether it verifies (exit code 1: no); - reads it from stdin.",
+            help="Show this token instead, and whether it is valid (exit code 1: it is not); - reads standard"
+            " input.",
         ),
     ] = None,
     config: Config = None,
     dev: Dev = None,
 ) -> int:
     """Print a token (JWT), signed with the key of the configuration."""
-    settings = _settings(config, dev)
+    settings = configured(config, dev)
     if inspect is not None:
-        return await _inspect(sys.stdin.read() if inspect == "-" else inspect, settings)
+        return _inspect(sys.stdin.read() if inspect == "-" else inspect, settings)
     if org is None:
         raise UserError("--org is missing; see gateway token --help")
-    issued = _authenticator(settings).issue(
+    issued = authenticator(settings).issue(
         org=org,
         user=user,
         roles=role,
@@ -165,32 +148,40 @@ async def token(
     return 0
 
 
-async def _inspect(text: str, settings: Settings) -> int:
+def _inspect(text: str, settings: Settings) -> int:
+    import trio
+
     from gateway.cli.inspection import inspect
 
-    authenticator: Authenticator | SettingsError
+    log_errors(settings)
+    signer: Authenticator | SettingsError
     try:
-        authenticator = _authenticator(settings)
+        signer = authenticator(settings)
     except SettingsError as error:
-        authenticator = error
-    found, valid = await inspect(text, authenticator)
+        signer = error
+    found, valid = trio.run(inspect, text, signer)
     print(found)
     return 0 if valid else 1
 
 
 @app.command
-async def check(*, config: Config = None, dev: Dev = None) -> int:
+def check(*, config: Config = None, dev: Dev = None) -> int:
     """Check the configuration, the keys, the broker and the database.
 
-    Prints one line for each, and one for each risk. Exits with 1 when one of them cannot be used.
+    Prints one line per part and one per risk. Exits with 1 when a part is unusable.
     """
     try:
-        settings = _settings(config, dev)
+        settings = configured(config, dev)
     except SettingsError as exc:
         print(f"configuration: FAILED: {exc}")
         return 1
     print("configuration: ok")
-    findings = await examine(settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
+    import trio
+
+    from gateway.cli.diagnosis import examine
+
+    log_errors(settings)
+    findings = trio.run(examine, settings, config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
     for finding in findings:
         print(f"{finding.part}: {'ok' if finding.ok else 'FAILED'}: {finding.text}")
         for risk in finding.risks:
@@ -203,7 +194,7 @@ app.command(settings_app)
 
 
 @settings_app.command
-def init(path: Annotated[Path, Parameter(help="File to make.")] = DEFAULT_FILE, /) -> int:
+def init(path: Annotated[Path, Parameter(help="File to create.")] = DEFAULT_FILE, /) -> int:
     """Write a configuration file with every setting and its default, commented out."""
     from gateway.cli.configuration import write_template
 
@@ -229,7 +220,7 @@ def show(
 
 @settings_app.command
 def page() -> int:
-    """Print what every setting means as a page in Markdown."""
+    """Print the reference of all settings as a Markdown page."""
     from gateway.cli import configuration
 
     print(configuration.page(), end="")
@@ -255,9 +246,9 @@ def migrate(
     database: Annotated[str | None, Parameter(help="Address; by default the configured one.")] = None,
     config: Config = None,
 ) -> int:
-    """Bring the schema of the database to the version that this release needs, with its data."""
+    """Migrate the database to the schema that this release needs; its data is kept."""
     settings = load_settings(config, os.environ, {"database": database})
-    logs.configure(structs.replace(settings.log, level="error"))
+    log_errors(settings)
     if settings.database == "none":
         raise UserError("database is none: there is nothing to migrate")
     from gateway.store import migrate as bring
@@ -282,14 +273,16 @@ def publish(
     config: Config = None,
     dev: Dev = None,
 ) -> int:
-    """Publish one event to a running gateway and print the place it got."""
+    """Publish one event to a running gateway; prints its room, number and message id."""
     try:
         value = msgspec.json.decode(data)
     except (ValueError, RecursionError):
         raise UserError("--data: is not valid JSON (a text needs its own quotes: '\"hi\"')") from None
+    import trio
+
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
     with remote.network(address):
         print(trio.run(remote.publish, address, bearer, room, event, value, format))
     return 0
@@ -315,11 +308,13 @@ def tail(
 ) -> int:
     """Print the events of rooms as they happen, until Ctrl-C.
 
-    Without rooms: what is sent to the whole organisation.
+    Without rooms: events for the whole organisation.
     """
+    import trio
+
     from gateway.cli import remote
 
-    address, bearer = _reach(org, url, token, config, dev)
+    address, bearer = reach(org, url, token, config, dev)
 
     def begun() -> None:
         what = ", ".join(rooms) or "the organisation"
@@ -338,7 +333,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Carry out one command line and return its exit code."""
     try:
-        result = app(arguments, exit_on_error=False, print_error=False, backend="trio")
+        result = app(arguments, exit_on_error=False, print_error=False)
     except MissingArgumentError as exc:
         assert exc.argument is not None
         if exc.keyword is not None:  # it was named, and then nothing came
@@ -369,38 +364,3 @@ def _complain(message: str, code: int) -> int:
 
 def _print_line(line: str) -> None:
     print(line, flush=True)
-
-
-def _settings(config: Path | None, dev: bool | None) -> Settings:
-    settings = load_settings(config, os.environ, {"dev": dev})
-    # Standard output belongs to the command's result, standard error to its one line.
-    logs.configure(structs.replace(settings.log, level="error"))
-    return settings
-
-
-def _authenticator(settings: Settings) -> Authenticator:
-    """With the development key also without --dev where one exists: then a gateway runs on it here."""
-    if dev_secret_file(settings).exists():
-        settings = structs.replace(settings, dev=True)
-    return Authenticator(with_signing_key(settings).auth)
-
-
-def _reach(
-    org: str | None, url: str | None, token: str | None, config: Path | None, dev: bool | None
-) -> tuple[str, str]:
-    """The address to connect to, and a token for it: a service's of ``org`` unless one was given."""
-    settings = _settings(config, dev)
-    address = url or _own_address(settings)
-    if token is not None:
-        return address, token
-    if org is None:
-        raise UserError("give --org, or a --token")
-    # Never shown, and `tail` may run for long: a connection ends with its token.
-    issued = _authenticator(settings).issue(org=org, roles=["service"], ttl=settings.auth.max_token_ttl)
-    return address, issued.token
-
-
-def _own_address(settings: Settings) -> str:
-    """Where a gateway with these settings takes WebSocket connections, seen from the same machine."""
-    scheme = "wss" if settings.tls.certificate else "ws"
-    return f"{scheme}://{reachable_host(settings.host)}:{settings.port}/ws"

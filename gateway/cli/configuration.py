@@ -118,7 +118,7 @@ def explain_group_of(kind: type) -> str:
 
 
 def _table(settings: list[Described], name: Any = lambda each: each.path) -> Iterator[str]:
-    yield "| setting | type | default | meaning | example |"
+    yield "| setting | type | default | meaning, and *why* | example |"
     yield "|---|---|---|---|---|"
     for each in settings:
         kind = ", ".join(filter(None, (each.kind, each.unit)))
@@ -126,7 +126,9 @@ def _table(settings: list[Described], name: Any = lambda each: each.path) -> Ite
         example = "" if each.example is None else f"`{each.name} = {toml_of(each.example)}`"
         yield (
             "| "
-            + " | ".join((f"`{name(each)}`", kind, default, each.text, example)).replace("\n", " ")
+            + " | ".join((f"`{name(each)}`", kind, default, f"{each.text} *{each.reason}*", example)).replace(
+                "\n", " "
+            )
             + " |"
         )
 
@@ -138,6 +140,7 @@ def _by_group() -> Iterator[tuple[str, list[Described]]]:
 
 def _sentences(setting: Described) -> Iterator[str]:
     yield setting.text
+    yield setting.reason
     yield f"({', '.join(filter(None, (setting.kind, setting.unit)))})"
 
 

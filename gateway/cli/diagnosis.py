@@ -1,7 +1,8 @@
-"""What ``gateway check`` finds out before a start: can every part of the configuration be used?"""
+"""What ``gateway check`` examines before a start: is each part of the configuration usable and safe?"""
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ __all__ = ["Finding", "examine"]
 
 REACH_TIMEOUT: Final = 5.0
 """Seconds to connect to a server."""
+MIN_CALL_SECRET: Final = 24
+"""Bytes; Standard Webhooks asks for 24 to 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ async def _access(file: Path | None, settings: Settings, risks: list[str]) -> st
         if reason := never_sent(origin):
             risks.append(f"allowed_origins: {origin} never matches: {reason}")
     if settings.dev and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        risks.append(f"development mode listens on {settings.host}: it is not for networks")
+        risks.append(f"development mode listens on {settings.host}: use it on this machine only")
     if settings.allowed_origins:
         return f"pages of {', '.join(settings.allowed_origins)}"
     return "pages of every origin"
@@ -102,7 +105,13 @@ async def _keys(settings: Settings, risks: list[str]) -> str:
     auth = with_signing_key(settings).auth
     keys = load_keys(auth)
     if auth.secret and (reason := weakness(auth.secret)):
-        risks.append(f"auth.secret is weak: {reason}; take 32 random bytes: openssl rand -base64 32")
+        risks.append(f"auth.secret is weak: {reason}; use 32 random bytes: openssl rand -base64 32")
+    for pattern, call in settings.calls.items():
+        if call.secret and (size := len(signing_key(call.secret))) < MIN_CALL_SECRET:
+            risks.append(
+                f"calls.{pattern!r}.secret is weak: {size} bytes, at least {MIN_CALL_SECRET} are needed:"
+                " openssl rand -base64 32"
+            )
     text = f"{auth.algorithm}, tokens {'can' if keys.sign is not None else 'cannot'} be issued here"
     if auth.jwks_url:
         try:
@@ -111,6 +120,11 @@ async def _keys(settings: Settings, risks: list[str]) -> str:
             raise _Failure(f"{hide_password(auth.jwks_url)}: {exc.message}") from None
         text += f", {count} from the JWKS address"
     return text
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes behind a secret of ``calls``, which has been checked to be base64."""
+    return base64.b64decode(secret.removeprefix("whsec_") + "==")
 
 
 async def _extensions(settings: Settings, risks: list[str]) -> str:
@@ -138,12 +152,12 @@ async def _broker(settings: Settings, risks: list[str]) -> str:
 async def _database(settings: Settings, risks: list[str]) -> str:
     database = settings.database
     if database == "none":
-        return "none, so there are no notifications and no executions"
+        return "none: no notifications, executions or approvals"
     text = hide_password(database)
     if database.startswith(SQLITE):
         text, exists = _sqlite(database)
         if not exists:
-            return f"{text}, will be made at the start"
+            return f"{text}, will be created at the start"
     from gateway.store import EMPTY, newest_version, schema_version
 
     with trio.move_on_after(REACH_TIMEOUT):

@@ -33,18 +33,19 @@ __all__ = ["Client"]
 
 
 class Client(Emits):
-    """A connection that comes back. Made by :func:`connect`.
+    """A connection that reconnects by itself; :func:`connect` creates it.
 
-    Iterating gives :class:`Event` objects, and :class:`Lost` ones in the place of what is missing. It
-    ends when the block of ``connect`` is left, and raises ``Disconnected`` or ``ConnectError`` when
-    the client has given up. Several tasks may iterate; each event goes to one of them.
+    Iterating yields :class:`Event` objects, and :class:`Lost` objects in place of missing events. It ends
+    when the block of ``connect`` is left, and raises ``Disconnected`` or ``ConnectError`` when the client has
+    given up. Several tasks may iterate; each event goes to one of them.
 
-    Every command raises ``CommandFailed`` (see :mod:`gateway.client.errors`) when it did not succeed,
-    the same as the iteration when the client has given up, and ``ValueError`` for data outside the
-    value model of the protocol. While there is no connection a command waits for one, within its
-    ``command_timeout``. A command that was cancelled or timed out may have been carried out.
+    Every command raises ``CommandFailed`` (see :mod:`gateway.client.errors`) if it fails, the same errors as
+    the iteration when the client has given up, and ``ValueError`` for data outside the value model of the
+    protocol. Without a connection a command waits for one, within its ``command_timeout``. A command that was
+    cancelled or timed out may have been carried out.
 
-    ``emit`` publishes a typed event, and ``emit_task_started(…)`` and its like one of the catalogue.
+    ``emit`` publishes a typed event; ``emit_task_started(…)`` and similar methods publish those of the
+    catalogue.
     """
 
     def __init__(self, session: Session) -> None:
@@ -57,24 +58,24 @@ class Client(Emits):
 
     @property
     def connection(self) -> ConnectionInfo:
-        """What the gateway said of the current connection, or of the last one."""
+        """The greeting of the current connection, or of the last one."""
         info = self._session.info
         assert info is not None  # connect() gives the client out after the first welcome
         return info
 
     @property
     def transport(self) -> TransportKind:
-        """What the current connection runs over, or the last one did: ``websocket``, ``sse`` or ``poll``."""
+        """The transport of the current connection, or of the last one: ``websocket``, ``sse`` or ``poll``."""
         return self._session.transport
 
     @property
     def degraded(self) -> bool:
-        """The connection runs over something else than the first of ``transports``."""
+        """True while the connection uses another transport than the first of ``transports``."""
         return self._session.degraded
 
     @property
     def rooms(self) -> tuple[str, ...]:
-        """The rooms that the client is in, and would rejoin."""
+        """The rooms that the client is in, and would rejoin after a reconnect."""
         return tuple(self._session.rooms.joined)
 
     def __aiter__(self) -> Client:
@@ -96,13 +97,13 @@ class Client(Emits):
         key: str | None = None,
         presence: bool = False,
     ) -> Joined:
-        """Join ``room``, again after every reconnect, for the events that match a pattern (None: all).
+        """Join ``room``, again after every reconnect, for events that match a pattern (None: all).
 
-        With ``since``, an epoch and a number such as ``(event.epoch, event.seq)``, what came after it
-        is sent first; when not all of it is kept any more, a :class:`Lost` comes before. ``overflow`` is
-        what the gateway does when this client is too slow, ``key`` the field of the data to conflate by.
-        With ``presence`` the reply tells who is in the room, and the iteration also gives a
-        :class:`PresenceChange` for everyone who comes or leaves. Joining again replaces all of these.
+        With ``since``, an epoch and a number such as ``(event.epoch, event.seq)``, later events are sent
+        first; if not all of them are kept, a :class:`Lost` precedes them. ``overflow`` is the gateway's
+        policy when this client is too slow, ``key`` the field of the data to conflate by. With ``presence``
+        the reply lists the users in the room, and the iteration also yields a :class:`PresenceChange` for
+        every join and leave. Joining again replaces all of these.
         """
         options = JoinOptions(None if events is None else _patterns(events), overflow, key, presence or None)
         position = None if since is None else Position(*since)
@@ -123,11 +124,13 @@ class Client(Emits):
         await self._session.command({"t": "leave", "room": room}, note)
 
     async def subscribe(self, *events: str) -> Filter:
-        """Let through events that match these patterns: the first call narrows to them, later ones add."""
+        """Receive events that match these patterns: the first call restricts to them, later calls add
+        patterns.
+        """
         return await self._filter("subscribe", events)
 
     async def unsubscribe(self, *events: str) -> Filter:
-        """Hold back events that match these patterns."""
+        """Stop receiving events that match these patterns."""
         return await self._filter("unsubscribe", events)
 
     async def _filter(self, kind: Literal["subscribe", "unsubscribe"], events: Iterable[str]) -> Filter:
@@ -149,12 +152,12 @@ class Client(Emits):
         mid: str | None = None,
         critical: bool = False,
     ) -> Published:
-        """Publish to ``room`` (None: to the whole organisation); returns the place that the event got.
+        """Publish to ``room`` (None: to the whole organisation); returns the event's position.
 
-        A ``critical`` event (for services only) overtakes what is queued for slow clients.
+        A ``critical`` event (for services only) overtakes messages queued for slow clients.
 
-        When the connection is lost before the reply, it is repeated on the next one with the same message
-        id, so that it counts once. To repeat one that timed out, give it the same ``mid`` yourself.
+        If the connection is lost before the reply, the publish is repeated on the next one with the same
+        message id, so that it counts once. To repeat one that timed out, pass the same ``mid``.
         """
         mid = uuid.uuid4().hex if mid is None else mid
         fields = {"t": "publish", "room": room, "event": event, "data": data, "mid": mid}
@@ -167,7 +170,7 @@ class Client(Emits):
     ) -> Sent:
         """Send to all connections of ``user``, or to one ``connection``.
 
-        Raises CommandInterrupted when the connection is lost before the reply.
+        Raises CommandInterrupted if the connection is lost before the reply.
         """
         if (user is None) == (connection is None):
             raise ValueError("name a user or a connection")
@@ -180,8 +183,8 @@ class Client(Emits):
     async def call(self, name: str, data: Any = None, *, timeout: float | None = None) -> Any:
         """Call a handler of the backend; returns its result.
 
-        ``timeout`` in seconds takes the place of the usual one. Raises CommandInterrupted when the
-        connection is lost before the reply.
+        ``timeout`` in seconds replaces ``command_timeout``. Raises CommandInterrupted if the connection is
+        lost before the reply.
         """
         fields = {"t": "call", "event": name, "data": data}
         return (await self._session.command(fields, repeat=False, timeout=timeout)).data
@@ -201,15 +204,16 @@ class Client(Emits):
         task: str | None = None,
         id: str | None = None,
     ) -> Decision:
-        """Ask ``users``, or whoever has ``role``, for an approval, and wait for the decision (services only).
+        """Ask ``users``, or all users with ``role``, for an approval, and wait for the decision (services
+        only).
 
-        The wait outlasts lost connections, restarts of the gateway and long silences; bound it by
-        ``deadline`` (seconds, with the choice ``fallback`` taken then) or from outside, by a timeout of your
-        loop: that ends the wait, not the question. With the same ``id``, such as one of your own work, a
-        program that was restarted waits for what it had asked. ``choices`` are approve and reject by default.
+        The wait survives lost connections, restarts of the gateway and long silences. Bound it by
+        ``deadline`` (seconds, after which the choice ``fallback`` is taken) or by a timeout of your loop,
+        which ends the wait and leaves the approval open. With the same ``id`` a restarted program waits for
+        the approval that it had asked for. ``choices`` are approve and reject by default.
 
-        Raises CommandError for what the gateway refuses, ``Disconnected`` when the client has given up, and
-        ValueError unless exactly one of ``users`` and ``role`` is named.
+        Raises CommandError for refusals of the gateway, ``Disconnected`` when the client has given up, and
+        ValueError unless exactly one of ``users`` and ``role`` is given.
         """
         if (users is None) == (role is None):
             raise ValueError("name users or a role")
@@ -230,12 +234,14 @@ class Client(Emits):
         return await ask(self._session, given, timeout=self._session.options.command_timeout)
 
     async def typing(self, room: str, start: bool = True) -> None:
-        """Tell the others in ``room`` that this user types, or no more (by itself after a while)."""
+        """Report to the others in ``room`` that this user starts or stops typing (stops by itself after a
+        while).
+        """
         data = {"state": "start" if start else "stop"}
         await self._session.command({"t": "typing", "room": room, "data": data})
 
     async def ack(self, room: str, seq: int) -> None:
-        """Note on the gateway how far this connection has got in ``room``; ``info`` shows it."""
+        """Record on the gateway the position of this connection in ``room``; ``info`` shows it."""
         await self._session.command({"t": "ack", "room": room, "seq": seq})
 
     async def history(
@@ -250,28 +256,28 @@ class Client(Emits):
         )
 
     async def presence(self, room: str) -> Presence:
-        """Tell who is in ``room``."""
+        """The users in ``room``."""
         return replies.presence(await self._session.command({"t": "presence", "room": room}))
 
     async def info(self) -> Any:
-        """What the gateway knows of this connection (the data of ``info`` in docs/protocol.md)."""
+        """The gateway's data about this connection (the data of ``info`` in docs/protocol.md)."""
         return (await self._session.command({"t": "info"})).data
 
     async def stats(self) -> Any:
-        """The statistics of the own organisation, as of ``GET /api/v1/stats``."""
+        """The statistics of the client's organisation, as of ``GET /api/v1/stats``."""
         return (await self._session.command({"t": "stats"})).data
 
     async def ping(self) -> float:
-        """Seconds to the gateway and back, with the time spent waiting for a connection."""
+        """Round-trip time to the gateway in seconds, including a wait for a connection."""
         began = anyio.current_time()
         await self._session.command({"t": "ping"})
         return anyio.current_time() - began
 
     async def refresh(self, token: str) -> Refreshed:
-        """Renew the token of the open connection; its permissions count at once.
+        """Renew the token of the open connection; its permissions apply at once.
 
-        It is used for reconnecting too, unless ``connect`` was given a callable for that, which then needs no
-        such call: the client renews by itself.
+        The token is also used for reconnecting, unless ``connect`` was given a callable; then this call is
+        not needed, because the client renews by itself.
         """
         return await self._session.refresh(token)
 

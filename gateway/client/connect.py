@@ -56,49 +56,49 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to a gateway and stay connected for the length of the block; times are in seconds.
 
-    On Trio and on asyncio alike: the loop that runs decides.
+    Works on Trio and on asyncio: it detects the running loop.
 
-    Entering waits for the first connection. All tasks and sockets belong to the block: leaving it,
-    however, closes everything. The close handshake may take ``close_timeout``, also when the block was
+    Entering waits for the first connection. All tasks and sockets belong to the block: leaving it
+    in any way closes everything. The close handshake may take ``close_timeout``, even if the block was
     cancelled.
 
     - ``url``: ``ws://``, ``wss://``, ``http://`` or ``https://``; without a path it is ``/ws``.
-    - ``token``: a JWT, or an async callable that gives one, which is asked before every connection, and a
-      little before the token of an open one expires (by the gateway's clock; again when that fails).
-      What the callable raises counts as a failed try. None where the URL carries ``?token=`` or
-      ``?ticket=`` (a ticket is good for one connection only, so not with ``reconnect``).
-    - ``reconnect``: False, or a :class:`Backoff` with other delays. There is no last try, but for
-      ``give_up``; why the first one failed is logged as a warning of ``gateway.client``. No try follows a
-      refused token (HTTP 401, close code 1008) unless ``token`` is a callable, nor a close code that
-      :func:`protocol.errors.should_reconnect` says no to, nor, before the first connection, another HTTP
-      4xx (but 408 and 429) or a certificate that does not fit.
+    - ``token``: a JWT, or an async callable that returns one. It is called before every connection, and
+      shortly before the token of an open one expires (by the gateway's clock; again if that fails).
+      An exception of the callable counts as a failed try. None if the URL has ``?token=`` or
+      ``?ticket=`` (a ticket is valid for one connection only, so not with ``reconnect``).
+    - ``reconnect``: False, or a :class:`Backoff` with other delays. The number of tries is unlimited, except
+      with ``give_up``; the reason of the first failure is logged as a warning of ``gateway.client``. There
+      is no retry after a refused token (HTTP 401, close code 1008) unless ``token`` is a callable, after a
+      close code for which :func:`protocol.errors.should_reconnect` is false, or, before the first
+      connection, after another HTTP 4xx (except 408 and 429) or an invalid certificate.
     - ``reconnect_failed`` is called with the error, the last reason as its ``__cause__``, when ``tries``
-      further tries have failed; then the client goes on. What it raises ends the block.
-    - ``retry_first``: False makes entering fail at the first try, as a command line wants it; otherwise
+      further tries have failed; then the client keeps trying. An exception that it raises ends the block.
+    - ``retry_first``: with False entering fails after the first try, which suits a command line; otherwise
       the first connection has the same tries as later ones.
-    - ``command_timeout``: for each command, its waiting for a connection included.
-    - ``connect_timeout``: for one try of one transport, from asking for the token to the welcome.
-    - ``heartbeat``: after so long without a byte the gateway is asked for a sign of life;
-      ``heartbeat_timeout`` later without one the connection is given up.
-    - ``buffer``: events that wait for the iteration. When they are that many, nothing more is read, not
-      even replies, until some are taken out: a task that handles events and waits for commands while
-      more than ``buffer`` events arrive sees them time out. Let another task send, or raise this.
+    - ``command_timeout``: for each command, including its wait for a connection.
+    - ``connect_timeout``: for one try of one transport, from requesting the token to the welcome.
+    - ``heartbeat``: after this time without a byte the client pings the gateway;
+      without an answer the connection is given up ``heartbeat_timeout`` later.
+    - ``buffer``: events that may wait for the iteration. When it is full, nothing more is read, not
+      even replies, until events are taken: if a task handles events and waits for commands while
+      more than ``buffer`` events arrive, these commands time out. Send from another task, or raise this.
     - ``max_pending``: commands that may wait at the same time, for a connection or a reply.
     - ``max_message_bytes``: larger messages from the gateway close the connection with 1009.
     - ``window``: message ids that are remembered to drop duplicates; 0 remembers none.
-    - ``transports``: the ways to try, best first; all three by default, only WebSocket with ``dial`` and
-      without ``http``, or with a ticket. The next is tried when something that is not the gateway answers,
-      or nothing does; the one that worked is tried first after that. ``websocket_retry`` seconds later, and
-      then ever more rarely, the best is tried again, and returned to when it works. ``codec`` is for
-      WebSockets.
-    - ``headers``: more headers for the upgrade.
-    - ``ssl_context``: for ``wss://``, in place of the system's certificates.
-    - ``dial``: opens the connection in place of TCP, for tunnels and tests. It is given an ``Address`` and
-      gives a ``trio.abc.Stream``, or on asyncio a connected socket.
-    - ``http``: carries the requests of server-sent events and long-poll in place of the network.
+    - ``transports``: those to try, best first; all three by default, only WebSocket with ``dial`` and
+      without ``http``, or with a ticket. The next one is tried when the answer is not a gateway's, or there
+      is none; after that, the one that worked is tried first. After ``websocket_retry`` seconds, and
+      then less and less often, the best one is tried again, and used when it works. ``codec`` applies to
+      WebSocket.
+    - ``headers``: additional headers for the upgrade.
+    - ``ssl_context``: for ``wss://``, instead of the system's certificates.
+    - ``dial``: opens the connection instead of TCP, for tunnels and tests. It takes an ``Address`` and
+      returns a ``trio.abc.Stream``, or on asyncio a connected socket.
+    - ``http``: handles the requests of server-sent events and long-poll instead of the network.
 
     Raises ``ConnectionRefused``, ``ConnectionFailed`` or ``ReconnectFailed`` when there is no
-    connection, ``ValueError`` for parameters that make no sense. Errors of the block come out as they are.
+    connection, ``ValueError`` for invalid parameters. Exceptions of the block pass unchanged.
     """
     if codec not in ("cbor", "json"):
         raise ValueError(f"codec must be 'cbor' or 'json', not {codec!r}")
@@ -169,7 +169,7 @@ def _kinds(
         return TRANSPORTS[:1] if only_websocket else TRANSPORTS
     kinds = tuple(TransportKind(each) for each in wanted)
     if not kinds or len(set(kinds)) < len(kinds):
-        raise ValueError("transports must name each way at most once, and one at least")
+        raise ValueError("transports must name at least one transport, and none twice")
     return kinds
 
 

@@ -18,13 +18,13 @@ import msgspec
 from gateway.client.rooms import OWN_NAMES, Rooms
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.kinds import OVER_HTTP
 from protocol.patterns import EventFilter
 
 __all__ = ["Emulation", "Lane"]
 
 _ROOMS: Final = 32
 """Rooms of one request (docs/streams.md)."""
-_POSTED: Final = frozenset({"publish", "send", "history", "presence", "call", "typing", "stats", "ping"})
 
 
 class _Since(msgspec.Struct):
@@ -36,6 +36,7 @@ class _Join(msgspec.Struct):
     since: _Since | None = None
     events: list[str] | None = None
     overflow: str | None = None
+    key: str | None = None
     presence: bool = False
     resume: str | None = None
     organisation: dict[str, Any] | None = None
@@ -64,6 +65,7 @@ class Lane:
     """One request after the other, for the same rooms."""
 
     overflow: str | None = None
+    key: str | None = None
     presence: bool = False
     main: bool = False
     """It also brings what is sent to the organisation, the user and the connection."""
@@ -92,6 +94,12 @@ class Emulation:
         self._own: dict[str, _Since] = {}
         self._own_command: Envelope | None = None
         self._refresh: Envelope | None = None
+        self._unsaid: set[str] = set()
+        """Rooms of which the gateway has not said yet whether the new token permits them."""
+        self._left: list[str] = []
+        """Rooms that it does not permit."""
+        self._expires: dict[str, Any] | None = None
+        """What the gateway has said of the new token."""
         self._greeting: dict[str, Any] | None = None
 
     # ---- from the client ---------------------------------------------------------------------------------
@@ -104,7 +112,7 @@ class Emulation:
             return [_error(command, error.code, error.message)]
 
     def _take(self, command: Envelope) -> list[Envelope]:
-        if command.t in _POSTED:
+        if command.t in OVER_HTTP:
             self.posts.append(command)
             return []
         match command.t:
@@ -115,12 +123,14 @@ class Emulation:
                 if self._rooms.pop(room, None) is None:
                     raise ProtocolError(ErrorCode.NOT_JOINED, "this room was not joined")
                 self._drop(room)
-                return [Envelope("reply", id=command.id, room=room)]
+                self._unsaid.discard(room)
+                return [Envelope("reply", id=command.id, room=room), *self._refreshed()]
             case "subscribe" | "unsubscribe":
                 return [self._narrow(command)]
             case "refresh":
                 self.token = str((command.data or {}).get("token"))
-                self._refresh = command
+                self._refresh, self._expires = command, None
+                self._unsaid, self._left = set(self._rooms), []
                 self._spoil(self.lanes)
                 return []
             case "ack":
@@ -145,16 +155,17 @@ class Emulation:
         if room in self._rooms:
             self._drop(room)
         self._rooms[room] = _Room(accepts, wanted.since, command)
-        lane = self._lane(wanted.overflow, wanted.presence)
+        lane = self._lane(wanted.overflow, wanted.key, wanted.presence)
         lane.rooms.append(room)
         self._spoil([lane])
         return []
 
-    def _lane(self, overflow: str | None, presence: bool) -> Lane:
+    def _lane(self, overflow: str | None, key: str | None, presence: bool) -> Lane:
+        wanted = (overflow, key, presence)
         for lane in self.lanes:
-            if (lane.overflow, lane.presence) == (overflow, presence) and len(lane.rooms) < _ROOMS:
+            if (lane.overflow, lane.key, lane.presence) == wanted and len(lane.rooms) < _ROOMS:
                 return lane
-        lane = Lane(overflow, presence)
+        lane = Lane(*wanted)
         self.lanes.append(lane)
         return lane
 
@@ -201,6 +212,8 @@ class Emulation:
             found += [("events", pattern) for pattern in self._filter.events]
         if lane.overflow is not None:
             found.append(("overflow", lane.overflow))
+        if lane.key is not None:
+            found.append(("key", lane.key))
         if lane.presence:
             found.append(("presence", "true"))
         if lane.cursor is not None:
@@ -211,7 +224,7 @@ class Emulation:
         """Whether somebody waits for what the gateway says at the beginning of ``lane``'s next request."""
         if lane.main and (self._greeting is None or self._own_command or self._refresh):
             return True
-        return any(self._rooms[room].command is not None for room in lane.rooms)
+        return any(self._rooms[room].command or room in self._unsaid for room in lane.rooms)
 
     def _since(self, name: str) -> _Since | None:
         room, known = self._rooms[name], self._known.joined.get(name)
@@ -232,7 +245,7 @@ class Emulation:
                 if message.id == 0:
                     return self._own_reply(message)
                 if message.id <= len(lane.asked):
-                    return self._room_reply(lane.asked[message.id - 1], message)
+                    return self._room_reply(lane, lane.asked[message.id - 1], message)
                 return []
             case "event":
                 return [message] if self._wanted(lane, message) else []
@@ -262,11 +275,20 @@ class Emulation:
             for of, place in (data.get("positions") or {}).items():
                 self._own[of] = msgspec.convert(place, _Since)
             found.append(msgspec.structs.replace(message, data=data))
-        if self._refresh is not None and not lane.dirty:
-            found.append(Envelope("reply", id=self._refresh.id, data={"expires": data.get("expires")}))
-            self._refresh = None
+        if not lane.dirty:
+            self._expires = {"expires": data.get("expires")}
+            found += self._refreshed()
         self._greeting = data
         return found
+
+    def _refreshed(self) -> list[Envelope]:
+        """The reply to ``refresh``, once all of it is known."""
+        if self._refresh is None or self._expires is None or self._unsaid:
+            return []
+        data = {**self._expires, "left": self._left} if self._left else self._expires
+        reply = Envelope("reply", id=self._refresh.id, data=data)
+        self._refresh = None
+        return [reply]
 
     def _own_reply(self, message: Envelope) -> list[Envelope]:
         command, self._own_command = self._own_command, None
@@ -282,7 +304,20 @@ class Emulation:
                 found += _began_anew(None, to, known.position, place, outcome)
         return found
 
-    def _room_reply(self, name: str, message: Envelope) -> list[Envelope]:
+    def _room_reply(self, lane: Lane, name: str, message: Envelope) -> list[Envelope]:
+        renewed = name in self._unsaid and not lane.dirty
+        if renewed:
+            self._unsaid.discard(name)
+            room = self._rooms.get(name)
+            forbidden = message.t == "error" and message.code == ErrorCode.FORBIDDEN
+            if forbidden and room is not None and room.command is None:
+                del self._rooms[name]
+                self._drop(name)
+                self._left.append(name)
+                return self._refreshed()
+        return [*self._entered(name, message), *(self._refreshed() if renewed else ())]
+
+    def _entered(self, name: str, message: Envelope) -> list[Envelope]:
         room = self._rooms.get(name)
         if room is None:
             return []  # left meanwhile

@@ -44,9 +44,9 @@ class ClientError(Exception):
 
 
 class ConnectError(ClientError):
-    """No connection came about. ``retry``: another try can help, after ``retry_after`` seconds at least.
+    """No connection was established. ``retry``: another try may help, after at least ``retry_after`` seconds.
 
-    ``token``: it was the token, so that another one can help. ``reached``: something answered at the address.
+    ``token``: the token was refused, so another one may help. ``reached``: the address answered.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class CommandError(CommandFailed):
 
 
 class CommandTimeout(CommandFailed):
-    """No reply within the command's time."""
+    """No reply within the command's timeout."""
 
 
 class CommandInterrupted(CommandFailed):
@@ -145,8 +145,8 @@ class CommandInterrupted(CommandFailed):
 
 
 class TooManyPending(CommandFailed):
-    """As many commands as ``max_pending`` allows are waiting."""
+    """``max_pending`` commands are already waiting."""
 
 
 class UnexpectedReply(CommandFailed):
-    """The reply cannot be understood."""
+    """The reply is not valid."""

@@ -98,5 +98,5 @@ async def _welcome(transport: Transport, codec: Codec) -> tuple[ConnectionInfo, 
         refused = closed.code == CloseCode.POLICY_VIOLATION
         raise ConnectionFailed(reason, retry=should_reconnect(closed.code), token=refused) from None
     except (ProtocolError, msgspec.ValidationError) as error:
-        raise ConnectionFailed(f"the welcome cannot be understood: {error}", retry=False) from error
+        raise ConnectionFailed(f"the welcome is invalid: {error}", retry=False) from error
     raise ConnectionFailed(f"the gateway said {envelope.t!r} instead of a welcome", retry=False)

@@ -98,6 +98,7 @@ class HttpTransport:
         self._lanes: dict[Lane, anyio.CancelScope] = {}
         self._changed = anyio.Event()
         self._posted = anyio.Event()
+        self._over = anyio.Event()
         self._failure: ConnectError | SocketClosed | None = None
         self._welcomed = False
         self._heard = anyio.current_time()
@@ -144,6 +145,8 @@ class HttpTransport:
         self._scope.cancel()
         self._inbox.close()
         with anyio.move_on_after(timeout, shield=True):
+            await self._over.wait()  # a request that begins now would find the client closed
+        with anyio.move_on_after(timeout, shield=True):
             await self._client.aclose()
 
     # ---- the tasks ---------------------------------------------------------------------------------------
@@ -160,6 +163,7 @@ class HttpTransport:
                         await anyio.sleep(_SETTLE)
         finally:
             self._inbox.close()
+            self._over.set()
 
     def _fail(self, failure: ConnectError | SocketClosed) -> None:
         self._failure = self._failure or failure
@@ -179,6 +183,8 @@ class HttpTransport:
     async def _guarded(self, function: Any, *args: Any) -> None:
         """Whatever goes wrong with a request ends the connection, which is then made anew."""
         where = self._door.address.authority
+        if self._scope.cancel_called:
+            return
         try:
             await function(*args)
         except (ConnectError, SocketClosed) as failure:
@@ -194,7 +200,8 @@ class HttpTransport:
 
     async def _keep_asking(self, lane: Lane) -> None:
         ask = self._stream if self._kind is TransportKind.SSE else self._poll
-        while lane in self._lanes:
+        # An answer may come at the moment of the end: httpx then raises RuntimeError for the next request.
+        while lane in self._lanes and not self._scope.cancel_called:
             with self._lanes[lane]:
                 await ask(lane)
             if lane in self._lanes:
@@ -248,7 +255,7 @@ class HttpTransport:
         if not lane.dirty:
             lane.cursor = answer.cursor
             if tell and self._emulation.waits(lane):
-                raise ConnectionFailed("poll: the gateway did not say where the rooms begin")
+                raise ConnectionFailed("poll: the answer lacks the positions of the rooms")
 
     def _request(self, lane: Lane, extra: list[tuple[str, str]] | None = None) -> dict[str, Any]:
         query = [*self._door.query, *self._emulation.query(lane), *(extra or [])]
@@ -264,7 +271,7 @@ class HttpTransport:
             raise self._refusal(response, await response.aread())
         wanted = "text/event-stream" if self._kind is TransportKind.SSE else "application/json"
         if not response.headers.get("content-type", "").startswith(wanted):
-            raise ConnectionFailed(f"{self._kind}: something else than the gateway answered")
+            raise ConnectionFailed(f"{self._kind}: the answer did not come from a gateway")
 
     def _refusal(self, response: httpx.Response, body: bytes) -> ConnectionRefused:
         retry_after = response.headers.get("retry-after")

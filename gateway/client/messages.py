@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Position(NamedTuple):
-    """A place in a room's order; what ``since`` takes."""
+    """A position in a room's order; accepted by ``since``."""
 
     epoch: str
     seq: int
@@ -93,17 +93,17 @@ class Lost(Event, frozen=True, kw_only=True):
 
 
 class PresenceChange(Event, frozen=True, kw_only=True):
-    """A user has come into a room that was joined with ``presence``, or has left it.
+    """A user has entered or left a room that was joined with ``presence``.
 
-    Its ``event`` is ``"join"`` or ``"leave"``. After an interruption there is one for every user who came or
-    left meanwhile, so whoever follows them always knows who is there.
+    Its ``event`` is ``"join"`` or ``"leave"``. After an interruption there is one for every user who entered
+    or left meanwhile, so the changes always add up to the users in the room.
     """
 
     user: str
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway takes from one connection; the defaults are its own."""
+    """The gateway's limits for one connection; the defaults are those of the gateway."""
 
     message_bytes: int = 2**20
     rooms: int | None = None
@@ -118,7 +118,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway said of the connection when it was made."""
+    """The gateway's greeting of a connection."""
 
     connection: str
     org: str
@@ -137,7 +137,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """The place that an event got."""
+    """The position of a published event."""
 
     room: str | None
     epoch: str | None
@@ -146,7 +146,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
-    """The room's position when it was joined; with ``since`` also what became of the events after it."""
+    """The room's position at the join; with ``since`` also the outcome for the events after it."""
 
     room: str
     epoch: str
@@ -171,7 +171,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """The new token counts."""
+    """The new token is in use."""
 
     expires: int | None = None
     """Milliseconds since 1970 UTC."""
@@ -180,14 +180,16 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """``connections`` is how many the event was queued for on the gateway's node."""
+    """``connections`` is the number of connections that the event was queued for, on all nodes that
+    answered.
+    """
 
     mid: str | None
     connections: int
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an approval that was asked for."""
+    """The outcome of an approval."""
 
     id: str
     status: str
@@ -225,7 +227,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is in a room."""
+    """The users in a room."""
 
     members: tuple[Member, ...]
     connections: int

@@ -184,7 +184,7 @@ class Restorer:
             command = self.link.command(fields, on_reply)
             if len(command.payload) > self.link.max_payload:
                 # The gateway would close the connection over it.
-                raise CommandError(ErrorCode.TOO_LARGE, "larger than what the gateway takes")
+                raise CommandError(ErrorCode.TOO_LARGE, "larger than the gateway accepts")
             self.link.post(command)
             reply = await self._patiently(command)
             if reply.t != "error":

@@ -124,7 +124,7 @@ class Session:
                 gave_up.__cause__ = error
                 if policy.give_up:
                     return gave_up
-                log.warning("gateway at %s: %s, going on: %s", where, gave_up, error)
+                log.warning("gateway at %s: %s, continuing: %s", where, gave_up, error)
                 if self.options.reconnect_failed is not None:
                     self.options.reconnect_failed(gave_up)
             delay = retries.wait(retry_after)

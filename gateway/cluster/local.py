@@ -27,7 +27,7 @@ class Local:
             requests.Connections: self.connections,
             requests.Connection: self.connection,
             requests.Rooms: self.rooms,
-            requests.Send: self.send,
+            requests.Send: self._send_for_another,
             requests.Wanting: self.wanting,
             requests.Disconnect: self.disconnect,
             requests.Revoked: self.revoked,
@@ -54,10 +54,18 @@ class Local:
         return await self._hub.statistics.page_of_rooms(wanted.org, wanted.after, wanted.limit)
 
     async def send(self, wanted: requests.Send) -> Sent:
-        """See ``Cluster.send``."""
+        """See ``Cluster.send``; for a user it gets its place once, however many nodes were asked for it."""
+        what, sender, mid = (wanted.event, wanted.data), wanted.sender, wanted.mid
+        if wanted.user is not None:
+            return await self._hub.send_to_user(wanted.org, wanted.user, *what, sender=sender, mid=mid)
         return self._hub.send_to_connection(
-            wanted.org, wanted.connection, wanted.event, wanted.data, sender=wanted.sender, mid=wanted.mid
+            wanted.org, wanted.connection or "", *what, sender=sender, mid=mid
         )
+
+    async def _send_for_another(self, wanted: requests.Send) -> tuple[str, int]:
+        """The places of the answer that every release understands."""
+        sent = await self.send(wanted)
+        return sent.mid, sent.connections
 
     async def wanting(self, wanted: requests.Wanting) -> int:
         """How many connections of a user to this node want events of this name."""

@@ -120,7 +120,7 @@ class ManyNodes:
                 await self.membership.leave()
                 await self.rpc.hurry()
             except ProtocolError as error:
-                log.info("node left without saying goodbye", reason=error.message)
+                log.info("node left without deregistering", reason=error.message)
 
     def _restate(self, lease: str) -> None:
         self._presence.restate(lease)
@@ -214,17 +214,22 @@ class ManyNodes:
         sent = await self._hub.send_to_user(
             org, user, event, data, sender=sender, mid=mid, ephemeral=ephemeral
         )
-        others = {
-            lease: member.id for lease, member in self.membership.members.items() if member.id != self.id
-        }
+        others = {lease: member for lease, member in self.membership.members.items() if member.id != self.id}
         try:
             leases = await self._presence.leases_of(org, user, others)
+            asked = [others[lease] for lease in leases]
             answers = await self.rpc.ask(
-                [others[lease] for lease in leases], requests.Wanting(org, user, event)
+                [each.id for each in asked if each.has_orders], requests.Wanting(org, user, event)
+            )
+            # Nodes of the release before do not hear the user's order.
+            relayed = await self.rpc.ask(
+                [each.id for each in asked if not each.has_orders],
+                requests.Send(org, event, data, None, sender, mid, user),
             )
         except ProtocolError:
             return sent  # it has its place: only who got it elsewhere is not known
-        return sent._replace(connections=sent.connections + sum(answers.good.values()))
+        elsewhere = sum(answers.good.values()) + sum(each.connections for each in relayed.good.values())
+        return sent._replace(connections=sent.connections + elsewhere)
 
     async def disconnect(
         self, org: str, connection_id: str, code: int, reason: str, *, only_of: str | None = None
@@ -261,7 +266,7 @@ class ManyNodes:
         answers = await self.rpc.ask([node], wanted)
         answers.check()
         if node not in answers.good:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is not there")
+            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection: its node is gone")
         return answers.good[node]
 
     async def _ask_all(self, wanted: requests.Request[T]) -> Answers[T]:

@@ -51,6 +51,11 @@ class Member(msgspec.Struct, frozen=True):
     agree: dict[str, str] = {}
     """Settings in which all nodes must agree, as text; empty for a node of an older version."""
 
+    @property
+    def has_orders(self) -> bool:
+        """It knows orders of users: the releases before those do not say what they agree in."""
+        return bool(self.agree)
+
 
 class Membership:
     """This node's lease, and its view of the others'."""

@@ -75,14 +75,19 @@ class Rooms(Request[list[dict[str, Any]]], frozen=True, tag="rooms"):
 
 
 class Send(Request[Sent], frozen=True, tag="send"):
-    """Send to one ``connection``; what is for a user goes through the broker."""
+    """Send to one ``connection``; what is for a user goes through the broker.
+
+    A node without orders for users sends to a ``user`` with it, and understands it only with both fields. Of
+    the answer it takes the first two places, no more.
+    """
 
     org: str
     event: str
     data: Any
-    connection: str
+    connection: str | None
     sender: str | None
     mid: str | None
+    user: str | None = None
 
 
 class Wanting(Request[int], frozen=True, tag="wanting"):

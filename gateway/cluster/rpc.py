@@ -138,7 +138,7 @@ class Rpc:
         if not waiting.missing:
             return waiting.answers
         if len(self._waiting) >= self._settings.pending:
-            raise ProtocolError(ErrorCode.OVERLOADED, "too many questions to other nodes", retry_after=1.0)
+            raise ProtocolError(ErrorCode.OVERLOADED, "too many requests to other nodes", retry_after=1.0)
         id = next(self._ids)
         payload = encode_request(id, self._node, request, self._settings.answer_timeout)
         self.asked += 1

@@ -1,6 +1,7 @@
 """What every setting means, as people read it: for ``gateway config`` and ``docs/configuration.md``.
 
-The texts are the documentation strings of ``settings.py``, so they stand beside what they describe.
+The texts are the documentation strings of ``settings.py``, so they stand beside what they describe: what a
+setting does, and after an empty line the reason for it or for its default.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ EXAMPLES: Final[dict[str, Any]] = {
     "allowed_origins": ["https://app.example.com"],
     "trusted_proxies": ["10.0.0.0/8"],
     "weights": {"acme": 4},
+    "calls.*.url": "https://backend.example/calls",
+    "calls.*.secret": "whsec_replace-this-by-base64-of-32-random-bytes",
+    "calls.*.roles": ["admin"],
+    "events.patterns.*.types": ["invoice:*"],
+    "history.patterns.*.messages": 1000,
+    "history.patterns.*.bytes": 4194304,
+    "history.patterns.*.age": 86400,
     "calls": {"pause_*": {"url": "https://backend.example/calls", "roles": ["member"]}},
     "database": "postgresql+psycopg://trireme@database.example/trireme",
     "auth.secret": "replace-this-by-32-random-bytes-or-more",
@@ -84,7 +92,9 @@ class Described:
     """Empty where it is no quantity."""
     default: Any
     text: str
-    """What it does and why, in Markdown."""
+    """What it does, in Markdown."""
+    reason: str
+    """Why it is there, or why its default is what it is, in Markdown."""
     example: Any
 
     @property
@@ -110,8 +120,9 @@ def _walk(struct: type[Group], prefix: str) -> Iterator[Described]:
         default = None if default is msgspec.NODEFAULT else msgspec.to_builtins(default)
         kind, unit = _kind(field.type)
         unit = _UNITS.get(path, unit or _unit(struct, field.name))
-        text = " ".join(texts.get(field.name, "").split()).replace("``", "`")
-        yield Described(path, kind, unit, default, text, EXAMPLES.get(path, default))
+        text, _, reason = inspect.cleandoc(texts.get(field.name, "")).partition("\n\n")
+        example = EXAMPLES.get(path, default)
+        yield Described(path, kind, unit, default, _line(text), _line(reason), example)
     for group, inner in groups:
         yield from _walk(group, inner)
 
@@ -124,7 +135,12 @@ def members(struct: type[Group]) -> list[Described]:
 def explain_group(name: str) -> str:
     """What a group is about, in Markdown."""
     kind = next(field.type for field in structs.fields(Settings) if field.name == name)
-    return " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
+    return _line(inspect.getdoc(kind) or "")
+
+
+def _line(text: str) -> str:
+    """Documentation strings are wrapped and mark code by ``two`` backticks; Markdown needs neither."""
+    return " ".join(text.split()).replace("``", "`")
 
 
 @functools.cache

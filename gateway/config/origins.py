@@ -7,11 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-import structlog
-
 __all__ = ["Origins", "never_sent", "normalize_origin"]
-
-log = structlog.get_logger(__name__)
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*\Z")
@@ -69,5 +65,8 @@ class Origins:
             return True
         if now >= self._quiet_until:
             self._quiet_until = now + _PAUSE
+            import structlog  # here, so that commands that only read settings start faster
+
+            log = structlog.get_logger(__name__)
             log.warning("refused an origin that is not in allowed_origins", origin=origin[:_MAX_SHOWN])
         return False

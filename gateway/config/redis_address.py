@@ -71,12 +71,12 @@ def _parse(address: str) -> Address:
     query = parse_qs(parts.query, strict_parsing=bool(parts.query))
     database = _database(query.pop("db", [""])[0])
     if query or parts.fragment:
-        raise ValueError(f"{next(iter(query), '#')!r} means nothing here")
+        raise ValueError(f"{next(iter(query), '#')!r} is not supported here")
     socket = service = ""
     if form == "unix":
         socket = unquote(parts.path)
         if hosts or not socket or scheme == "rediss":
-            raise ValueError("a Unix socket is written redis+unix:///path")
+            raise ValueError("write a Unix socket as redis+unix:///path")
     else:
         if form == "sentinel":
             if not path:
@@ -84,7 +84,7 @@ def _parse(address: str) -> Address:
             service = path.pop(0)
         database = _database(path.pop(0)) if path and not database else database
         if path:
-            raise ValueError(f"{path[0]!r} means nothing here")
+            raise ValueError(f"{path[0]!r} is not supported here")
     if form == "cluster" and database:
         raise ValueError("a cluster has no databases")
     return Address(

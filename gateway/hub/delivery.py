@@ -30,8 +30,9 @@ from gateway.broker.channels import Channel, connection_channel
 from gateway.hub.connection import Connection
 from gateway.hub.counters import Counters
 from gateway.hub.deadline import deadline
+from gateway.hub.judging import Judging
 from gateway.hub.registry import Registry
-from gateway.hub.room import Room
+from gateway.hub.room import Room, Unjudged
 from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher
 from protocol.envelope import Envelope
@@ -73,6 +74,7 @@ class Delivery:
         channels: dict[Channel, Room],
         counters: Counters,
         tracer: Tracer | None,
+        judging: Judging,
         *,
         timeout: float,
         message_bytes: int,
@@ -86,6 +88,7 @@ class Delivery:
         self._channels = channels
         self._counters = counters
         self._tracer = tracer
+        self._judging = judging
         self._timeout = timeout
         self._message_bytes = message_bytes
         self._mids = _random_mids()
@@ -380,7 +383,10 @@ class Delivery:
         if room is not None:
             for tap in room.taps:
                 tap.append(event)
-            self._counters.deliveries += room.fan_out(event)
+            try:
+                self._counters.deliveries += room.fan_out(event)
+            except Unjudged:
+                self._judging.take(room, event)
         elif event.channel in self.listeners:
             self.listeners[event.channel](event)
             return
@@ -414,7 +420,7 @@ class Delivery:
     ) -> HistoryPage:
         """A page of a channel's kept events, without those that leave out the user ``reader``.
 
-        Raises 3xx when the broker cannot be reached.
+        Raises 3xx when the broker is unavailable.
         """
         complete = True
         with deadline(self._timeout):

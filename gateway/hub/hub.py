@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gateway.broker.base import Broker
 from gateway.hub.counters import Counters
 from gateway.hub.delivery import Delivery, Sent
+from gateway.hub.judging import Judging
 from gateway.hub.lingering import Lingering
 from gateway.hub.presence import Presence
 from gateway.hub.registry import Registry
@@ -60,9 +61,9 @@ class Hub:
             self.counters,
             node=node,
             id=self.id,
-            timeout=command_timeout,
             weights=weights or {},
         )
+        self.judging = Judging(self.counters, flusher)
         delivery = Delivery(
             broker,
             flusher,
@@ -70,6 +71,7 @@ class Hub:
             rooms.channels,
             self.counters,
             tracer,
+            self.judging,
             timeout=command_timeout,
             message_bytes=message_bytes,
         )

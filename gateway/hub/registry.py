@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -10,7 +9,6 @@ from gateway.auth.identity import Identity
 from gateway.broker.base import Broker
 from gateway.hub.connection import Connection
 from gateway.hub.counters import Counters
-from gateway.hub.deadline import deadline
 from gateway.hub.organisation import Organisation, Retired
 from gateway.hub.peer import Peer
 from gateway.hub.presence import Presence
@@ -36,10 +34,9 @@ class Registry:
         *,
         node: str,
         id: str,
-        timeout: float,
         weights: Mapping[str, int],
     ) -> None:
-        """``timeout`` bounds every wait for the broker, in seconds; ``id`` begins the ids of connections."""
+        """``id`` begins the ids of connections."""
         self.connections: dict[str, Connection] = {}
         self.organisations: dict[str, Organisation[Connection]] = {}
         self.retired = Retired()
@@ -50,7 +47,6 @@ class Registry:
         self._counters = counters
         self._node = node
         self._id = id
-        self._timeout = timeout
         self._weights = dict(weights)
         self._ids = itertools.count(1)
 
@@ -68,7 +64,7 @@ class Registry:
         """Register an authenticated connection; it hears its organisation and its user from its return on.
 
         ``before`` is awaited when it is registered and hears nothing yet.
-        Raises 3xx when the broker cannot be reached.
+        Raises 3xx when the broker is unavailable.
         """
         organisation = self._organisation(identity.org)
         connection = Connection(
@@ -92,21 +88,23 @@ class Registry:
         own = [organisation.everyone]
         if identity.user is not None:
             own.append(organisation.user(identity.user))
-        with contextlib.ExitStack() as held:
-            taps = [held.enter_context(self._rooms.held(room, organisation)) for room in own]
-            try:
-                with deadline(self._timeout):
-                    pages = [await self._rooms.look(*each) for each in zip(own, taps, strict=True)]
-                    await self._presence.settled(connection)
-                if before is not None:
-                    await before()
-            except BaseException:
-                self.disconnected(connection, CloseCode.INTERNAL_ERROR)
-                raise
+        taps = [self._rooms.hold(room) for room in own]
+        try:
+            with self._rooms.deadline():
+                pages = [await self._rooms.look(*each) for each in zip(own, taps, strict=True)]
+                await self._presence.settled(connection)
+            if before is not None:
+                await before()
             # Only now, so that nothing is queued before the greeting.
             connection.internal = tuple(
-                self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)
+                [self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)]
             )
+        except BaseException:
+            self.disconnected(connection, CloseCode.INTERNAL_ERROR)
+            raise
+        finally:
+            for room, tap in zip(own, taps, strict=True):
+                self._rooms.let_go(room, tap, organisation)
         return connection
 
     def disconnected(self, connection: Connection, code: int) -> None:

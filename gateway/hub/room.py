@@ -22,7 +22,7 @@ from protocol.envelope import Envelope
 from protocol.patterns import EventFilter
 from protocol.stamps import RENEWS
 
-__all__ = ["Membership", "Room"]
+__all__ = ["Membership", "Room", "Unjudged"]
 
 _BROADCASTS: Final = 8
 """Of one organisation at the same time: each ``put`` into one of its outboxes looks at all of them."""
@@ -32,7 +32,14 @@ _FEW: Final = 16
 _NAMES: Final = 32
 """Event names for which a room remembers that. It takes eight bytes for each of them and each group."""
 
+_MANY: Final = 128
+"""Groups that are asked in one go for a name that they may not know; that of more is left to ``judging``."""
+
 GroupKey = tuple[Encoding, EventFilter, EventFilter, bool]
+
+
+class Unjudged(Exception):
+    """An event must wait: too many filters would have to be asked, or others wait for that already."""
 
 
 class Membership:
@@ -155,7 +162,7 @@ class Group:
 class Room:
     """One channel's members on this node: a room, a whole organisation, or one user's connections."""
 
-    __slots__ = ("_groups", "_matching", "channel", "epoch", "name", "seq", "taps")
+    __slots__ = ("_groups", "_matching", "channel", "epoch", "name", "seq", "taps", "waiting")
 
     def __init__(self, channel: Channel, name: str | None) -> None:
         self.channel = channel
@@ -165,6 +172,8 @@ class Room:
         """Where the channel stood when this node last heard of it."""
         self.taps: tuple[deque[Event], ...] = ()
         """One for each member to be that still waits for the broker: the events that came meanwhile."""
+        self.waiting: deque[Event] | None = None
+        """Events that are not fanned out yet, the oldest first: see ``judging``. Never empty."""
         self._groups: dict[GroupKey, Group] = {}
         self._matching: dict[str, list[Group]] | None = None
         """Event name → the groups that it is for; forgotten whenever there are other groups."""
@@ -238,11 +247,35 @@ class Room:
         if not group.members:
             del self._groups[group.encoding, group.filter, group.events, group.patient]
             self._matching = None
+            if self.waiting is not None and len(self._groups) <= _FEW:
+                self._release_all()
         membership.group = None
 
+    def filters(self) -> list[tuple[EventFilter, EventFilter]]:
+        """The connection's and the room's of each group."""
+        return [(group.filter, group.events) for group in self._groups.values()]
+
+    def release(self) -> int:
+        """Fan out the first event that waits, whatever that takes; returns for how many."""
+        waiting, self.waiting = self.waiting, None
+        if not waiting:
+            return 0
+        event = waiting.popleft()
+        try:
+            if len(self._groups) > _FEW:
+                self._match(event.event)
+            return self.fan_out(event)
+        finally:
+            self.waiting = waiting or None
+
+    def _release_all(self) -> None:
+        while self.waiting:
+            self.release()
+
     def fan_out(self, event: Event) -> int:
-        """Queue ``event`` for everyone it is for; returns for how many. Never waits, never raises."""
+        """Queue ``event`` for everyone it is for; returns for how many. Never waits. Raises Unjudged."""
         name = event.event
+        groups = self._groups.values() if len(self._groups) <= _FEW else self._groups_for(name)
         if event.seq is not None:
             if event.seq <= self.seq and event.epoch == self.epoch:
                 return 0  # before the first member came
@@ -251,7 +284,7 @@ class Room:
         frames: dict[Encoding, bytes] = {}
         count = 0
         aligned: list[Membership] | None = None
-        for group in self._groups.values() if len(self._groups) <= _FEW else self._groups_for(name):
+        for group in groups:
             if not (group.filter.allows(name) and group.events.allows(name)):
                 continue
             frame = frames.get(group.encoding)
@@ -272,6 +305,17 @@ class Room:
 
     def _groups_for(self, name: str) -> list[Group]:
         """The groups of many that want events of this name."""
+        if self.waiting is not None:
+            raise Unjudged
+        matching = self._matching
+        groups = None if matching is None else matching.get(name)
+        if groups is None:
+            if len(self._groups) > _MANY:
+                raise Unjudged
+            groups = self._match(name)
+        return groups
+
+    def _match(self, name: str) -> list[Group]:
         matching = self._matching
         if matching is None or (len(matching) >= _NAMES and name not in matching):
             matching = self._matching = {}
@@ -317,6 +361,7 @@ class Room:
 
     def lost(self, first: int, last: int) -> None:
         """Tell the members that the broker can no longer bring these events; both ends included."""
+        self._release_all()
         first = max(first, self.seq + 1)
         for membership in list(self.members()) if first <= last else ():
             lag = membership.lag
@@ -333,6 +378,7 @@ class Room:
 
     def reset(self, epoch: str, seq: int) -> None:
         """The broker lost data: tell the members that the order goes on after ``seq`` of another epoch."""
+        self._release_all()
         for membership in list(self.members()):
             lag = membership.lag
             if lag is not None and lag.state is State.HELD:

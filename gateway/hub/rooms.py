@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from gateway.broker.base import Broker, Event, HistoryPage, Since
@@ -26,6 +26,8 @@ __all__ = ["Rooms"]
 
 _TAP: Final = 4096
 """Events noted for one member to be; when more come before the broker answers, it is asked again."""
+_AT_ONCE: Final = contextlib.nullcontext()
+"""What bounds the waits for a broker that never waits."""
 
 
 class Rooms:
@@ -53,7 +55,7 @@ class Rooms:
         """Enter a room, or change the filter of a joined one; with ``since``, also read what was missed.
 
         The member is in the room when this returns, and nothing was published between the page's last event
-        and its entry. Raises 3xx when the broker cannot be reached.
+        and its entry. Raises 3xx when the broker is unavailable.
         """
         room = connection.organisation.room(name)
         present = connection.memberships.get(name)
@@ -87,9 +89,10 @@ class Rooms:
         held = present if since is not None else None
         if held is not None:  # what comes now comes behind what is replayed
             held.hold()
-        with self.held(room, connection.organisation) as tap:
+        tap = self.hold(room)
+        try:
             try:
-                with deadline(self._timeout):
+                with self.deadline():
                     if room.name is not None:  # a connection hears its organisation and its user already
                         await self._broker.subscribe(room.channel)
                     page = await self._read_up(room, since, tap)
@@ -101,6 +104,8 @@ class Rooms:
                 raise ProtocolError(ErrorCode.NOT_FOUND, "the connection has ended")
             place = self.enter(room, connection, events, overflow, key, page=page)
             place.joined_at = Since(page.epoch, page.seq) if since is None else since
+        finally:
+            self.let_go(room, tap, connection.organisation)
         return place, page
 
     async def look(self, room: Room, tap: deque[Event]) -> HistoryPage | None:
@@ -124,6 +129,9 @@ class Rooms:
 
     async def _read_up(self, room: Room, since: Since | None, tap: deque[Event]) -> HistoryPage:
         """What a member to be has missed, up to the last event that was delivered on this node."""
+        # What never waits never knows more than its members were told; of another broker only a page says so.
+        if not (self._broker.waits or room.empty) and since == (room.epoch, room.seq):
+            return HistoryPage([], room.epoch, room.seq, more=False, complete=True)
         while True:
             tap.clear()
             page = await self._broker.history(room.channel, since=since, limit=0 if since is None else 2**31)
@@ -174,17 +182,22 @@ class Rooms:
             place.fall_behind(page.seq, epoch=page.epoch, by_replay=True).step(Step.READ_UP)
         return place
 
-    @contextlib.contextmanager
-    def held(self, room: Room, organisation: Organisation[Connection]) -> Iterator[deque[Event]]:
-        """Keep a room alive, and note what is delivered in it, while somebody is about to enter."""
+    def deadline(self) -> AbstractContextManager[None]:
+        """The bound of a wait for the broker; raises TIMEOUT."""
+        return deadline(self._timeout) if self._broker.waits else _AT_ONCE
+
+    def hold(self, room: Room) -> deque[Event]:
+        """Keep a room alive while somebody is about to enter, until :meth:`let_go`; returns what notes the
+        events that are delivered in it meanwhile."""
         tap: deque[Event] = deque(maxlen=_TAP)
         room.taps = (*room.taps, tap)
         self.channels[room.channel] = room
-        try:
-            yield tap
-        finally:
-            room.taps = tuple(each for each in room.taps if each is not tap)
-            self._discard_if_empty(room, organisation)
+        return tap
+
+    def let_go(self, room: Room, tap: deque[Event], organisation: Organisation[Connection]) -> None:
+        """Whoever was about to enter has done so, or will not."""
+        room.taps = tuple([each for each in room.taps if each is not tap])
+        self._discard_if_empty(room, organisation)
 
     def exit(self, place: Membership, connection: Connection) -> None:
         """``connection`` gives up its ``place``."""

@@ -95,9 +95,16 @@ class Limiters:
             }
             for what in ("commands", "bytes", "joins", "connections")
         }
+        self._unlimited = not any(
+            getattr(rates, f"{what}_per_{whose}")
+            for what in ("commands", "bytes", "joins")
+            for whose in ("connection", "user", "organisation", "ip")
+        )
 
     def limiter(self, identity: Identity, ip: str, *, of_connection: bool = True) -> Limiter | None:
         """The limiter of a new connection, or of a request without one; None when nothing limits it."""
+        if self._unlimited:
+            return None
         commands, bytes_, joins = (
             self._buckets(what, identity, ip, of_connection) for what in ("commands", "bytes", "joins")
         )

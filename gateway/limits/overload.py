@@ -64,7 +64,7 @@ class Overload:
         settings = self._settings
         load, reason = 0.0, ""
         if settings.loop_lag and lag / settings.loop_lag > load:
-            load, reason = lag / settings.loop_lag, "the event loop is late"
+            load, reason = lag / settings.loop_lag, "the event loop lags"
         if self._memory and memory / self._memory > load:
             load, reason = memory / self._memory, "memory is short"
         if load >= 1:

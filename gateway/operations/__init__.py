@@ -1,9 +1,9 @@
 """What can be done with a gateway: every operation, with its rules, once.
 
 Session commands, REST, extensions and embedding programs are thin callers. Each operation takes the
-:class:`~gateway.auth.identity.Identity` of whoever asks, checks names, permissions, sizes and limits, and
-raises ``ProtocolError`` with a numbered reason to refuse. ``org`` is the organisation that it is about: the
-caller's own when it is None; only an admin may name another.
+:class:`~gateway.auth.identity.Identity` of the caller, checks names, permissions, sizes and limits, and
+raises ``ProtocolError`` with a numbered reason to refuse. ``org`` is the organisation that it applies to:
+None is the caller's own; only an admin may name another one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ class Operations:
             else Events(hub, cluster, overload)
         )
         """Publish, send, trace."""
-        self.rooms = Rooms(hub, cluster, largest_page=settings.history.page)
+        self.rooms = Rooms(
+            hub,
+            cluster,
+            largest_page=settings.history.page,
+            message_bytes=settings.limits.message_bytes,
+        )
         """History, presence, the list of rooms."""
         self.connections = Connections(cluster)
         """List, look at and close connections; statistics."""

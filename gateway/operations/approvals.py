@@ -54,11 +54,11 @@ _STATUSES: Final = frozenset({"pending", "decided", "expired"})
 
 
 class Approvals:
-    """All raise NOT_FOUND where the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database
-    is away; OVERLOADED when too much waits for it, and TIMEOUT when nobody knows whether it was stored:
-    repeat that with the same ``id``.
+    """All raise NOT_FOUND if the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database is
+    unavailable; OVERLOADED when too much is waiting for it; and TIMEOUT if it is unknown whether the
+    change was stored: repeat it with the same ``id``.
 
-    ``address`` and ``connection`` are from where the caller asks; they are noted with what was done.
+    ``address`` and ``connection`` describe the caller, and are recorded with each action.
     """
 
     __slots__ = ("_conflicts", "_created", "_decided", "_inbox", "_settings", "watch")
@@ -74,7 +74,7 @@ class Approvals:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a database to keep them in."""
+        """Whether there is a database to store them in."""
         return self._inbox.enabled
 
     async def create(
@@ -96,11 +96,11 @@ class Approvals:
         address: str | None = None,
         connection: str | None = None,
     ) -> dict[str, Any]:
-        """Ask 1 to ``MAX_USERS`` users or a role: stored when this returns, told at once.
+        """Ask 1 to ``MAX_USERS`` users or a role: stored when this returns, published at once.
 
-        Answered with the approval. ``deadline`` is in seconds from now, at most ``store.approvals_longest``;
-        without a ``fallback`` it expires then. The same ``id`` in the organisation answers with the first one
-        as it stands now.
+        Returns the approval. ``deadline`` is in seconds from now, at most ``store.approvals_longest``;
+        without a ``fallback`` the approval expires then. The same ``id`` in the organisation returns the
+        first one in its present state.
 
         Raises FORBIDDEN without the role service; WRONG_ORGANISATION; MISSING_FIELD, BAD_FIELD, TOO_LARGE;
         TOO_MANY_APPROVALS.
@@ -112,7 +112,7 @@ class Approvals:
         if id is not None:
             check_pattern(id, field="id", max_bytes=MAX_ID)
             if "/" in id:
-                raise bad("id", "must not contain /, since it stands in a path")
+                raise bad("id", "must not contain /, since it is part of a path")
         if message is not None:
             check_length("message", message, MAX_MESSAGE)
             check_value(message, "message")
@@ -145,11 +145,12 @@ class Approvals:
         audit: bool = False,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """The approval as it stands; while it is pending, ``wait`` seconds (0 to ``MAX_WAIT``) for its end.
+        """The approval in its present state; while it is pending, waits up to ``wait`` seconds (0 to
+        ``MAX_WAIT``) for its end.
 
-        With ``audit``, for services, with who did what when and from where. Raises NOT_FOUND; FORBIDDEN for
-        who is neither asked nor a service; OVERLOADED when too many wait; SHUTTING_DOWN while waiting on a
-        node that stops.
+        With ``audit``, for services, including all actions with user, time and origin. Raises NOT_FOUND;
+        FORBIDDEN if the caller is neither asked nor a service; OVERLOADED when too many wait; SHUTTING_DOWN
+        while waiting on a stopping node.
         """
         org = organisation(identity, org)
         if not 0 <= wait <= MAX_WAIT:
@@ -181,10 +182,10 @@ class Approvals:
         cursor: str | None = None,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """``approvals`` that the caller is asked for, by name or by a role; at most ``limit``, newest first.
+        """``approvals`` that ask the caller, by name or by a role; at most ``limit``, newest first.
 
         A service gets those of the whole organisation, or those that ask ``user`` by name. ``next`` is the
-        cursor of the next page where there is one. Raises FORBIDDEN for another user's without the role
+        cursor of the next page, if there is one. Raises FORBIDDEN for another user's without the role
         service, BAD_FIELD for a cursor of another list.
         """
         org = organisation(identity, org)
@@ -223,11 +224,11 @@ class Approvals:
         address: str | None = None,
         connection: str | None = None,
     ) -> dict[str, Any]:
-        """Decide, as one who is asked; answered with the approval.
+        """Decide as an asked user; returns the approval.
 
-        Raises NOT_FOUND; FORBIDDEN for who is not asked; BAD_FIELD for a choice that is not offered;
-        CONFLICT when it was decided before or its deadline is over: ``decision`` says what and
-        by whom, and ``approval`` the whole.
+        Raises NOT_FOUND; FORBIDDEN if the caller is not asked; BAD_FIELD for a choice that is not offered;
+        CONFLICT if it was decided before or its deadline has passed: ``decision`` has the choice and the
+        user, ``approval`` the whole.
         """
         org = organisation(identity, org)
         user = _named(identity)
@@ -315,7 +316,7 @@ class Approvals:
 
 def _named(identity: Identity) -> str:
     if identity.user is None:
-        raise ProtocolError(ErrorCode.FORBIDDEN, "this token names no user, who could be asked")
+        raise ProtocolError(ErrorCode.FORBIDDEN, "this token names no user")
     return identity.user
 
 
@@ -340,7 +341,7 @@ def _conflict(verdict: Verdict) -> ProtocolError:
     decision = approval.decision
     details: dict[str, Any] = {"approval": approval.as_data()}
     if decision is None:
-        return ProtocolError(ErrorCode.CONFLICT, "its deadline is over", details=details)
+        return ProtocolError(ErrorCode.CONFLICT, "its deadline has passed", details=details)
     by = f"by {approval.decided_by}" if approval.decided_by is not None else "at its deadline"
     return ProtocolError(
         ErrorCode.CONFLICT,

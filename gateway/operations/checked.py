@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.auth.identity import Identity
-from gateway.broker.base import Done, Position
+from gateway.broker.base import Done
 from gateway.cluster.base import Cluster
 from gateway.config.settings import RoomEvents
 from gateway.hub.hub import Hub
 from gateway.limits.overload import Overload
 from gateway.operations.events import Events
 from gateway.operations.execution_rooms import ALL, id_of
-from gateway.operations.rules import organisation
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.patterns import EventFilter, compile_pattern
 from protocol.registry import EventTypes
-from protocol.values import check_event_data
 
 __all__ = ["CheckedEvents"]
 
@@ -56,34 +54,20 @@ class CheckedEvents(Events):
         critical: bool,
         size: int,
     ) -> None:
-        """As ``Events.submit``; raises what :meth:`publish` raises."""
+        """As ``Events.submit``; raises what ``publish`` raises."""
         self._check(identity, room, event, mid, critical)  # what the token may not do is said first
         self._check_type(room, event, data)
         super().submit(identity, room, event, data, done, mid, critical, size)
 
-    async def publish(
-        self,
-        identity: Identity,
-        room: str | None,
-        event: str,
-        data: Any = None,
-        *,
-        org: str | None = None,
-        mid: str | None = None,
-        exclude: Collection[str] = (),
-        critical: bool = False,
-    ) -> Position:
-        """As ``Events.publish``.
+    def _data_of(self, room: str | None, event: str, data: Any) -> Any:
+        """As ``Events._data_of``, and of the event's type.
 
-        Also raises MISSING_FIELD or BAD_FIELD for data that does not fit the event's type, EVENT_NOT_ALLOWED
-        for an event that a strict room does not take.
+        Raises MISSING_FIELD or BAD_FIELD for data that does not fit, EVENT_NOT_ALLOWED for an event that a
+        strict room does not take.
         """
-        organisation(identity, org)
-        self._check(identity, room, event, mid, critical)
-        self._check_type(room, event, check_event_data(data))
-        return await super().publish(
-            identity, room, event, data, org=org, mid=mid, exclude=exclude, critical=critical
-        )
+        data = super()._data_of(room, event, data)
+        self._check_type(room, event, data)
+        return data
 
     def _check_type(self, room: str | None, event: str | None, data: Any) -> None:
         if room is None or event is None or room == ALL or id_of(room) is not None:

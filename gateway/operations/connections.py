@@ -1,4 +1,4 @@
-"""Who is connected, closing a connection, and statistics."""
+"""Connections: listing them, closing them, and statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_REASON: Final = 100
 
 
 class Connections:
-    """Questions about connections, and their end."""
+    """Queries about connections, and closing them."""
 
     __slots__ = ("_cluster",)
 
@@ -35,10 +35,10 @@ class Connections:
         limit: int,
         org: str | None = None,
     ) -> Listing:
-        """At most ``limit`` open connections, the oldest first, ``after`` a (connected_at, id).
+        """At most ``limit`` open connections, oldest first, ``after`` a (connected_at, id).
 
-        Of one ``user``, or in one ``room``, which takes the permission ``presence`` there. Members see of
-        others what :meth:`one` says. Raises FORBIDDEN, WRONG_ORGANISATION and 3xx.
+        Of one ``user``, or in one ``room``, which needs the permission ``presence`` there. Members see of
+        others what :meth:`one` returns. Raises FORBIDDEN, WRONG_ORGANISATION and 3xx.
         """
         org = organisation(identity, org)
         if room is not None:
@@ -47,10 +47,10 @@ class Connections:
         return Listing([_shown(each, identity) for each in found], missing)
 
     async def one(self, identity: Identity, connection: str, *, org: str | None = None) -> dict[str, Any]:
-        """What is known of one connection; raises NOT_FOUND.
+        """The data of one connection; raises NOT_FOUND.
 
-        Members see address, user agent, client id and filters of their own user's only, and of others the
-        rooms whose presence they may see.
+        Members see address, user agent, client id and filters of their own user's only, and for others the
+        rooms whose presence they may read.
         """
         org = organisation(identity, org)
         return _shown(await self._cluster.connection(org, connection), identity)
@@ -66,7 +66,7 @@ class Connections:
     ) -> None:
         """Close a connection with ``code`` and a ``reason`` of at most 100 bytes.
 
-        Members may close their own user's; others need the role service. Raises FORBIDDEN, NOT_FOUND,
+        Members may close those of their own user; others need the role service. Raises FORBIDDEN, NOT_FOUND,
         BAD_FIELD.
         """
         org = organisation(identity, org)
@@ -82,9 +82,9 @@ class Connections:
     async def stats(
         self, identity: Identity, *, org: str | None = None, everything: bool = False
     ) -> dict[str, Any]:
-        """Counts of this node, and under ``cluster`` of all: of an organisation, or of ``everything``.
+        """Counts of this node, and under ``cluster`` of all nodes: of an organisation, or of ``everything``.
 
-        Members see the rooms whose presence they may see. ``everything`` is for admins: raises FORBIDDEN.
+        Members see the rooms whose presence they may read. ``everything`` is for admins: raises FORBIDDEN.
         """
         if everything and not identity.is_admin:
             raise ProtocolError(ErrorCode.FORBIDDEN, "statistics of all organisations need the role admin")

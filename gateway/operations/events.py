@@ -1,4 +1,4 @@
-"""Publishing to rooms and organisations, sending to users and connections, and what became of a message."""
+"""Publishing to rooms and organisations, sending to users and connections, and traces of messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Events:
-    """Events on their way in."""
+    """Incoming events."""
 
     __slots__ = ("_cluster", "_hub", "_overload", "_submit")
 
@@ -79,31 +79,33 @@ class Events:
         exclude: Collection[str] = (),
         critical: bool = False,
     ) -> Position:
-        """Publish to a room, or with None to the whole organisation; returns the event's place.
+        """Publish to a room, or with None to the whole organisation; returns the event's position.
 
         ``data`` nests at most ``MAX_EVENT_DEPTH`` containers. An event whose ``mid`` the channel remembers
-        gets the
-        place of the first. ``exclude`` are users who do not get it. ``critical`` events overtake others
-        and are taken while the node sheds load.
+        gets the position of the first. ``exclude`` are users who do not receive it. ``critical`` events
+        overtake others and are accepted while the node sheds load.
 
-        Raises FORBIDDEN without the permission ``publish`` in the room, and without the role service
-        for a whole organisation and for ``critical``; WRONG_ORGANISATION; 10x for bad names and data;
-        TOO_LARGE when a client's codec would make more of it than ``limits.message_bytes``;
-        OVERLOADED, BROKER_UNAVAILABLE, TIMEOUT.
+        Raises FORBIDDEN without the permission ``publish`` in the room, and without the role service for a
+        whole organisation and for ``critical``; WRONG_ORGANISATION; 10x for bad names and data, or for data
+        and events that ``events.patterns`` refuses (EVENT_NOT_ALLOWED); TOO_LARGE if it exceeds
+        ``limits.message_bytes`` in a client's codec; OVERLOADED, BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
         self._check(identity, room, event, mid, critical)
-        data = check_event_data(data)
         return await self._hub.publish(
             org,
             room,
             event,
-            data,
+            self._data_of(room, event, data),
             sender=identity.user,
             mid=mid,
             exclude=frozenset(exclude) or None,
             critical=critical,
         )
+
+    def _data_of(self, room: str | None, event: str, data: Any) -> Any:
+        """``data`` as the event may have it; what the token may not do was said before."""
+        return check_event_data(data)
 
     def _check(
         self, identity: Identity, room: str | None, event: str | None, mid: str | None, critical: bool
@@ -134,15 +136,12 @@ class Events:
         mid: str | None = None,
         ephemeral: bool = False,
     ) -> Sent:
-        """Send to all connections of ``user``, or to one ``connection``, on whichever nodes they are.
+        """Send to all connections of ``user``, or to one ``connection``, on any nodes.
 
-        What is sent to a user has a place in the user's order and is kept, unless it is ``ephemeral``. Sends
-        are permitted by the same patterns as rooms, under the names ``user:NAME`` and
-        ``connection:ID``.
-        Raises FORBIDDEN without ``publish`` there; MISSING_FIELD without a recipient, BAD_FIELD with two;
-        WRONG_ORGANISATION; 10x for bad names and data; TOO_LARGE; NOT_FOUND for a connection that is not
-        open;
-        BROKER_UNAVAILABLE, TIMEOUT.
+        A message to a user has a position in the user's order and is kept, unless it is ``ephemeral``. Sends
+        need the permission ``publish`` for the names ``user:NAME`` and ``connection:ID``. Raises FORBIDDEN
+        without it; MISSING_FIELD without a recipient, BAD_FIELD with two; WRONG_ORGANISATION; 10x for bad
+        names and data; TOO_LARGE; NOT_FOUND for a connection that is not open; BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
         check_event(event)
@@ -182,10 +181,11 @@ class Events:
         mid: str | None = None,
         ephemeral: bool = False,
     ) -> dict[str, Sent]:
-        """As :meth:`send` to each of 1 to ``MOST_USERS`` users, in whose orders it has one ``mid``.
+        """As :meth:`send`, to each of 1 to ``MOST_USERS`` users, in their orders with one ``mid``.
 
-        When the broker refuses one, that is raised, and others may have got it: repeated with its ``mid`` it
-        reaches each once. What this refuses itself, nobody has got; BAD_FIELD, TOO_LARGE for too many.
+        If the broker refuses one, that error is raised, and others may have got the message: repeated with
+        its ``mid`` it reaches each once. If this method itself refuses, nothing was sent: BAD_FIELD,
+        TOO_LARGE for too many.
         """
         org = organisation(identity, org)
         event = check_event(event)
@@ -227,15 +227,15 @@ class Events:
     async def trace(
         self, identity: Identity, mid: str, *, user: str | None = None, org: str | None = None
     ) -> dict[str, Any]:
-        """What became of a message, recipient by recipient; with ``user`` for the connections of one user.
+        """The outcome of a message, recipient by recipient; with ``user`` for the connections of one user.
 
-        Raises FORBIDDEN without the role service, and NOT_FOUND when the message was not traced.
+        Raises FORBIDDEN without the role service, and NOT_FOUND if the message was not traced.
         """
         require_service(identity)
         org = organisation(identity, org)
         check_mid(mid)
         if self._hub.tracer is None:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "messages are not traced here: trace.messages is 0")
+            raise ProtocolError(ErrorCode.NOT_FOUND, "tracing is off: trace.messages is 0")
         trace = await self._cluster.trace(org, mid, user=user)
         if trace is None:
             raise ProtocolError(

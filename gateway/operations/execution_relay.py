@@ -206,7 +206,7 @@ class Relay:
                     outcomes.append(False)
                     return
                 # To try again would never help. The execution itself can be read.
-                log.error("a change of an execution cannot be told", mid=entry.mid, reason=error.message)
+                log.error("a change of an execution cannot be published", mid=entry.mid, reason=error.message)
 
         async with trio.open_nursery() as nursery:
             for room, event, data in said:

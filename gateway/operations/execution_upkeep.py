@@ -54,7 +54,7 @@ class Upkeep:
                     await self._end_stale(executions)
                     self._removed += await executions.upkeep.remove(self._settings.keep)
             except ProtocolError as error:
-                log.warning("executions were not looked after", reason=error.message)
+                log.warning("maintenance of executions failed", reason=error.message)
 
     async def _end_stale(self, executions: Executions) -> None:
         if not self._settings.stale:

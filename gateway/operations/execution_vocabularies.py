@@ -8,9 +8,12 @@ event has the fields of the catalogue (``protocol.events``), which are those tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["translations"]
+
+_LONGEST: Final = 200
+"""Characters of an id or a name in the catalogue."""
 
 
 def translations(
@@ -34,6 +37,12 @@ def _error(status: str, row: dict[str, Any]) -> str:
     return str(row.get("error") or status)
 
 
+def _named(row: dict[str, Any], field: str) -> str | None:
+    """What the application's metadata say, as far as it is a name or an id."""
+    found = (row.get("metadata") or {}).get(field)
+    return found if isinstance(found, str) and 1 <= len(found) <= _LONGEST else None
+
+
 def _milliseconds(row: dict[str, Any]) -> int | None:
     duration = row.get("duration")
     return None if duration is None else round(duration * 1000)
@@ -47,6 +56,7 @@ def _of_a(status: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         method=row.get("method"),
         ts=row["updated_at"],
         status=status,
+        task_id=_named(row, "task_id"),
     )
     if status == "running":
         return "agent:execution:start", fields
@@ -57,18 +67,15 @@ def _of_a(status: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _of_c(status: str, row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    metadata = row.get("metadata") or {}
     agent = row["agent"]
-    councilor = str(metadata.get("councilor_id") or agent)
-    task = metadata.get("task_name") or row.get("method") or row.get("step")
     common = _present(
         execution_id=row["id"],
-        task_name=task,
+        task_name=_named(row, "task_name") or row.get("method") or row.get("step"),
         ts=row["updated_at"],
-        display_name=metadata.get("display_name") or agent,
+        display_name=_named(row, "display_name") or agent,
     )
     agents = {**common, "agent_id": agent}
-    councilors = {**common, "councilor_id": councilor}
+    councilors = {**common, "councilor_id": _named(row, "councilor_id") or agent}
     if status == "running":
         yield "agent_execution_started", {**agents, "severity": "info"}
         yield "councilor_started", {**councilors, "severity": "info"}
@@ -78,8 +85,11 @@ def _of_c(status: str, row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
         success=success,
         severity="success" if success else "error",
         duration_ms=_milliseconds(row),
-        result=row.get("result"),
         error=None if success else _error(status, row),
     )
-    yield "agent_execution_completed", agents | ended
-    yield "councilor_completed" if success else "councilor_error", councilors | ended
+    result = _present(result=row.get("result"))
+    yield "agent_execution_completed", agents | ended | result
+    if success:
+        yield "councilor_completed", councilors | ended | result
+    else:
+        yield "councilor_error", councilors | ended

@@ -1,4 +1,4 @@
-"""Executions: reported by services, followed and looked up by whoever may join their rooms."""
+"""Executions: reported by services, followed and read by clients that may join their rooms."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ _SUMMARY_DAYS: Final = 30
 
 
 class Executions:
-    """All raise NOT_FOUND where the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database
-    is away; OVERLOADED when too much waits for it, and TIMEOUT when nobody knows whether it was stored: look
-    at the version, or repeat it with one. ``org`` is for admins, who may name another organisation.
+    """All raise NOT_FOUND if the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database is
+    unavailable; OVERLOADED when too much is waiting for it; and TIMEOUT if it is unknown whether the
+    change was stored: check the version, or repeat it with one. ``org`` is for admins, who may name
+    another organisation.
     """
 
     __slots__ = ("_bounds", "_hub", "inbox", "relay", "upkeep")
@@ -101,10 +102,10 @@ class Executions:
         metadata: Any = None,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """A new execution, ``queued`` or ``running``: stored when this returns, told at once.
+        """A new execution, ``queued`` or ``running``: stored when this returns, published at once.
 
         Raises FORBIDDEN without the role service; WRONG_ORGANISATION; CONFLICT, with the execution in its
-        details, when there is one of this ``id``; BAD_FIELD, TOO_LARGE.
+        details, if the ``id`` exists; BAD_FIELD, TOO_LARGE.
         """
         require_service(identity, "reporting executions")
         org = organisation(identity, org)
@@ -143,13 +144,13 @@ class Executions:
         version: int | None = None,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """The execution after this change: stored when this returns, told at once. None changes nothing.
+        """The execution after this change: stored when this returns, published at once. None changes nothing.
 
-        ``queued`` → ``running`` → ``completed``, ``failed`` or ``cancelled``; then nothing changes any more.
-        Each change counts ``version`` up; what says nothing new is a heartbeat and counts nothing.
+        ``queued`` → ``running`` → ``completed``, ``failed`` or ``cancelled``; an ended execution does not
+        change. Each change increments ``version``; an update without changes is a heartbeat and does not.
 
-        Raises FORBIDDEN without the role service; WRONG_ORGANISATION; NOT_FOUND; CONFLICT, with the execution
-        as it is in its details, for any other transition and for a ``version`` that is not the latest;
+        Raises FORBIDDEN without the role service; WRONG_ORGANISATION; NOT_FOUND; CONFLICT, with the present
+        execution in its details, for any other transition and for a ``version`` that is not the latest;
         BAD_FIELD, TOO_LARGE.
         """
         from gateway.store.executions import Change
@@ -187,8 +188,9 @@ class Executions:
         return await self._store.change(org, id, change)
 
     async def get(self, identity: Identity, id: str, *, org: str | None = None) -> dict[str, Any]:
-        """One execution with its ``updates``, the oldest first. Raises NOT_FOUND; FORBIDDEN for who may join
-        neither its room nor ``executions``; WRONG_ORGANISATION."""
+        """One execution with its ``updates``, oldest first. Raises NOT_FOUND; FORBIDDEN if the caller may
+        join neither its room nor ``executions``; WRONG_ORGANISATION.
+        """
         org = organisation(identity, org)
         _check_id(id)
         if not identity.grants.allows(room_of(id), Permission.JOIN):
@@ -213,10 +215,11 @@ class Executions:
         org: str | None = None,
     ) -> dict[str, Any]:
         """``executions`` created from ``first`` to before ``until``, at most ``limit`` (1 to ``MAX_PAGE``),
-        the newest first; ``next`` is the cursor of the next page where there is one.
+        newest first; ``next`` is the cursor of the next page, if there is one.
 
         Times are milliseconds since 1970, RFC 3339, or a UTC day (which ``until`` includes). Raises FORBIDDEN
-        for who may not join ``executions``; WRONG_ORGANISATION; BAD_FIELD, also for another list's cursor.
+        if the caller may not join ``executions``; WRONG_ORGANISATION; BAD_FIELD, also for another list's
+        cursor.
         """
         org = organisation(identity, org)
         _permit_all(identity)
@@ -241,11 +244,11 @@ class Executions:
         status: str | None = None,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """How those went: ``total``, ``by_status``, ``success_rate`` (of the completed and the failed),
-        ``duration`` (seconds: average, p50, p95) of those that have ended, ``series`` of UTC days.
+        """Figures about those: ``total``, ``by_status``, ``success_rate`` (of completed and failed ones),
+        ``duration`` (seconds: average, p50, p95) of ended ones, ``series`` of UTC days.
 
-        As :meth:`list`; by default the last 30 days, today included. Raises BAD_FIELD for more than
-        ``MAX_DAYS``.
+        Filters as in :meth:`list`; by default the last 30 days, including today. Raises BAD_FIELD for more
+        than ``MAX_DAYS``.
         """
         org = organisation(identity, org)
         _permit_all(identity)

@@ -96,7 +96,7 @@ class Inbox:
         """The open store; raises NOT_FOUND when there is none, and DATABASE_UNAVAILABLE when not now."""
         if self._store is None:
             if not self.enabled:
-                raise ProtocolError(ErrorCode.NOT_FOUND, "nothing is kept here: the setting database is none")
+                raise ProtocolError(ErrorCode.NOT_FOUND, "not available: the setting database is none")
             raise ProtocolError(
                 ErrorCode.DATABASE_UNAVAILABLE,
                 "the database is not open",

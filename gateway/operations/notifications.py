@@ -1,4 +1,4 @@
-"""Notifications: created by services, kept in a database, read by their users."""
+"""Notifications: created by services, stored in a database, read by their users."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ _SCRIPTS: Final = ("javascript:", "data:", "vbscript:")
 
 
 class Notifications:
-    """All raise NOT_FOUND where the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database
-    is away; OVERLOADED when too much waits for it, and TIMEOUT when nobody knows whether it was stored:
-    repeat that with the same ``mid``.
+    """All raise NOT_FOUND if the setting ``database`` is ``none``; DATABASE_UNAVAILABLE while the database is
+    unavailable; OVERLOADED when too much is waiting for it; and TIMEOUT if it is unknown whether the
+    change was stored: repeat it with the same ``mid``.
     """
 
     __slots__ = ("inbox",)
@@ -80,12 +80,11 @@ class Notifications:
         mid: str | None = None,
         org: str | None = None,
     ) -> Created:
-        """One notification for each of 1 to ``MAX_USERS`` users: stored when this returns, told at once.
+        """One notification for each of 1 to ``MAX_USERS`` users: stored when this returns, published at once.
 
-        ``type`` is info, success, warning or error. ``action`` is a map of ``type``, and perhaps ``label``
-        and ``payload``, in which no text is an address that runs as a script. ``expires_at`` is in
-        milliseconds since 1970 and in the future. The same ``mid`` in the organisation answers as the first
-        time.
+        ``type`` is info, success, warning or error. ``action`` is a map of ``type``, and optionally ``label``
+        and ``payload``, without text that begins like a script address. ``expires_at`` is in milliseconds
+        since 1970 and in the future. The same ``mid`` in the organisation gets the first answer.
 
         Raises FORBIDDEN without the role service; WRONG_ORGANISATION; BAD_FIELD, TOO_LARGE.
         """
@@ -133,10 +132,10 @@ class Notifications:
         cursor: str | None = None,
         org: str | None = None,
     ) -> dict[str, Any]:
-        """``notifications`` of the user, at most ``limit`` (1 to ``MAX_PAGE``), the newest first.
+        """``notifications`` of the user, at most ``limit`` (1 to ``MAX_PAGE``), newest first.
 
-        ``unread`` counts all that are not read, up to ``store.unread_maximum``; ``next`` is the cursor of the
-        next page where there is one. Raises BAD_FIELD for a cursor of another list, and what :meth:`read`
+        ``unread`` is the number of unread ones, up to ``store.unread_maximum``; ``next`` is the cursor of the
+        next page, if there is one. Raises BAD_FIELD for a cursor of another list, and what :meth:`read`
         raises.
         """
         org, user = _owner(identity, org, user)
@@ -157,10 +156,10 @@ class Notifications:
     async def read(
         self, identity: Identity, id: str, *, user: str | None = None, org: str | None = None
     ) -> int:
-        """Mark one as read, also when it is already; returns how many are unread now.
+        """Mark one as read, even if it already is; returns the number of unread ones.
 
-        Raises FORBIDDEN for another user without the role service, WRONG_ORGANISATION, MISSING_FIELD for a
-        token without a user that names none, NOT_FOUND for what is not there or is another user's.
+        Raises FORBIDDEN for another user without the role service, WRONG_ORGANISATION, MISSING_FIELD if
+        neither the token nor the call names a user, NOT_FOUND for an unknown id or another user's.
         """
         org, user = _owner(identity, org, user)
         number, store = _number(id), self.inbox.store.notifications
@@ -170,14 +169,14 @@ class Notifications:
         return self._told(changed)
 
     async def read_all(self, identity: Identity, *, user: str | None = None, org: str | None = None) -> int:
-        """Mark all as read that are there now; returns how many are unread then. Raises as :meth:`read`."""
+        """Mark all present ones as read; returns the number of unread ones. Raises as :meth:`read`."""
         org, user = _owner(identity, org, user)
         return self._told(await self.inbox.store.notifications.read_all(org, user))
 
     async def delete(
         self, identity: Identity, id: str, *, user: str | None = None, org: str | None = None
     ) -> int:
-        """Remove one; returns how many are unread afterwards. Raises as :meth:`read`."""
+        """Delete one; returns the number of unread ones. Raises as :meth:`read`."""
         org, user = _owner(identity, org, user)
         changed = await self.inbox.store.notifications.delete(org, user, [_number(id)])
         if not changed.ids:
@@ -185,7 +184,7 @@ class Notifications:
         return self._told(changed)
 
     async def glance(self, identity: Identity) -> int | None:
-        """How many the user has not read, for the greeting; None when that is not known soon."""
+        """The number of unread ones, for the greeting; None if the answer does not come soon."""
         if not self.inbox.enabled or identity.user is None or self.inbox.ready() is not None:
             return None
         with trio.move_on_after(_GREETING):

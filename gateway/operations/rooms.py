@@ -9,6 +9,7 @@ import trio
 from gateway.auth.identity import Identity, Permission
 from gateway.broker.base import (
     Channel,
+    Event,
     HistoryPage,
     Since,
     organisation_channel,
@@ -21,6 +22,7 @@ from gateway.hub.presence import describe_members
 from gateway.operations.rules import organisation, permit
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_room
+from protocol.sizes import HEAD_BYTES, WORST_GROWTH, largest_size
 
 __all__ = ["Rooms"]
 
@@ -31,12 +33,13 @@ _RUN: Final = 1000
 class Rooms:
     """Questions about rooms."""
 
-    __slots__ = ("_cluster", "_hub", "_largest_page")
+    __slots__ = ("_cluster", "_hub", "_largest_page", "_message_bytes")
 
-    def __init__(self, hub: Hub, cluster: Cluster, *, largest_page: int) -> None:
+    def __init__(self, hub: Hub, cluster: Cluster, *, largest_page: int, message_bytes: int) -> None:
         self._hub = hub
         self._cluster = cluster
         self._largest_page = largest_page
+        self._message_bytes = message_bytes
 
     async def history(
         self,
@@ -50,7 +53,8 @@ class Rooms:
         """At most ``limit`` kept events of a room, the oldest first: those after ``since``, or the newest.
 
         Events that exclude the caller are left out. A page has at most ``history.page`` events, also when
-        ``limit`` is larger or None; ``more`` says whether to ask on. Raises FORBIDDEN without the permission
+        ``limit`` is larger or None, and takes no more than ``limits.message_bytes`` unless its only event
+        does; ``more`` says whether to ask on. Raises FORBIDDEN without the permission
         ``history``; BAD_FIELD for a ``limit`` below 1 or a negative position; BROKER_UNAVAILABLE, TIMEOUT.
         """
         org = organisation(identity, org)
@@ -82,7 +86,24 @@ class Rooms:
         if limit is not None and limit < 1:
             raise ProtocolError(ErrorCode.BAD_FIELD, "limit: must be at least 1")
         limit = self._largest_page if limit is None else min(limit, self._largest_page)
-        return await self._hub.history_of(channel, since=since, limit=limit, reader=identity.user)
+        page = await self._hub.history_of(channel, since=since, limit=limit, reader=identity.user)
+        return await self._fitting(page, newest=since is None)
+
+    async def _fitting(self, page: HistoryPage, *, newest: bool) -> HistoryPage:
+        """As much of the page as fits into a message that clients expect."""
+        if sum(each.size * WORST_GROWTH + HEAD_BYTES for each in page.events) <= self._message_bytes:
+            return page
+        kept: list[Event] = []
+        room = self._message_bytes - HEAD_BYTES
+        for event in page.events[::-1] if newest else page.events:
+            room -= largest_size(event.envelope())
+            if room < 0 and kept:
+                break
+            kept.append(event)
+            await trio.lowlevel.checkpoint()  # each may be a megabyte
+        if newest:
+            return page._replace(events=kept[::-1])
+        return page._replace(events=kept, more=page.more or len(kept) < len(page.events))
 
     async def presence(
         self, identity: Identity, room: str | None, *, org: str | None = None

@@ -16,6 +16,7 @@ be asked twice, which means not to wait. They see by their leash when the superv
 
 from __future__ import annotations
 
+import math
 import secrets
 import signal
 import socket
@@ -48,7 +49,9 @@ _UNUSABLE: Final = 2
 """A worker's exit code when its configuration cannot be used: starting it again cannot help."""
 
 _FAST: Final = 3
-"""Deaths of one slot, one after the other and before it listened, after which it is not tried any more."""
+"""Brief lives of one slot, one after the other, after which it is not tried any more."""
+_BRIEF: Final = 5.0
+"""Seconds of listening that end a brief life; a worker that never listened had one, too."""
 _GRACE: Final = 5.0
 """Seconds that a worker has beyond the longest drain."""
 
@@ -72,8 +75,19 @@ class Worker:
         self.old = old
         self.process: trio.Process
         self.retired = False
-        self.listened = False
+        self.listened_at = math.inf
+        """Trio's time."""
         self.ended = trio.Event()
+
+    @property
+    def listened(self) -> bool:
+        """It has got so far."""
+        return self.listened_at < math.inf
+
+    @property
+    def settled(self) -> bool:
+        """It serves, and did not die at once."""
+        return not self.ended.is_set() and trio.current_time() >= self.listened_at + _BRIEF
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it still runs."""
@@ -145,7 +159,7 @@ class Supervisor:
         With ``old`` it takes that one's place; if it ends before it listens, ``failed`` is set and no other
         one is tried.
         """
-        unborn = 0
+        brief = 0
         while not self._stopping.is_set():
             worker = self._new(slot, old)
             self._running.add(worker)
@@ -161,8 +175,9 @@ class Supervisor:
                 failed.set()
                 return
             old = None
-            unborn = 0 if worker.listened else unborn + 1
-            await self._mourn(worker, unborn)
+            lived = trio.current_time() - worker.listened_at
+            brief = 0 if lived >= _BRIEF else brief + 1
+            await self._mourn(worker, brief)
             serving = self._serving.get(slot)
             if serving is not None and serving is not worker and not serving.ended.is_set():
                 return  # a successor has listened meanwhile
@@ -211,7 +226,7 @@ class Supervisor:
                 worker.process.kill()
                 return
             log.info("a worker listens", node=worker.node, pid=worker.process.pid)
-            worker.listened = True
+            worker.listened_at = trio.current_time()
             if worker.old is not None:
                 worker.old.retired = True
                 worker.old = None
@@ -229,12 +244,16 @@ class Supervisor:
                 if not await leash.receive_some():
                     return
             if scope.cancelled_caught and not self._stopping.is_set():
-                log.error("worker stands still; replacing it", node=worker.node, seconds=silence)
+                log.error("worker does not respond; replacing it", node=worker.node, seconds=silence)
                 worker.process.kill()
                 return
 
-    async def _mourn(self, worker: Worker, unborn: int) -> None:
-        """Wait before another one is started in its place, or give up."""
+    async def _mourn(self, worker: Worker, brief: int) -> None:
+        """Wait before another one is started in its place, or give up.
+
+        ``brief``: so many in this place died at once. Backing off keeps them below any number of deaths in
+        a window for ever; so that is a reason by itself, unless others serve well.
+        """
         settings = self._settings.supervisor
         now = trio.current_time()
         self._deaths.append(now)
@@ -246,10 +265,10 @@ class Supervisor:
         others = any(not each.ended.is_set() for each in self._serving.values())
         if code == _UNUSABLE and not others:
             self._end(_UNUSABLE)
-        elif unborn >= _FAST and not others:
-            log.error("giving up: no worker can start", node=worker.node, tries=unborn)
+        elif brief >= _FAST and not any(each.settled for each in self._serving.values()):
+            log.error("giving up: workers die at once", node=worker.node, tries=brief)
             self._end(GAVE_UP)
-        elif deaths > settings.restarts and not (unborn and others):
+        elif deaths > settings.restarts and (worker.listened or not others):
             log.error("giving up: workers die too often", deaths=deaths, seconds=settings.window)
             self._end(GAVE_UP)
         pause = min(settings.backoff_maximum, settings.backoff * 2 ** min(deaths - 1, 30))
@@ -303,7 +322,7 @@ class Supervisor:
                 if scope.cancelled_caught:
                     old.send_signal(signal.SIGKILL)
             else:
-                log.info("all workers are new")
+                log.info("all workers replaced")
 
 
 async def _either(*events: trio.Event) -> None:

@@ -8,7 +8,8 @@
 
 Both keep their connections, repeat what may be repeated (a message has one id however often it is sent), and
 send what is put into their queue in batches. ``calls`` says what is asked, ``exchange`` when it is asked
-again, ``backlog`` what waits: all three are pure; ``blocking`` and ``loop`` do as they say.
+again, ``backlog`` what waits: all three are pure. ``blocking`` and ``loop`` do as they say; what these two
+have in common stands in ``methods``.
 """
 
 from gateway.publisher.blocking import Publisher

@@ -1,27 +1,34 @@
-"""Each thing that can be asked, as a request and what its answer means. Pure."""
+"""Each thing that can be asked, as a request and what its answer means. Pure.
+
+The publishers' methods are made of these functions (``methods``): they take the same, and have the same text.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypeVar, Unpack
 from urllib.parse import quote
 
 import msgspec
 
+from gateway.publisher.options import (
+    ApprovalOptions,
+    ExecutionChanges,
+    ExecutionOptions,
+    NotifyOptions,
+    PublishOptions,
+    SendOptions,
+    TokenOptions,
+)
 from gateway.publisher.results import BatchResult, Published, SentTo, Token, problem
 
 __all__ = [
-    "ApprovalOptions",
+    "LONGEST_WAIT",
     "Call",
-    "ExecutionChanges",
-    "ExecutionOptions",
-    "NotifyOptions",
-    "PublishOptions",
-    "SendOptions",
-    "TokenOptions",
     "batch",
+    "broadcast",
     "create_approval",
     "create_execution",
     "create_token",
@@ -61,83 +68,6 @@ class Call(Generic[T]):
     """From the 409 to a repetition: what the first one did, or None when it is another's."""
 
 
-class _Where(TypedDict, total=False):
-    org: str
-    """Another organisation; for admins."""
-
-
-class PublishOptions(_Where, total=False):
-    """``mid``: the message id (made when absent); ``exclude``: users; ``critical``: overtakes what waits."""
-
-    mid: str
-    exclude: Sequence[str]
-    critical: bool
-
-
-class SendOptions(_Where, total=False):
-    """``ephemeral``: it has no place in the user's order and is not kept."""
-
-    mid: str
-    ephemeral: bool
-
-
-class NotifyOptions(_Where, total=False):
-    """``action`` is ``{type, label?, payload?}``; ``expires_at`` in milliseconds since 1970 UTC."""
-
-    type: Literal["info", "success", "warning", "error"]
-    data: Any
-    action: dict[str, Any]
-    expires_at: int
-    mid: str
-
-
-class ExecutionOptions(_Where, total=False):
-    """What is known when it begins."""
-
-    id: str
-    team: str
-    method: str
-    status: Literal["queued", "running"]
-    input: Any
-    metadata: dict[str, Any]
-
-
-class ExecutionChanges(_Where, total=False):
-    """What has changed; ``progress`` from 0 to 100; ``version``: only if that is the latest."""
-
-    status: Literal["running", "completed", "failed", "cancelled"]
-    progress: float
-    step: str
-    tools: Sequence[str]
-    result: Any
-    error: str
-    version: int
-
-
-class ApprovalOptions(_Where, total=False):
-    """Either ``users`` or ``role``; ``deadline`` in seconds, and the choice that is taken then."""
-
-    users: Sequence[str]
-    role: str
-    id: str
-    message: str
-    data: Any
-    choices: Sequence[str]
-    deadline: float
-    fallback: str
-    execution: str
-    task: str
-
-
-class TokenOptions(_Where, total=False):
-    """``rooms``: pattern → permissions; ``ttl`` in seconds."""
-
-    user: str
-    roles: Sequence[str]
-    rooms: dict[str, Sequence[str]]
-    ttl: float
-
-
 def _mid(options: Mapping[str, Any]) -> dict[str, Any]:
     """With a message id in any case: it is what makes a repetition safe."""
     return {"mid": uuid.uuid4().hex, **options}
@@ -151,9 +81,19 @@ def _to(kind: type[T]) -> Callable[[Any], T]:
     return lambda answer: msgspec.convert(answer, kind)
 
 
-def publish(room: str | None, event: str, data: Any, options: Mapping[str, Any]) -> Call[Published]:
-    """To a room, or with None to the whole organisation."""
+def publish(
+    room: str | None, event: str, data: Any = None, **options: Unpack[PublishOptions]
+) -> Call[Published]:
+    """Publish to ``room``, or with None to the whole organisation; returns the place that the event got.
+
+    Safe to repeat: give the same ``mid`` when you try again yourself.
+    """
     return Call("POST", "/broadcast", _to(Published), _event(event, data, options, room=room))
+
+
+def broadcast(event: str, data: Any = None, **options: Unpack[PublishOptions]) -> Call[Published]:
+    """Publish to the whole organisation (role service or admin)."""
+    return publish(None, event, data, **options)
 
 
 def _event(event: str, data: Any, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -161,22 +101,24 @@ def _event(event: str, data: Any, options: Mapping[str, Any], **more: Any) -> di
     return {name: value for name, value in wanted.items() if value is not None or name == "data"}
 
 
-def send_to_user(user: str, event: str, data: Any, options: Mapping[str, Any]) -> Call[SentTo]:
-    """To one user, wherever they are connected, now or later."""
+def send_to_user(user: str, event: str, data: Any = None, **options: Unpack[SendOptions]) -> Call[SentTo]:
+    """Send to one user, on all their connections; kept for who comes later unless ``ephemeral``."""
     path = f"/users/{quote(user, safe='')}/send"
     repeatable = not options.get("ephemeral", False)  # it has no place, so the same id is not known again
     return Call("POST", path, _to(SentTo), _event(event, data, options), repeatable=repeatable)
 
 
 def send_to_users(
-    users: Iterable[str], event: str, data: Any, options: Mapping[str, Any]
+    users: Iterable[str], event: str, data: Any = None, **options: Unpack[SendOptions]
 ) -> Call[dict[str, Any]]:
-    """To up to 1,000 users."""
+    """Send to up to 1,000 users; the answer is ``{mid, users: {user: {seq, epoch}}}``."""
     return Call("POST", "/users/send", _row, _event(event, data, options, users=list(users)))
 
 
-def send_to_connection(connection: str, event: str, data: Any, options: Mapping[str, Any]) -> Call[SentTo]:
-    """To one connection, which has no order."""
+def send_to_connection(
+    connection: str, event: str, data: Any = None, **options: Unpack[SendOptions]
+) -> Call[SentTo]:
+    """Send to one connection; never repeated by itself once it may have arrived."""
     path = f"/connections/{quote(connection, safe='')}/send"
     return Call("POST", path, _to(SentTo), _event(event, data, options), repeatable=False)
 
@@ -184,11 +126,15 @@ def send_to_connection(connection: str, event: str, data: Any, options: Mapping[
 def notify(
     title: str,
     message: str,
-    user: str | None,
-    users: Iterable[str] | None,
-    options: Mapping[str, Any],
+    *,
+    user: str | None = None,
+    users: Iterable[str] | None = None,
+    **options: Unpack[NotifyOptions],
 ) -> Call[dict[str, str]]:
-    """Stored, and told at once; the answer is user → id. Raises ValueError unless one of them is named."""
+    """Create a notification for ``user``, or one for each of up to 1,000 ``users``; returns user → id.
+
+    Raises ValueError unless exactly one of the two is named.
+    """
     if (user is None) == (users is None):
         raise ValueError("name a user or users")
     whom: dict[str, Any] = {"users": list(users)} if users is not None else {"user": user}
@@ -201,9 +147,10 @@ def notify(
     return Call("POST", "/notifications", ids, body)
 
 
-def create_execution(agent: str, options: Mapping[str, Any]) -> Call[dict[str, Any]]:
-    """A new execution; its id is made here, so that a repetition finds the first."""
-    body = {"id": uuid.uuid4().hex, "agent": agent, **options}
+def create_execution(agent: str, **options: Unpack[ExecutionOptions]) -> Call[dict[str, Any]]:
+    """Report an execution that begins, or will; returns the row."""
+    # The id is made here, so that a repetition finds the first.
+    body: dict[str, Any] = {"id": uuid.uuid4().hex, "agent": agent, **options}
 
     def made_before(found: dict[str, Any]) -> Any:
         row = found.get("execution")
@@ -212,8 +159,12 @@ def create_execution(agent: str, options: Mapping[str, Any]) -> Call[dict[str, A
     return Call("POST", "/executions", _row, body, conflict=made_before)
 
 
-def update_execution(id: str, changes: Mapping[str, Any]) -> Call[dict[str, Any]]:
-    """The row afterwards."""
+def update_execution(id: str, **changes: Unpack[ExecutionChanges]) -> Call[dict[str, Any]]:
+    """Report what has changed (nothing: a heartbeat); returns the row afterwards.
+
+    Raises Refused with status 409, and the row as ``problem["execution"]``, for a transition that is not
+    allowed and for a ``version`` that is not the latest.
+    """
 
     def done_before(found: dict[str, Any]) -> Any:
         row = found.get("execution")
@@ -224,26 +175,33 @@ def update_execution(id: str, changes: Mapping[str, Any]) -> Call[dict[str, Any]
     return Call("PATCH", f"/executions/{quote(id, safe='')}", _row, dict(changes), conflict=done_before)
 
 
-def get_execution(id: str, org: str | None) -> Call[dict[str, Any]]:
-    """The row, with its updates."""
+def get_execution(id: str, *, org: str | None = None) -> Call[dict[str, Any]]:
+    """Return one execution with its ``updates``."""
     return Call("GET", f"/executions/{quote(id, safe='')}", _row, query=_query(org=org))
 
 
-def create_approval(title: str, options: Mapping[str, Any]) -> Call[dict[str, Any]]:
-    """Ask; the same id gets the first one as it stands now. Raises ValueError unless one of them is named."""
+def create_approval(title: str, **options: Unpack[ApprovalOptions]) -> Call[dict[str, Any]]:
+    """Ask ``users``, or whoever has ``role``, for an approval; returns it as it stands, ``pending``.
+
+    With the ``id`` of an earlier one it returns that, as it stands now. Raises ValueError unless exactly one
+    of ``users`` and ``role`` is named.
+    """
     if ("users" in options) == ("role" in options):
         raise ValueError("name users or a role")
     return Call("POST", "/approvals", _row, {"id": uuid.uuid4().hex, "title": title, **options})
 
 
-def get_approval(id: str, wait: float, org: str | None) -> Call[dict[str, Any]]:
-    """As it stands, or after at most ``wait`` seconds when it is decided."""
+def get_approval(id: str, *, wait: float = 0.0, org: str | None = None) -> Call[dict[str, Any]]:
+    """Return an approval as it stands, or as soon as it is decided, within ``wait`` (0 to 60) seconds."""
     query = _query(org=org, wait=f"{wait:g}" if wait else None)
     return Call("GET", f"/approvals/{quote(id, safe='')}", _row, query=query, patience=wait)
 
 
-def decide(id: str, choice: str, comment: str | None) -> Call[dict[str, Any]]:
-    """As the user of the token."""
+def decide(id: str, choice: str, *, comment: str | None = None) -> Call[dict[str, Any]]:
+    """Decide as the user of the token.
+
+    Raises Refused with status 409, and the ``problem["decision"]``, when it was decided before.
+    """
     body = {"choice": choice} if comment is None else {"choice": choice, "comment": comment}
 
     def made_before(found: dict[str, Any]) -> Any:
@@ -255,13 +213,15 @@ def decide(id: str, choice: str, comment: str | None) -> Call[dict[str, Any]]:
     return Call("POST", f"/approvals/{quote(id, safe='')}/decide", _row, body, conflict=made_before)
 
 
-def create_token(options: Mapping[str, Any]) -> Call[Token]:
-    """A token for somebody else."""
+def create_token(**options: Unpack[TokenOptions]) -> Call[Token]:
+    """Issue a token (role service or admin)."""
     return Call("POST", "/auth/token", _to(Token), dict(options))
 
 
-def revoke(jti: str | None, user: str | None, org: str | None) -> Call[dict[str, Any]]:
-    """Of a token, a user or an organisation."""
+def revoke(
+    *, jti: str | None = None, user: str | None = None, org: str | None = None
+) -> Call[dict[str, Any]]:
+    """Revoke a token by its ``jti``, or all of a user or an organisation; open connections are closed."""
     return Call("POST", "/auth/revoke", _row, _query(jti=jti, user=user, org=org))
 
 
@@ -278,7 +238,10 @@ def operation_of_send(user: str, event: str, data: Any, options: Mapping[str, An
 
 
 def batch(operations: Sequence[Mapping[str, Any]]) -> Call[list[BatchResult]]:
-    """Done in their order; one that fails does not stop the others."""
+    """Do up to 100 operations of ``POST /batch`` in one request: ``{"op": "broadcast", "event": …}``.
+
+    One that fails does not stop the others: each has its own result.
+    """
 
     def results(answer: Any) -> list[BatchResult]:
         found = msgspec.convert(answer["results"], list[dict[str, Any]])

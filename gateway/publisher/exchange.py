@@ -6,6 +6,7 @@ threads and with an event loop.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -13,11 +14,21 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.publisher.calls import Call
+from gateway.publisher.calls import LONGEST_WAIT, Call, get_approval
 from gateway.publisher.errors import PublisherError, Refused, Unreachable
 from gateway.publisher.results import problem
 
-__all__ = ["Answer", "Authorize", "Failed", "Pause", "Policy", "Request", "Step", "exchange"]
+__all__ = [
+    "Answer",
+    "Authorize",
+    "Failed",
+    "Pause",
+    "Policy",
+    "Request",
+    "Step",
+    "exchange",
+    "wait_for_approval",
+]
 
 T = TypeVar("T")
 
@@ -143,6 +154,29 @@ def exchange(
         if not again or failures >= policy.tries or now() + pause >= end:
             raise error
         yield Pause(pause)
+
+
+def wait_for_approval(
+    id: str, timeout: float | None, policy: Policy, now: Callable[[], float], *, renewable: bool
+) -> Generator[Step, Any, dict[str, Any]]:
+    """Ask until it is decided or expired, for ``timeout`` seconds (None: for ever); a gateway that is away is
+    asked again. Raises TimeoutError, and Refused for what waiting cannot help."""
+    end = math.inf if timeout is None else now() + timeout
+    while True:
+        wait = max(0.0, min(LONGEST_WAIT, end - now()))
+        try:
+            approval = yield from exchange(get_approval(id, wait=wait), policy, now, renewable=renewable)
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:
+                raise
+            if now() >= end:
+                raise TimeoutError(f"approval {id}: not known to be decided") from error
+            yield Pause(min(1.0, max(0.0, end - now())))
+            continue
+        if approval["status"] != "pending":
+            return approval
+        if now() >= end:
+            raise TimeoutError(f"approval {id}: not decided yet")
 
 
 def _again(error: Refused, call: Call[Any]) -> tuple[bool, bool]:

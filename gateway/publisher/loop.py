@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 import anyio.abc
 import httpx
 
 from gateway.publisher import calls
-from gateway.publisher.backlog import Backlog, OnError
+from gateway.publisher.backlog import OnError
 from gateway.publisher.calls import Call
-from gateway.publisher.errors import PublisherClosed, PublisherError, Refused, Unreachable
-from gateway.publisher.exchange import Answer, Authorize, Failed, Pause, Policy, Request, exchange
+from gateway.publisher.errors import PublisherClosed, PublisherError
+from gateway.publisher.exchange import (
+    Answer,
+    Authorize,
+    Failed,
+    Pause,
+    Policy,
+    Request,
+    Step,
+    exchange,
+    wait_for_approval,
+)
 from gateway.publisher.http import FAILURES, answer_of, content_of, failed
-from gateway.publisher.results import BatchResult, Published, SentTo, Token
-from protocol.emits import Emits
+from gateway.publisher.methods import PATH, Common, describe
 
+P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger("gateway.publisher")
 
 __all__ = ["AsyncPublisher"]
 
-_PATH: Final = "/api/v1"
+
+def _method(make: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, P], Coroutine[Any, Any, T]]:
+    """A method that carries out what ``make`` asks for."""
+
+    async def method(self: AsyncPublisher, /, *args: P.args, **options: P.kwargs) -> T:
+        return await self._do(make(*args, **options))
+
+    describe(method, make)
+    return method
 
 
-class AsyncPublisher(Emits):
+class AsyncPublisher(Common):
     """Publishes from any number of tasks of one loop; an async context manager.
 
-    Nothing is made before it is needed, and nothing is asked of the gateway but what a method says. Every
-    method raises a :class:`~gateway.publisher.errors.PublisherError` when it did not succeed.
+    Connections are created when they are first needed. Every method raises a
+    :class:`~gateway.publisher.errors.PublisherError` if it fails.
     """
 
     def __init__(
@@ -64,16 +82,14 @@ class AsyncPublisher(Emits):
         - ``close_timeout``: what closing waits for the queue.
         - ``headers``: more headers; ``transport``: carries the requests in place of the network.
         """
-        self._policy = Policy(timeout, deadline, tries)
+        policy = Policy(timeout, deadline, tries)
+        super().__init__(policy, token, queue_messages, queue_bytes, on_error, close_timeout)
         self._source = token
-        self._token = token if isinstance(token, str) else None
-        self._close_timeout = close_timeout
-        self._backlog = Backlog(queue_messages, queue_bytes, tries, on_error)
         self._changed = anyio.Event()
         self._closing = False
         self._stack: AsyncExitStack | None = None
         self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/") + _PATH,
+            base_url=url.rstrip("/") + PATH,
             headers=headers,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             transport=transport,
@@ -93,7 +109,7 @@ class AsyncPublisher(Emits):
         await stack.__aexit__(*exc)
 
     async def aclose(self) -> None:
-        """Close the connections; for who does not use it as a context manager, and so has no queue."""
+        """Close the connections; only needed without the context manager, and then there is no queue."""
         self._closing = True
         await self._client.aclose()
 
@@ -114,147 +130,34 @@ class AsyncPublisher(Emits):
         if len(self._backlog):
             raise TimeoutError(f"{len(self._backlog)} events still wait")
 
-    async def publish(
-        self, room: str | None, event: str, data: Any = None, **options: Unpack[calls.PublishOptions]
-    ) -> Published:
-        """Publish to ``room``, or with None to the whole organisation; returns the place that the event got.
-
-        Safe to repeat: give the same ``mid`` when you try again yourself.
-        """
-        return await self._do(calls.publish(room, event, data, options))
-
-    async def broadcast(
-        self, event: str, data: Any = None, **options: Unpack[calls.PublishOptions]
-    ) -> Published:
-        """Publish to the whole organisation (role service or admin)."""
-        return await self._do(calls.publish(None, event, data, options))
-
-    async def send_to_user(
-        self, user: str, event: str, data: Any = None, **options: Unpack[calls.SendOptions]
-    ) -> SentTo:
-        """Send to one user, on all their connections; kept for who comes later unless ``ephemeral``."""
-        return await self._do(calls.send_to_user(user, event, data, options))
-
-    async def send_to_users(
-        self, users: Iterable[str], event: str, data: Any = None, **options: Unpack[calls.SendOptions]
-    ) -> dict[str, Any]:
-        """Send to up to 1,000 users; the answer is ``{mid, users: {user: {seq, epoch}}}``."""
-        return await self._do(calls.send_to_users(users, event, data, options))
-
-    async def send_to_connection(
-        self, connection: str, event: str, data: Any = None, **options: Unpack[calls.SendOptions]
-    ) -> SentTo:
-        """Send to one connection; never repeated by itself once it may have arrived."""
-        return await self._do(calls.send_to_connection(connection, event, data, options))
-
-    async def notify(
-        self,
-        title: str,
-        message: str,
-        *,
-        user: str | None = None,
-        users: Iterable[str] | None = None,
-        **options: Unpack[calls.NotifyOptions],
-    ) -> dict[str, str]:
-        """Create a notification for ``user``, or one for each of up to 1,000 ``users``; returns user → id."""
-        return await self._do(calls.notify(title, message, user, users, options))
-
-    async def create_execution(self, agent: str, **options: Unpack[calls.ExecutionOptions]) -> dict[str, Any]:
-        """Report an execution that begins, or will; returns the row."""
-        return await self._do(calls.create_execution(agent, options))
-
-    async def update_execution(self, id: str, **changes: Unpack[calls.ExecutionChanges]) -> dict[str, Any]:
-        """Report what has changed (nothing: a heartbeat); returns the row afterwards.
-
-        Raises Refused with status 409, and the row as ``problem["execution"]``, for a transition that is not
-        allowed and for a ``version`` that is not the latest.
-        """
-        return await self._do(calls.update_execution(id, changes))
-
-    async def get_execution(self, id: str, *, org: str | None = None) -> dict[str, Any]:
-        """Return one execution with its ``updates``."""
-        return await self._do(calls.get_execution(id, org))
-
-    async def create_approval(self, title: str, **options: Unpack[calls.ApprovalOptions]) -> dict[str, Any]:
-        """Ask ``users``, or whoever has ``role``, for an approval; returns it as it stands, ``pending``."""
-        return await self._do(calls.create_approval(title, options))
-
-    async def get_approval(self, id: str, *, wait: float = 0.0, org: str | None = None) -> dict[str, Any]:
-        """Return an approval as it stands, or as soon as it is decided, within ``wait`` (0 to 60) seconds."""
-        return await self._do(calls.get_approval(id, wait, org))
-
-    async def decide(self, id: str, choice: str, *, comment: str | None = None) -> dict[str, Any]:
-        """Decide as the user of the token.
-
-        Raises Refused with status 409, and the ``problem["decision"]``, when it was decided before.
-        """
-        return await self._do(calls.decide(id, choice, comment))
-
-    async def create_token(self, **options: Unpack[calls.TokenOptions]) -> Token:
-        """Issue a token (role service or admin)."""
-        return await self._do(calls.create_token(options))
-
-    async def revoke(
-        self, *, jti: str | None = None, user: str | None = None, org: str | None = None
-    ) -> dict[str, Any]:
-        """Revoke a token by its ``jti``, or all of a user or an organisation; open connections are closed."""
-        return await self._do(calls.revoke(jti, user, org))
-
-    async def batch(self, operations: Sequence[Mapping[str, Any]]) -> list[BatchResult]:
-        """Do up to 100 operations of ``POST /batch`` in one request: ``{"op": "broadcast", "event": …}``.
-
-        One that fails does not stop the others: each has its own result.
-        """
-        return await self._do(calls.batch(operations))
+    # What each of these takes, returns and raises stands in ``calls``.
+    publish = _method(calls.publish)
+    broadcast = _method(calls.broadcast)
+    send_to_user = _method(calls.send_to_user)
+    send_to_users = _method(calls.send_to_users)
+    send_to_connection = _method(calls.send_to_connection)
+    notify = _method(calls.notify)
+    create_execution = _method(calls.create_execution)
+    update_execution = _method(calls.update_execution)
+    get_execution = _method(calls.get_execution)
+    create_approval = _method(calls.create_approval)
+    get_approval = _method(calls.get_approval)
+    decide = _method(calls.decide)
+    create_token = _method(calls.create_token)
+    revoke = _method(calls.revoke)
+    batch = _method(calls.batch)
 
     async def wait_for_approval(self, id: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until an approval is decided or expired, over restarts of the gateway; then return it.
+        """Wait until an approval is decided or expired, across restarts of the gateway; returns it.
 
-        Raises TimeoutError after ``timeout`` seconds (None: never), Refused for what waiting cannot help.
+        Raises TimeoutError after ``timeout`` seconds (None: never), Refused if waiting cannot help.
         """
-        end = math.inf if timeout is None else self._now() + timeout
-        while True:
-            wait = max(0.0, min(calls.LONGEST_WAIT, end - self._now()))
-            try:
-                approval = await self.get_approval(id, wait=wait)
-            except (Unreachable, Refused) as error:
-                if isinstance(error, Refused) and error.status < 500:
-                    raise
-                if self._now() >= end:
-                    raise TimeoutError(f"approval {id}: not known to be decided") from error
-                await self._wait(min(1.0, max(0.0, end - self._now())))
-                continue
-            if approval["status"] != "pending":
-                return approval
-            if self._now() >= end:
-                raise TimeoutError(f"approval {id}: not decided yet")
+        renewable = callable(self._source)
+        return await self._carry_out(
+            wait_for_approval(id, timeout, self._policy, self._now, renewable=renewable)
+        )
 
     # ---- the queue ---------------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> int:
-        """Events of the queue that are not sent yet."""
-        return len(self._backlog)
-
-    @property
-    def dropped(self) -> int:
-        """Events of the queue that were given up; ``on_error`` was told why."""
-        return self._backlog.dropped
-
-    def enqueue(
-        self, room: str | None, event: str, data: Any = None, **options: Unpack[calls.PublishOptions]
-    ) -> None:
-        """Have it published soon, with others in one request; returns at once.
-
-        Raises :class:`QueueFull` when the gateway does not keep up, ValueError for data that is no JSON.
-        """
-        self._enqueue(calls.operation_of_publish(room, event, data, options))
-
-    def enqueue_to_user(
-        self, user: str, event: str, data: Any = None, **options: Unpack[calls.SendOptions]
-    ) -> None:
-        """As :meth:`enqueue`, to a user."""
-        self._enqueue(calls.operation_of_send(user, event, data, options))
 
     def _enqueue(self, operation: Mapping[str, Any]) -> None:
         if self._stack is None:
@@ -288,9 +191,11 @@ class AsyncPublisher(Emits):
     # ---- one call ----------------------------------------------------------------------------------------
 
     async def _do(self, call: Call[T]) -> T:
-        if self._closing:
-            raise PublisherClosed
-        steps = exchange(call, self._policy, self._now, renewable=callable(self._source))
+        return await self._carry_out(
+            exchange(call, self._policy, self._now, renewable=callable(self._source))
+        )
+
+    async def _carry_out(self, steps: Generator[Step, Any, T]) -> T:
         outcome: Any = None
         while True:
             try:
@@ -298,6 +203,8 @@ class AsyncPublisher(Emits):
             except StopIteration as done:
                 result: T = done.value
                 return result
+            if self._closing:
+                raise PublisherClosed
             outcome = None
             if isinstance(step, Authorize):
                 outcome = await self._authorize(fresh=step.fresh)

@@ -46,7 +46,9 @@ class ApprovalCreation(Body, omit_defaults=True):
 
     title: Title
     users: Annotated[list[str], msgspec.Meta(description=f"1 to {MAX_USERS}.")] | None = None
-    role: Annotated[str, msgspec.Meta(description="A role of tokens: who has it may decide.")] | None = None
+    role: (
+        Annotated[str, msgspec.Meta(description="A role of tokens: any user with it may decide.")] | None
+    ) = None
     id: (
         Annotated[
             str,
@@ -67,10 +69,15 @@ class ApprovalCreation(Body, omit_defaults=True):
         | None
     ) = None
     fallback: (
-        Annotated[str, msgspec.Meta(description="The choice at the deadline; without it, it expires.")] | None
+        Annotated[
+            str,
+            msgspec.Meta(description="The choice taken at the deadline; without it the approval expires."),
+        ]
+        | None
     ) = None
     execution: (
-        Annotated[str, msgspec.Meta(description="Its room `execution:ID` is told of the decision.")] | None
+        Annotated[str, msgspec.Meta(description="The decision is published in its room `execution:ID`.")]
+        | None
     ) = None
     task: (
         Annotated[str, msgspec.Meta(description="`task:approved` is sent when `approve` is chosen.")] | None
@@ -89,7 +96,9 @@ class ApprovalDecision(Body, omit_defaults=True):
 class Decision(msgspec.Struct, omit_defaults=True):
     choice: str
     at: Milliseconds
-    user: Annotated[str, msgspec.Meta(description="Who decided; absent for the deadline.")] | None = None
+    user: (
+        Annotated[str, msgspec.Meta(description="The user who decided; absent for the deadline.")] | None
+    ) = None
     fallback: Annotated[bool, msgspec.Meta(description="True when the deadline decided.")] | None = None
     comment: str | None = None
 
@@ -117,7 +126,7 @@ class Approval(msgspec.Struct, omit_defaults=True):
     fallback: str | None = None
     execution: str | None = None
     task: str | None = None
-    sender: Annotated[str, msgspec.Meta(description="Who asked.")] | None = None
+    sender: Annotated[str, msgspec.Meta(description="The service that asked.")] | None = None
     decision: Decision | None = None
     audit: list[AuditEntry] | None = None
 
@@ -146,15 +155,21 @@ class WaitQuery(ApprovalOwner):
         msgspec.Meta(ge=0, le=MAX_WAIT, description="Seconds to wait for the decision while it is pending."),
     ] = 0.0
     audit: Annotated[
-        bool, msgspec.Meta(description="With who did what, when and from where (role service or admin).")
+        bool,
+        msgspec.Meta(description="Include all actions with user, time and address (role service or admin)."),
     ] = False
 
 
 class ApprovalQuery(ApprovalOwner):
     status: Annotated[Status, msgspec.Meta(description="Only those.")] | None = None
     user: (
-        Annotated[str, msgspec.Meta(description="Those that ask this user; another's for service and admin.")]
+        Annotated[
+            str,
+            msgspec.Meta(description="Those that ask this user; other users' only for service and admin."),
+        ]
         | None
     ) = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Most entries in one page.")] = 50
+    limit: Annotated[
+        int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Largest number of entries in one page.")
+    ] = 50
     cursor: Cursor | None = None

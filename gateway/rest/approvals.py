@@ -37,8 +37,8 @@ blueprint = Blueprint("approvals", __name__)
 async def create_approval() -> Response:
     """Ask users, or a role, for an approval (role service or admin).
 
-    The answer means that it is stored; who is asked gets `permission:pending` and an item in the inbox. The
-    same `id` in the organisation answers with the first one as it stands now.
+    The answer means that it is stored; the asked users get `permission:pending` and an item in the inbox. The
+    same `id` in the organisation answers with the first one in its present state.
     """
     identity = await caller()
     wanted = await read_body(ApprovalCreation)
@@ -64,7 +64,7 @@ async def create_approval() -> Response:
 @blueprint.get("/approvals")
 @operation(tags="approvals", query=ApprovalQuery, answer=ApprovalPage, errors=[404])
 async def list_approvals() -> Response:
-    """List the approvals that one is asked for, the newest first; a service or admin sees all."""
+    """List the approvals that ask the user, newest first; a service or admin sees all."""
     identity = await caller()
     query = read_query(ApprovalQuery)
     return reply(
@@ -82,9 +82,9 @@ async def list_approvals() -> Response:
 @blueprint.get("/approvals/<id>")
 @operation(tags="approvals", query=WaitQuery, answer=Approval, errors=[404], patience=MAX_WAIT)
 async def get_approval(id: str) -> Response:
-    """Look at one, for who is asked and for services; with `wait`, answered when it is decided.
+    """Get one approval, for asked users and services; with `wait`, answered when it is decided.
 
-    When nobody decides in that time it is answered as it stands: `pending`.
+    Without a decision in that time the answer is `pending`.
     """
     identity = await caller()
     query = read_query(WaitQuery)
@@ -105,7 +105,7 @@ async def get_approval(id: str) -> Response:
     conflict=ApprovalConflict,
 )
 async def decide_approval(id: str) -> Response:
-    """Decide, as one who is asked. The first decision counts: later ones get 409 with it."""
+    """Decide as an asked user. The first decision counts: later ones get 409 with it."""
     identity = await caller()
     wanted = await read_body(ApprovalDecision)
     return reply(

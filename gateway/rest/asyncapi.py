@@ -28,32 +28,6 @@ and the organisation. A client joins a room and gets its events as messages of t
 have no type here may be published as well.
 """
 
-_SUMMARIES: Final = {
-    "auth": "Authenticate a connection that was opened without a token.",
-    "refresh": "Renew the token of the open connection.",
-    "join": "Join a room, or take up the organisation's and the user's order.",
-    "leave": "Leave a room.",
-    "subscribe": "Let events through whose names match.",
-    "unsubscribe": "Hold events back whose names match.",
-    "publish": "Publish an event to a room, or without `room` to the organisation.",
-    "send": "Send an event to users or to one connection.",
-    "call": "Call a handler of the backend.",
-    "ack": "Note how far this client has got.",
-    "history": "Read kept events.",
-    "presence": "Who is in a room; from the gateway, who came or left.",
-    "info": "What the gateway knows of this connection.",
-    "stats": "Statistics of the organisation.",
-    "ping": "Ask for a `pong`.",
-    "typing": "Tell the others in a room that this user types, or no more.",
-    "connected": "The first message on a connection.",
-    "reply": "The answer to a command with an `id`.",
-    "error": "A command was refused; `code` is a number of docs/protocol.md.",
-    "event": "An event of a room, of the organisation, or sent to the user.",
-    "lost": "Events that this client will not get.",
-    "pong": "The answer to `ping`.",
-    "closing": "The gateway is about to close the connection.",
-}
-
 _TEXTS: Final = {"room": MAX_ROOM_BYTES, "event": MAX_EVENT_BYTES, "mid": MAX_MID_BYTES}
 _MESSAGES: Final = "#/components/messages/"
 _CONNECTION: Final = "#/channels/connection"
@@ -132,11 +106,10 @@ def _key(kind: Kind, sender: str) -> str:
 
 def _kind(kind: Kind, sender: str) -> Json:
     fields = ("id", *kind.fields) if sender == "client" else kind.told
-    summary = _SUMMARIES[kind.name]
     return {
         "name": kind.name,
         "title": kind.name,
-        "summary": summary,
+        "summary": kind.summary,
         "payload": _envelope(kind.name, fields),
     }
 
@@ -188,7 +161,7 @@ def _operation(kind: Kind, sender: str) -> Json:
     operation: Json = {
         "action": "receive" if sender == "client" else "send",
         "channel": {"$ref": _CONNECTION},
-        "summary": _SUMMARIES[kind.name],
+        "summary": kind.summary,
         "messages": [{"$ref": f"{_CONNECTION}/messages/{_key(kind, sender)}"}],
     }
     if sender == "client":

@@ -25,8 +25,8 @@ _PLAIN: Final = "write the path as it is, without escapes, and ask with GET"
 class PostedCommand(msgspec.Struct, omit_defaults=True):
     """One envelope, as a WebSocket takes it (docs/protocol.md); or a list of them."""
 
+    v: int
     t: str
-    v: int = 1
     id: int | None = None
     room: str | None = None
     event: str | None = None
@@ -42,30 +42,39 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 class StreamQuery(msgspec.Struct):
-    join: Annotated[str, msgspec.Meta(description="A room to hear; may be given up to 32 times.")] | None = (
-        None
-    )
+    join: (
+        Annotated[str, msgspec.Meta(description="A room to follow; may be given up to 32 times.")] | None
+    ) = None
     events: Annotated[str, msgspec.Meta(description="A pattern of event names; may be repeated.")] | None = (
         None
     )
     overflow: Annotated[str, msgspec.Meta(description="As for `join` on a WebSocket.")] | None = None
+    key: (
+        Annotated[str, msgspec.Meta(description="For `conflate`: the field of the data that counts.")] | None
+    ) = None
     organisation: (
-        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the organisation's order.")]
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="`EPOCH:SEQ`: the position to continue from in the organisation's order."
+            ),
+        ]
         | None
     ) = None
     user: (
-        Annotated[str, msgspec.Meta(description="`EPOCH:SEQ`: where to go on in the user's order.")] | None
+        Annotated[
+            str, msgspec.Meta(description="`EPOCH:SEQ`: the position to continue from in the user's order.")
+        ]
+        | None
     ) = None
-    cursor: Annotated[str, msgspec.Meta(description="Where to go on.")] | None = None
+    cursor: Annotated[str, msgspec.Meta(description="The position to continue from.")] | None = None
     since: (
         Annotated[str, msgspec.Meta(description="EPOCH:SEQ:ROOM: the same for one room; may be repeated.")]
         | None
     ) = None
-    tell: Annotated[str, msgspec.Meta(description="For polls: `true` to begin as a stream does.")] | None = (
-        None
-    )
-    token: Annotated[str, msgspec.Meta(description="The token, where no header can be sent.")] | None = None
-    ticket: Annotated[str, msgspec.Meta(description="A ticket in its place.")] | None = None
+    tell: Annotated[str, msgspec.Meta(description="For polls: `true` to begin like a stream.")] | None = None
+    token: Annotated[str, msgspec.Meta(description="The token, if no header can be sent.")] | None = None
+    ticket: Annotated[str, msgspec.Meta(description="A ticket instead of the token.")] | None = None
     timeout: Annotated[str, msgspec.Meta(description="For polls: seconds to wait, 0 to 60.")] | None = None
 
 
@@ -79,11 +88,11 @@ class Polled(msgspec.Struct):
 @blueprint.post("/commands")
 @operation(tags="streams", body=PostedCommand, answer=Answer)
 async def post_commands() -> Response:
-    """Do what a client could ask over a WebSocket: one envelope, or a list of them.
+    """Carry out commands of a client without a WebSocket: one envelope, or a list of them.
 
-    Takes `publish`, `send`, `history`, `presence`, `call`, `typing`, `stats` and `ping`, under the same
-    permissions and limits; a command that is refused does not stop the others. Without an `id` only a refusal
-    is answered.
+    Takes the commands that belong to no connection, such as `publish`, `history` and `call` (docs/protocol.md
+    lists them), under the same permissions and limits; a command that is refused does not stop the others.
+    Without an `id` only a refusal is answered.
     """
     identity, ip = await identified()
     data = await request.get_data()
@@ -122,5 +131,5 @@ async def get_stream() -> Response:
 @blueprint.get("/poll")
 @operation(tags="streams", query=StreamQuery, answer=Polled)
 async def get_poll() -> Response:
-    """The events of rooms by long-poll: at once when there are some, else after `timeout` seconds."""
+    """The events of rooms by long-poll: at once if there are any, otherwise after `timeout` seconds."""
     raise ProtocolError(ErrorCode.BAD_FIELD, _PLAIN)

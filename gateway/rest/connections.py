@@ -7,6 +7,14 @@ from typing import Any
 from quart import Blueprint, Response
 
 from gateway.auth.identity import Identity
+from gateway.rest.connection_models import (
+    ConnectionInfo,
+    ConnectionPage,
+    ConnectionQuery,
+    Disconnect,
+    Disconnected,
+)
+from gateway.rest.event_models import Send, SendToUsers, SentTo, SentToUsers, UserPlace
 from gateway.rest.http import (
     caller,
     count_users,
@@ -17,19 +25,7 @@ from gateway.rest.http import (
     read_query,
     reply,
 )
-from gateway.rest.models import (
-    ConnectionInfo,
-    ConnectionPage,
-    ConnectionQuery,
-    Disconnect,
-    Disconnected,
-    OrganisationQuery,
-    Send,
-    SendToUsers,
-    SentTo,
-    SentToUsers,
-    UserPlace,
-)
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 
@@ -41,7 +37,7 @@ blueprint = Blueprint("connections", __name__)
 @blueprint.get("/connections")
 @operation(tags="connections", query=ConnectionQuery, answer=ConnectionPage)
 async def list_connections() -> Response:
-    """List the open connections of an organisation, the oldest first."""
+    """List the open connections of an organisation, oldest first."""
     identity = await caller()
     query = read_query(ConnectionQuery)
     found, missing = await services().operations.connections.list(
@@ -66,7 +62,7 @@ async def list_connections() -> Response:
 @blueprint.get("/connections/<connection>")
 @operation(tags="connections", query=OrganisationQuery, answer=ConnectionInfo, errors=[404])
 async def get_connection(connection: str) -> Response:
-    """Tell what is known of one connection."""
+    """Get the data of one connection."""
     identity = await caller()
     org = read_query(OrganisationQuery).org
     return reply(await services().operations.connections.one(identity, connection, org=org))
@@ -77,7 +73,7 @@ async def get_connection(connection: str) -> Response:
 async def disconnect(connection: str) -> Response:
     """Close one connection.
 
-    Members may close their own user's; others need the role service or admin.
+    Members may close connections of their own user; others need the role service or admin.
     """
     identity = await caller()
     wanted = await read_body(Disconnect, optional=True)
@@ -116,7 +112,7 @@ async def send_to_connection(connection: str) -> Response:
 async def send_to_user(user: str) -> Response:
     """Send an event to all connections of one user.
 
-    It has its place in the user's order, and is kept for who comes later, unless it is `ephemeral`.
+    It has a position in the user's order, and is kept for later connections, unless it is `ephemeral`.
     Members need the permission `publish` for `user:<name>`.
     """
     identity = await caller()
@@ -136,7 +132,7 @@ async def send_to_user(user: str) -> Response:
 @blueprint.post("/users/send")
 @operation(tags="events", body=SendToUsers, query=OrganisationQuery, answer=SentToUsers)
 async def send_to_users() -> Response:
-    """Send an event to several users, each of whom has it in an order of their own.
+    """Send an event to several users; each gets it in their own order.
 
     Members need the permission `publish` for each `user:<name>`. Repeated with the same `mid`, it reaches
     each user once.

@@ -8,19 +8,18 @@ from quart import Blueprint, Response
 from gateway.auth.identity import Identity
 from gateway.problems import problem_for
 from gateway.rest.connections import sent_to_users
-from gateway.rest.http import admit, caller, named, read_body, read_query, reply
-from gateway.rest.models import (
+from gateway.rest.event_models import (
     Batch,
     BatchResults,
     Broadcast,
     BroadcastOperation,
     Emit,
     OperationResult,
-    OrganisationQuery,
-    Problem,
     Published,
     SendOperation,
 )
+from gateway.rest.http import admit, caller, named, read_body, read_query, reply
+from gateway.rest.models import OrganisationQuery, Problem
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
@@ -49,7 +48,7 @@ async def _broadcast(identity: Identity, wanted: Broadcast, org: str | None) -> 
 async def broadcast() -> Response:
     """Publish an event to a room, or without `room` to the whole organisation.
 
-    The answer means that the event has its place in the order. Members need the permission `publish` in
+    The answer means that the event has its position in the order. Members need the permission `publish` in
     the room; the whole organisation, and `critical`, are for the roles service and admin.
     """
     identity = await caller()
@@ -61,10 +60,10 @@ async def broadcast() -> Response:
 @blueprint.post("/events")
 @operation(tags="events", body=Emit, query=OrganisationQuery, answer=Published, errors=[404, 422])
 async def emit() -> Response:
-    """Publish a typed event: one of the catalogue, or of a type that was registered here.
+    """Publish a typed event: one of the catalogue, or of a registered type.
 
-    `data` is checked against the type, `ts` is filled in, and without `room` it goes where its type says. A
-    name without a type gets 404 with 109: use `/broadcast`.
+    `data` is checked against the type, `ts` is filled in, and without `room` it goes to the room of its type.
+    A name without a type gets 404 with 109: use `/broadcast`.
     """
     identity = await caller()
     wanted = await read_body(Emit)
@@ -77,9 +76,9 @@ async def emit() -> Response:
 @blueprint.post("/batch")
 @operation(tags="events", body=Batch, query=OrganisationQuery, answer=BatchResults)
 async def batch() -> Response:
-    """Do many broadcasts and sends, in order.
+    """Carry out many broadcasts and sends, in order.
 
-    One that fails does not stop the others: each has its own result. When the body itself is wrong, nothing
+    A failed operation does not stop the others: each has its own result. If the body is malformed, nothing
     is done.
     """
     identity = await caller()

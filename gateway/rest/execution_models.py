@@ -36,8 +36,8 @@ Id = Annotated[
 ]
 Name = Annotated[str, msgspec.Meta(description=f"1 to {MAX_NAME} characters.")]
 Progress = Annotated[float, msgspec.Meta(description="0 to 100.")]
-Step = Annotated[str, msgspec.Meta(description=f"What it does now; 1 to {MAX_STEP} characters.")]
-Tools = Annotated[list[str], msgspec.Meta(description=f"All that were used; at most {MAX_TOOLS}.")]
+Step = Annotated[str, msgspec.Meta(description=f"The present step; 1 to {MAX_STEP} characters.")]
+Tools = Annotated[list[str], msgspec.Meta(description=f"All tools used so far; at most {MAX_TOOLS}.")]
 Seconds = Annotated[float, msgspec.Meta(description="Seconds.")]
 Version = Annotated[int, msgspec.Meta(description="Counts the changes, from 1.")]
 Error = Annotated[str, msgspec.Meta(description="At most `executions.error_bytes`.")]
@@ -47,7 +47,7 @@ class ExecutionCreation(Body, omit_defaults=True):
     """An execution that begins, or will."""
 
     agent: Name
-    id: Annotated[str, msgspec.Meta(description="Made when absent.")] | None = None
+    id: Annotated[str, msgspec.Meta(description="Generated when absent.")] | None = None
     team: Name | None = None
     method: Name | None = None
     status: Start = "queued"
@@ -69,7 +69,7 @@ class ExecutionPatch(Body, omit_defaults=True):
         Annotated[
             Status,
             msgspec.Meta(
-                description="`queued` → `running` → `completed`, `failed` or `cancelled`; else 409."
+                description="`queued` → `running` → `completed`, `failed` or `cancelled`; otherwise 409."
             ),
         ]
         | None
@@ -82,7 +82,8 @@ class ExecutionPatch(Body, omit_defaults=True):
     )
     error: Error | None = None
     version: (
-        Annotated[int, msgspec.Meta(description="The version that it must have now; else 409.")] | None
+        Annotated[int, msgspec.Meta(description="The version that it must have at present; otherwise 409.")]
+        | None
     ) = None
     org: Org | None = None
 
@@ -120,7 +121,8 @@ class ExecutionUpdate(msgspec.Struct, omit_defaults=True):
     progress: Progress | None = None
     step: Step | None = None
     changed: (
-        Annotated[list[str], msgspec.Meta(description="Of `tools`, `result`, `error`: what is new.")] | None
+        Annotated[list[str], msgspec.Meta(description="Those of `tools`, `result` and `error` that changed.")]
+        | None
     ) = None
 
 
@@ -129,7 +131,7 @@ class ExecutionDetails(Execution, kw_only=True):
 
     updates: Annotated[
         list[ExecutionUpdate],
-        msgspec.Meta(description="The oldest first; at most `executions.updates_bytes`, the latest."),
+        msgspec.Meta(description="Oldest first; the latest ones, at most `executions.updates_bytes`."),
     ]
 
 
@@ -167,7 +169,9 @@ class ExecutionFilter(msgspec.Struct, rename={"first": "from", "until": "to"}):
 
 
 class ExecutionQuery(ExecutionFilter, rename={"first": "from", "until": "to"}):
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Most entries in one page.")] = 50
+    limit: Annotated[
+        int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Largest number of entries in one page.")
+    ] = 50
     cursor: Cursor | None = None
 
 
@@ -177,7 +181,10 @@ class ExecutionDurations(msgspec.Struct):
     average: Seconds | None
     p50: (
         Annotated[
-            float, msgspec.Meta(description="Exact for few; else off by some 1 % (`docs/executions.md`).")
+            float,
+            msgspec.Meta(
+                description="Exact for few executions; otherwise off by some 1 % (`docs/executions.md`)."
+            ),
         ]
         | None
     )
@@ -209,11 +216,13 @@ class ExecutionSummary(msgspec.Struct):
     success_rate: (
         Annotated[
             float,
-            msgspec.Meta(description="Completed among completed and failed, 0 to 1; null without any."),
+            msgspec.Meta(
+                description="Share of completed among completed and failed, 0 to 1; null if there are none."
+            ),
         ]
         | None
     )
     duration: ExecutionDurations
     series: Annotated[
-        list[ExecutionDay], msgspec.Meta(description=f"Every day, at most {MAX_DAYS + 1}, the oldest first.")
+        list[ExecutionDay], msgspec.Meta(description=f"Every day, at most {MAX_DAYS + 1}, oldest first.")
     ]

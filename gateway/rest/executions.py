@@ -37,7 +37,7 @@ blueprint = Blueprint("executions", __name__)
     conflict=ExecutionConflict,
 )
 async def create_execution() -> Response:
-    """Report an execution that begins, or will (role service or admin).
+    """Report an execution that begins or waits (role service or admin).
 
     The answer means that it is stored; `execution:updated` follows in the rooms `execution:{id}` and
     `executions`.
@@ -68,10 +68,10 @@ async def create_execution() -> Response:
     conflict=ExecutionConflict,
 )
 async def update_execution(id: str) -> Response:
-    """Report what has changed (role service or admin); the answer is the execution afterwards.
+    """Report changes (role service or admin); the answer is the changed execution.
 
-    A transition that is not allowed, and a `version` that is not the latest, are answered with 409 and the
-    execution as it is. `execution:updated` follows as after creating.
+    A transition that is not allowed, and a `version` that is not the latest, get 409 with the
+    present execution. `execution:updated` follows as after creating.
     """
     identity = await caller()
     wanted = await read_body(ExecutionPatch)
@@ -86,7 +86,7 @@ async def update_execution(id: str) -> Response:
 @blueprint.get("/executions")
 @operation(tags="executions", query=ExecutionQuery, answer=ExecutionPage, errors=[404])
 async def list_executions() -> Response:
-    """List executions, the newest first, for who may join the room `executions`."""
+    """List executions, newest first; needs the permission to join the room `executions`."""
     identity = await caller()
     query = read_query(ExecutionQuery)
     return reply(await services().operations.executions.list(identity, **msgspec.structs.asdict(query)))
@@ -95,7 +95,7 @@ async def list_executions() -> Response:
 @blueprint.get("/executions/summary")
 @operation(tags="executions", query=ExecutionFilter, answer=ExecutionSummary, errors=[404])
 async def sum_up_executions() -> Response:
-    """Sum up executions over UTC days, for who may join the room `executions`."""
+    """Summarise executions by UTC days; needs the permission to join the room `executions`."""
     identity = await caller()
     query = read_query(ExecutionFilter)
     return reply(await services().operations.executions.summary(identity, **msgspec.structs.asdict(query)))
@@ -104,7 +104,7 @@ async def sum_up_executions() -> Response:
 @blueprint.get("/executions/<id>")
 @operation(tags="executions", query=OrganisationQuery, answer=ExecutionDetails, errors=[404])
 async def get_execution(id: str) -> Response:
-    """Return one execution with its updates, for who may join `execution:{id}` or `executions`."""
+    """Get one execution with its updates; needs the permission to join `execution:{id}` or `executions`."""
     identity = await caller()
     query = read_query(OrganisationQuery)
     return reply(await services().operations.executions.get(identity, id, org=query.org))

@@ -26,7 +26,7 @@ async def get_health() -> Response:
 @blueprint.get("/readyz")
 @operation(tags="operation", answer=Readiness, errors=[503], public=True)
 async def get_readiness() -> Response:
-    """Answer 200 when the gateway takes work: not draining, not shedding load, its broker in reach.
+    """Answer 200 while the gateway accepts work: not draining, not shedding load, its broker available.
 
     `database` says whether notifications can be stored and read now; 503 for it only with `store.strict`.
     """

@@ -168,7 +168,7 @@ def read_cursor(cursor: str | None, kind: type[K]) -> K | None:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         return msgspec.json.decode(text, type=kind)
     except ValueError:  # of base64 as well as of msgspec
-        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: was not given here") from None
+        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: not issued here") from None
 
 
 def page(items: list[T], *, key: Callable[[T], K], limit: int) -> tuple[list[T], str | None]:

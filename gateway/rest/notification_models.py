@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 User = Annotated[
-    str, msgspec.Meta(description="Whose; by default the token's. Another's for service and admin only.")
+    str, msgspec.Meta(description="The user; by default the token's. Others only for service and admin.")
 ]
-Id = Annotated[str, msgspec.Meta(description="Digits, as text: JavaScript's numbers do not hold them.")]
+Id = Annotated[str, msgspec.Meta(description="Digits, as text, because they exceed JavaScript's numbers.")]
 
 
 class Action(Body, omit_defaults=True):
@@ -38,10 +38,9 @@ class Action(Body, omit_defaults=True):
 
     type: Annotated[str, msgspec.Meta(description=f"1 to {MAX_TITLE} characters.")]
     label: Annotated[str, msgspec.Meta(description=f"1 to {MAX_TITLE} characters.")] | None = None
-    payload: (
-        Annotated[Any, msgspec.Meta(description="Without addresses that run as scripts (`javascript:`).")]
-        | None
-    ) = None
+    payload: Annotated[Any, msgspec.Meta(description="Without script addresses (`javascript:`).")] | None = (
+        None
+    )
 
 
 class NotificationCreation(Body, omit_defaults=True):
@@ -88,9 +87,7 @@ class NotificationPage(msgspec.Struct, omit_defaults=True):
     """Notifications, the newest first."""
 
     notifications: list[Notification]
-    unread: Annotated[
-        int, msgspec.Meta(description="All that are not read, counted up to `store.unread_maximum`.")
-    ]
+    unread: Annotated[int, msgspec.Meta(description="Number of unread ones, up to `store.unread_maximum`.")]
     next: Cursor | None = None
 
 
@@ -100,9 +97,11 @@ class NotificationOwner(msgspec.Struct):
 
 
 class NotificationQuery(NotificationOwner):
-    unread: Annotated[bool, msgspec.Meta(description="Only those that are not read.")] = False
+    unread: Annotated[bool, msgspec.Meta(description="Only unread ones.")] = False
     type: Annotated[Kind, msgspec.Meta(description="Only those of this type.")] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Most entries in one page.")] = 50
+    limit: Annotated[
+        int, msgspec.Meta(ge=1, le=MAX_PAGE, description="Largest number of entries in one page.")
+    ] = 50
     cursor: Cursor | None = None
 
 

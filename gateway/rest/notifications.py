@@ -37,7 +37,7 @@ async def create_notification() -> Response:
     """Create a notification for one user or for many (role service or admin).
 
     The answer means that it is stored; the users' connections get `notification:new`. The same `mid` in the
-    organisation answers as the first time.
+    organisation gets the first answer.
     """
     identity = await caller()
     wanted = await read_body(NotificationCreation)
@@ -65,7 +65,7 @@ async def create_notification() -> Response:
 @blueprint.get("/notifications")
 @operation(tags="notifications", query=NotificationQuery, answer=NotificationPage, errors=[404])
 async def list_notifications() -> Response:
-    """List the own notifications, the newest first; a service or admin may name a user."""
+    """List the user's own notifications, newest first; a service or admin may name a user."""
     identity = await caller()
     query = read_query(NotificationQuery)
     return reply(
@@ -95,7 +95,7 @@ async def read_notification(id: str) -> Response:
 @blueprint.post("/notifications/read-all")
 @operation(tags="notifications", query=NotificationOwner, answer=Unread, errors=[404])
 async def read_all_notifications() -> Response:
-    """Mark all as read that are there now; the user's connections get `notification:read` once."""
+    """Mark all present ones as read; the user's connections get `notification:read` once."""
     identity = await caller()
     query = read_query(NotificationOwner)
     return reply(

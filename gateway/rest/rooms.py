@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from quart import Blueprint, Response
 
 from gateway.broker.base import Since
 from gateway.rest.http import caller, page, read_cursor, read_query, reply
-from gateway.rest.models import History, HistoryQuery, OrganisationQuery, Presence, RoomPage, RoomQuery
+from gateway.rest.models import Cursor, Limit, Milliseconds, Missing, Org, OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 from protocol.errors import ErrorCode, ProtocolError
@@ -18,12 +19,78 @@ __all__ = ["blueprint"]
 blueprint = Blueprint("rooms", __name__)
 
 
+class RoomInfo(msgspec.Struct):
+    """A room that somebody is in."""
+
+    room: str
+    members: int
+    users: int
+    seq: int
+    epoch: str
+
+
+class RoomPage(msgspec.Struct, omit_defaults=True):
+    """Rooms with a member, by name."""
+
+    rooms: list[RoomInfo]
+    next: Cursor | None = None
+    missing: Missing | None = None
+
+
+class RoomQuery(msgspec.Struct):
+    org: Org | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class HistoryQuery(msgspec.Struct):
+    org: Org | None = None
+    epoch: Annotated[str, msgspec.Meta(description="With `seq`: the last known event.")] | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0, description="Only later events.")] | None = None
+    limit: Limit | None = None
+
+
+class PastEvent(msgspec.Struct, omit_defaults=True):
+    seq: int
+    event: str
+    ts: Milliseconds
+    mid: str
+    data: Any = None
+    sender: str | None = None
+
+
+class History(msgspec.Struct):
+    """Kept events of a room, oldest first."""
+
+    room: str
+    epoch: str
+    seq: Annotated[int, msgspec.Meta(description="The room's present position.")]
+    events: list[PastEvent]
+    more: Annotated[bool, msgspec.Meta(description="There are later events than the last one here.")]
+    complete: Annotated[
+        bool, msgspec.Meta(description="False if events after `seq` of the query were removed.")
+    ]
+
+
+class PresentUser(msgspec.Struct):
+    user: str
+    connections: int
+
+
+class Presence(msgspec.Struct):
+    """Who is in a room, on this node."""
+
+    room: str
+    members: list[PresentUser]
+    connections: Annotated[int, msgspec.Meta(description="Including those without a user.")]
+
+
 @blueprint.get("/rooms")
 @operation(tags="rooms", query=RoomQuery, answer=RoomPage)
 async def list_rooms() -> Response:
-    """List the rooms that somebody is in, by name.
+    """List the rooms with members, by name.
 
-    Members see those whose presence they may see.
+    Members see those whose presence they may read.
     """
     identity = await caller()
     query = read_query(RoomQuery)
@@ -42,9 +109,9 @@ async def list_rooms() -> Response:
 @blueprint.get("/rooms/<name:room>/history")
 @operation(tags="rooms", query=HistoryQuery, answer=History)
 async def get_history(room: str) -> Response:
-    """Read the kept events of a room, the oldest first.
+    """Read the kept events of a room, oldest first.
 
-    With `epoch` and `seq` those after that event, otherwise the newest. A page after the other: take
+    With `epoch` and `seq` those after that event, otherwise the newest. For the next page pass
     `epoch` of the answer and `seq` of its last event.
     """
     identity = await caller()
@@ -70,7 +137,7 @@ async def get_history(room: str) -> Response:
 @blueprint.get("/rooms/<name:room>/presence")
 @operation(tags="rooms", query=OrganisationQuery, answer=Presence)
 async def get_presence(room: str) -> Response:
-    """Tell who is in a room."""
+    """Get the users in a room."""
     identity = await caller()
     org = read_query(OrganisationQuery).org
     found = await services().operations.rooms.presence(identity, room, org=org)

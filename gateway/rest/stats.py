@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
+from gateway.rest.connection_models import Stats
 from gateway.rest.http import caller, read_query, reply
-from gateway.rest.models import OrganisationQuery, Stats
+from gateway.rest.models import OrganisationQuery
 from gateway.rest.openapi import operation
 from gateway.rest.services import services
 
@@ -19,9 +20,9 @@ blueprint = Blueprint("stats", __name__)
 async def get_stats() -> Response:
     """Count connections, rooms, messages and bytes.
 
-    Of the caller's organisation, with the members of each room; of everything, with the connections
-    of each organisation, when an admin names none. The counts of this node come first, those of all nodes are
-    under `cluster`. Members see the rooms whose presence they may see.
+    For the caller's organisation, with the members of each room; for an admin who names none, totals with the
+    connections of each organisation. The top-level counts are those of this node, those of all nodes are
+    under `cluster`. Members see the rooms whose presence they may read.
     """
     identity = await caller()
     org = read_query(OrganisationQuery).org

@@ -27,12 +27,11 @@ from gateway.wire.signal import Signal
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.json import JSON
+from protocol.kinds import OVER_HTTP
 from protocol.names import check_room
 
-__all__ = ["POSTED", "PostedCommands"]
+__all__ = ["PostedCommands"]
 
-POSTED: Final = frozenset({"publish", "send", "history", "presence", "call", "typing", "stats", "ping"})
-"""Kinds that need no connection."""
 _INSTEAD: Final = {
     "auth": "send the token as Authorization: Bearer",
     "refresh": "send another token with the next request",
@@ -98,13 +97,15 @@ class PostedCommands:
             if envelope.t == "typing":
                 session.count(envelope, len(command))
                 self._type(session, envelope)
-            elif envelope.t in POSTED:
+            elif envelope.t in OVER_HTTP:
                 work = session.on_message(JSON.encode(envelope), True)
                 if work is not None:
                     await work
             else:
                 instead = _INSTEAD.get(envelope.t, "it is not a command of clients")
-                raise ProtocolError(ErrorCode.UNKNOWN_KIND, f"t: {envelope.t} is not for here: {instead}")
+                raise ProtocolError(
+                    ErrorCode.UNKNOWN_KIND, f"t: {envelope.t} is not accepted here: {instead}"
+                )
         except ProtocolError as error:
             session.refuse(error, envelope)
         return own

@@ -26,6 +26,7 @@ from gateway.session.catchup import CatchUp
 from gateway.session.checks import TokenData, read
 from gateway.session.commands import COMMANDS
 from gateway.session.deadlines import Deadlines, Due
+from gateway.session.greeting import greeting
 from gateway.session.services import Client, Services
 from gateway.session.transport import Transport
 from gateway.session.turns import in_turn
@@ -84,6 +85,7 @@ class Session:
         self.pending = 0
         self.typing: Typing | None = None
         self.resume_token = ""
+        """Empty for a client that was told of none."""
         self.client = client
         self._catching_up: CatchUp | None = None
         self._deadlines = Deadlines()
@@ -125,34 +127,16 @@ class Session:
         self.connection = connection
         self._catching_up = CatchUp(self)
         self._limiter = self.services.guard.limiters.limiter(identity, self.client.ip)
+        self.greet(connection, id, unread)
+        self.set_expiry(identity)
+
+    def greet(self, connection: Connection, id: int | None, unread: int | None) -> None:
+        """Tell the client that it is known, and who it is."""
+        settings = self.services.settings
         # The id finds the connection while it is open (see give_way); nobody can guess the rest.
         self.resume_token = f"{connection.id}.{secrets.token_urlsafe(18)}"
-        greeting: dict[str, Any] = {
-            "connection": connection.id,
-            "org": identity.org,
-            "node": connection.node,
-            "resume": self.resume_token,
-            "heartbeat": settings.connection.heartbeat,
-            "subprotocol": self.codec.subprotocol,
-            "limits": {
-                "message_bytes": settings.limits.message_bytes,
-                "rooms": settings.limits.rooms_per_connection,
-                "patterns": settings.limits.patterns_per_filter,
-                "values": settings.limits.message_values,
-            },
-        }
-        if identity.user is not None:
-            greeting["user"] = identity.user
-        greeting["positions"] = {
-            of: {"epoch": place.joined_at.epoch, "seq": place.joined_at.seq}
-            for of, place in zip(("organisation", "user"), connection.internal, strict=False)
-        }
-        if identity.expires is not None:
-            greeting["expires"] = int(identity.expires * 1000)
-        if unread is not None:
-            greeting["unread"] = unread
-        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=greeting)))
-        self.set_expiry(identity)
+        data = greeting(connection, settings, self.codec.subprotocol, self.resume_token, unread)
+        self.outbox.put_urgent(self.encoding.encode(Envelope("connected", id=id, ts=_now(), data=data)))
 
     def require_auth(self) -> None:
         """No token came with the upgrade: the first message must bring one, in time."""
@@ -173,7 +157,7 @@ class Session:
         data: dict[str, Any] = {"reconnect": should_reconnect(code)}
         if retry_after is not None:
             data["retry_after"] = retry_after
-        if self.connection is not None and data["reconnect"]:
+        if self.connection is not None and self.resume_token and data["reconnect"]:
             # Remembered before the client can be back, on this node or another.
             self._remember(self.connection)
             data["resume"] = self.resume_token
@@ -201,7 +185,8 @@ class Session:
         """The connection is gone: leave nothing behind but what its resume token stands for."""
         if self.connection is None:
             return
-        self._remember(self.connection)
+        if self.resume_token:
+            self._remember(self.connection)
         if self.typing is not None:
             self.typing.stop_all()
         self.services.hub.disconnected(self.connection, self.transport.close_code)
@@ -220,7 +205,8 @@ class Session:
 
     def give_way(self, token: str) -> bytes:
         """See ``hub.connection.Peer``."""
-        if self.connection is None or not secrets.compare_digest(token.encode(), self.resume_token.encode()):
+        mine = self.resume_token
+        if self.connection is None or not mine or not secrets.compare_digest(token.encode(), mine.encode()):
             return b""
         saved = self._remember(self.connection)
         self.close(CloseCode.TAKEN_OVER, "another connection has taken this one's place")

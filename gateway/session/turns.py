@@ -11,7 +11,7 @@ import trio
 
 from gateway.wire.shares import Share
 
-__all__ = ["in_turn"]
+__all__ = ["counted", "in_turn"]
 
 
 async def in_turn(work: Coroutine[Any, Any, None], share: Share) -> None:
@@ -20,13 +20,13 @@ async def in_turn(work: Coroutine[Any, Any, None], share: Share) -> None:
     A command that never waits (``stats`` of a thousand rooms) would otherwise be followed by the next one at
     once, and a client that sends hundreds of them would keep all others waiting.
     """
-    if not await _counted(work, share):
+    if not await counted(work, share):
         await trio.lowlevel.checkpoint()
 
 
 @coroutine
-def _counted(work: Coroutine[Any, Any, None], share: Share) -> Generator[Any, Any, bool]:
-    """Run ``work`` step by step; returns whether it has waited."""
+def counted(work: Coroutine[Any, Any, None], share: Share) -> Generator[Any, Any, bool]:
+    """Await ``work``; what it takes counts for ``share``. Returns whether it has waited."""
     waited = False
     step: Any = work.send
     argument: Any = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Table, Text, text
+from sqlalchemy import BigInteger, Column, Index, Table, Text
 
-from gateway.store.tables import metadata
+from gateway.store.tables import metadata, partial_index
 
 __all__ = ["approval_audit", "approval_users", "approvals"]
 
@@ -37,21 +37,21 @@ approvals: Final = Table(
 """``name`` is the id that clients know. Open as long as ``decided_ms`` is null:
 whoever sets it has decided."""
 
-_OPEN = text("decided_ms IS NULL")
-_ROLE = text("role IS NOT NULL")
-_ROLE_OPEN = text("role IS NOT NULL AND decided_ms IS NULL")
-_DECIDED = text("decided_ms IS NOT NULL")
-_EXPIRED = text("decided_ms IS NOT NULL AND choice IS NULL")
+_OPEN = "decided_ms IS NULL"
+_ROLE = "role IS NOT NULL"
+_ROLE_OPEN = "role IS NOT NULL AND decided_ms IS NULL"
+_DECIDED = "decided_ms IS NOT NULL"
+_EXPIRED = "decided_ms IS NOT NULL AND choice IS NULL"
 _a = approvals.c
 Index("approvals_name", _a.org, _a.name, unique=True)
 Index("approvals_org", _a.org, _a.id)
-Index("approvals_open", _a.org, _a.id, _a.size, sqlite_where=_OPEN, postgresql_where=_OPEN)
-Index("approvals_due", _a.deadline_ms, _a.id, sqlite_where=_OPEN, postgresql_where=_OPEN)
-Index("approvals_role", _a.org, _a.role, _a.id, sqlite_where=_ROLE, postgresql_where=_ROLE)
-Index("approvals_role_open", _a.org, _a.role, _a.id, sqlite_where=_ROLE_OPEN, postgresql_where=_ROLE_OPEN)
-Index("approvals_role_newest", _a.id, _a.org, _a.role, sqlite_where=_ROLE_OPEN, postgresql_where=_ROLE_OPEN)
-Index("approvals_decided", _a.decided_ms, _a.id, sqlite_where=_DECIDED, postgresql_where=_DECIDED)
-Index("approvals_expired", _a.org, _a.id, sqlite_where=_EXPIRED, postgresql_where=_EXPIRED)
+partial_index("approvals_open", _a.org, _a.id, _a.size, where=_OPEN)
+partial_index("approvals_due", _a.deadline_ms, _a.id, where=_OPEN)
+partial_index("approvals_role", _a.org, _a.role, _a.id, where=_ROLE)
+partial_index("approvals_role_open", _a.org, _a.role, _a.id, where=_ROLE_OPEN)
+partial_index("approvals_role_newest", _a.id, _a.org, _a.role, where=_ROLE_OPEN)
+partial_index("approvals_decided", _a.decided_ms, _a.id, where=_DECIDED)
+partial_index("approvals_expired", _a.org, _a.id, where=_EXPIRED)
 
 approval_users: Final = Table(
     "approval_users",

@@ -28,5 +28,5 @@ def position_of(cursor: str, of: tuple[object, ...]) -> int:
     found = _FORM.fullmatch(cursor)
     position = int(found[1], 16) if found else _LARGEST + 1
     if found is None or position > _LARGEST or found[2] != _mark(of):
-        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: not one of this list")
+        raise ProtocolError(ErrorCode.BAD_FIELD, "cursor: not for this list")
     return position

@@ -80,14 +80,14 @@ class Failures:
     def overloaded(self) -> ProtocolError:
         """The error for one request too many."""
         return ProtocolError(
-            ErrorCode.OVERLOADED, "too much waits for the database", retry_after=self._retry_after
+            ErrorCode.OVERLOADED, "too much is waiting for the database", retry_after=self._retry_after
         )
 
     def unknown(self) -> ProtocolError:
         """The error for a commit that was not answered."""
         return ProtocolError(
             ErrorCode.TIMEOUT,
-            "the database did not answer; it may have been stored",
+            "the database did not answer in time; the change may have been stored",
             retry_after=self._retry_after,
         )
 
@@ -95,7 +95,7 @@ class Failures:
         """The error for ``error``; ``committing`` says that it came from the COMMIT itself."""
         if not is_unavailable(error):
             log.error("the database refused a statement", reason=line_of(error))
-            return ProtocolError(ErrorCode.INTERNAL, "an error of the database, which was logged")
+            return ProtocolError(ErrorCode.INTERNAL, "a database error, which was logged")
         line = line_of(error)
         found = (text for word, text in _TEXTS if word in line.lower())
         self.away(next(found, "the database is unavailable"), line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, get_args
@@ -61,6 +62,11 @@ class Page(msgspec.Struct, frozen=True):
     """The cursor of the next page; None when this was the last one."""
 
 
+_KINDS: Final = get_args(Kind)
+_ROW_BYTES: Final = 250
+"""What a row counts in the writer's queue beside its texts without a bound."""
+
+
 class _Creation(msgspec.Struct):
     row: dict[str, Any]
     users: list[str]
@@ -84,6 +90,9 @@ class Notifications:
         self._maximum = settings.unread_maximum
         self._ids = ids
         self._clock = clock
+        self._process = secrets.token_urlsafe(9)
+        """Of this process, in the ``mid`` of what has none."""
+        self._numbers = itertools.count(1)
         postgres = database.postgresql
         self._read_statement = mark(notifications.c.read_ms, postgres=postgres)
         self._delete_statement = mark(notifications.c.deleted_ms, postgres=postgres)
@@ -112,45 +121,49 @@ class Notifications:
         users = list(dict.fromkeys(users))
         if not 1 <= len(users) <= _MAX_USERS:
             raise ProtocolError(ErrorCode.BAD_FIELD, f"users: 1 to {_MAX_USERS:,} are allowed")
-        if type not in get_args(Kind):
-            raise ProtocolError(ErrorCode.BAD_FIELD, f"type: one of {', '.join(get_args(Kind))}")
+        if type not in _KINDS:
+            raise ProtocolError(ErrorCode.BAD_FIELD, f"type: one of {', '.join(_KINDS)}")
         if expires_ms is not None and not now < expires_ms < 2**53:
             raise ProtocolError(ErrorCode.BAD_FIELD, "expires_at: not in the future")
-        mid = mid or f"{now:x}-{secrets.token_urlsafe(9)}"  # in the order of time: easy on the index
-        texts = {"org": org, "mid": mid, "title": title, "message": message, "sender": sender}
-        for field, value in texts.items():
-            if value is not None:
-                check_text(field, value)
+        mid = (
+            mid or f"{now:x}-{self._process}{next(self._numbers):x}"
+        )  # in the order of time: easy on the index
+        check_text("org", org)
+        check_text("mid", mid)
+        check_text("title", title)
+        check_text("message", message)
+        if sender is not None:
+            check_text("sender", sender)
         for user in users:
             check_text("users", user)
+        stored_data, stored_action = _json("data", data), _json("action", action)
         row = {
             "org": org,
             "mid": mid,
             "type": type,
             "title": title,
             "message": message,
-            "data": _json("data", data),
-            "action": _json("action", action),
+            "data": stored_data,
+            "action": stored_action,
             "sender": sender,
             "created_ms": now,
             "expires_ms": expires_ms,
         }
-        size = sum(len(value) for value in row.values() if isinstance(value, str)) + 100
+        size = len(title) + len(message) + len(stored_data or "") + len(stored_action or "") + _ROW_BYTES
         ids, fresh = await self._writer.write(
             self._insert,
             _Creation(row, users),
             rows=len(users),
             size=size * len(users) + sum(map(len, users)),
         )
-        first = Notification(
-            id=0, mid=mid, type=type, title=title, message=message, data=data, action=action, sender=sender,
-            created_ms=now, expires_ms=expires_ms,
-        )  # fmt: skip
-        entries = [
-            entry_of(msgspec.structs.replace(first, id=ids[user]), org, user)
-            for user in users
-            if user in fresh
-        ]
+        entries = []
+        for user in users:
+            if user in fresh:
+                told = Notification(
+                    id=ids[user], mid=mid, type=type, title=title, message=message, data=data, action=action,
+                    sender=sender, created_ms=now, expires_ms=expires_ms,
+                )  # fmt: skip
+                entries.append(entry_of(told, org, user))
         return Created(ids, entries)
 
     async def list(
@@ -254,7 +267,8 @@ class Notifications:
             creation: _Creation = job.payload
             proposed = {user: self._ids.next() for user in creation.users}
             job.result = (proposed, proposed.keys())
-            rows.extend({"id": id, "user_id": user, **creation.row} for user, id in proposed.items())
+            for user, id in proposed.items():
+                rows.append({"id": id, "user_id": user, **creation.row})
         number = insert_new(connection, notifications, rows, ("org", "mid", "user_id"))
         if number < len(rows):
             rows = self._without_known(connection, jobs, rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, literal, select, update
 
 from gateway.config.settings import StoreSettings
 from gateway.store.approval_tables import approvals
@@ -79,6 +79,14 @@ class Outbox:
                 outbox.c.id, outbox.c.event, outbox.c.org, outbox.c.user_id, outbox.c.ref, outbox.c.body
             )
         )
+        # From the rows that are there already: executemany goes through Python's lock twice for each row.
+        self._add_new = insert(outbox).from_select(
+            ["id", "event", "org", "user_id", "ref", "owner", "lease_ms"],
+            select(
+                *(notifications.c.id, literal(_NEW), notifications.c.org, notifications.c.user_id),
+                *(notifications.c.id, bindparam("owner"), bindparam("until", type_=BigInteger)),
+            ).where(among(notifications.c.id, "ids", postgres=postgres)),
+        )
         self._approvals = select(approvals).where(among(approvals.c.id, "ids", postgres=postgres))
         self._referred = select(notifications).where(
             among(notifications.c.id, "ids", postgres=postgres), notifications.c.deleted_ms.is_(None)
@@ -104,18 +112,8 @@ class Outbox:
     def add_notifications(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """In a writer's transaction: the entries of new notifications, which have the notifications' ids."""
         until = self._clock() + self._lease_ms
-        insert_new(
-            connection,
-            outbox,
-            [
-                {
-                    "id": row["id"], "event": "notification:new", "org": row["org"],
-                    "user_id": row["user_id"], "ref": row["id"], "owner": self.owner, "lease_ms": until,
-                }
-                for row in rows
-            ],
-            (),
-        )  # fmt: skip
+        parameters = {"ids": ids_json(row["id"] for row in rows), "owner": self.owner, "until": until}
+        connection.execute(self._add_new, parameters)
 
     def add(
         self, connection: Connection, found: Sequence[tuple[str, str, str, dict[str, Any]]]

@@ -12,7 +12,15 @@ from sqlalchemy.dialects import postgresql
 
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["among", "check_text", "ids_json", "insert_new", "json_text", "parse_json", "update_rows"]
+__all__ = [
+    "among",
+    "check_text",
+    "ids_json",
+    "insert_new",
+    "json_text",
+    "parse_json",
+    "update_rows",
+]
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
@@ -32,6 +40,8 @@ def check_text(field: str, value: str) -> None:
     """Raise BAD_FIELD for text that PostgreSQL or UTF-8 does not hold: U+0000, half a surrogate pair."""
     if "\0" in value:
         raise ProtocolError(ErrorCode.BAD_FIELD, f"{field}: must not hold U+0000")
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError:

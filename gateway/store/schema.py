@@ -105,6 +105,6 @@ def upgrade(connection: Connection, target: str, *, down: bool = False) -> tuple
         command.upgrade(_config(connection), target)
     elif down and before > target:
         if before > newest_version():
-            raise SettingsError(f"the schema has version {before}, which only a newer release can take back")
+            raise SettingsError(f"the schema has version {before}, which only a newer release can downgrade")
         command.downgrade(_config(connection), "base" if target == EMPTY else target)
     return before, version_of(connection)

@@ -5,13 +5,20 @@ Every index is named by the question that it answers; ``docs/store.md`` has the 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text, text
 
-__all__ = ["leases", "metadata", "notifications", "outbox"]
+__all__ = ["leases", "metadata", "notifications", "outbox", "partial_index"]
 
 metadata: Final = MetaData()
+
+
+def partial_index(name: str, *columns: Column[Any], where: str) -> Index:
+    """An index over the rows that ``where`` is true for, on both databases."""
+    condition = text(where)
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
 
 notifications: Final = Table(
     "notifications",
@@ -33,27 +40,22 @@ notifications: Final = Table(
 )
 """A deleted row stays until its time is over: until then its ``mid`` is known."""
 
-_READ = text("read_ms IS NOT NULL AND deleted_ms IS NULL")
-_UNREAD = text("read_ms IS NULL AND deleted_ms IS NULL")
-_EXPIRING = text("expires_ms IS NOT NULL")
 _n = notifications.c
 Index("notifications_mid", _n.org, _n.mid, _n.user_id, unique=True)
 # A list merges the two. With one index over all rows a new row would dirty another page, and the pages are
 # what a commit costs.
-Index(
+partial_index(
     "notifications_read",
     *(_n.org, _n.user_id, _n.id, _n.type),
-    sqlite_where=_READ,
-    postgresql_where=_READ,
+    where="read_ms IS NOT NULL AND deleted_ms IS NULL",
 )
 # The last two are always null; with them SQLite counts without looking at the rows.
-Index(
+partial_index(
     "notifications_unread",
     *(_n.org, _n.user_id, _n.id, _n.type, _n.expires_ms, _n.read_ms, _n.deleted_ms),
-    sqlite_where=_UNREAD,
-    postgresql_where=_UNREAD,
+    where="read_ms IS NULL AND deleted_ms IS NULL",
 )
-Index("notifications_expiring", _n.expires_ms, sqlite_where=_EXPIRING, postgresql_where=_EXPIRING)
+partial_index("notifications_expiring", _n.expires_ms, where="expires_ms IS NOT NULL")
 
 outbox: Final = Table(
     "outbox",

@@ -39,14 +39,16 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
             "created_at": self.created_ms,
             "read": self.read_ms is not None,
         }
-        optional = {
-            "data": self.data,
-            "action": self.action,
-            "sender": self.sender,
-            "expires_at": self.expires_ms,
-            "read_at": self.read_ms,
-        }
-        shown.update((name, value) for name, value in optional.items() if value is not None)
+        if self.data is not None:
+            shown["data"] = self.data
+        if self.action is not None:
+            shown["action"] = self.action
+        if self.sender is not None:
+            shown["sender"] = self.sender
+        if self.expires_ms is not None:
+            shown["expires_at"] = self.expires_ms
+        if self.read_ms is not None:
+            shown["read_at"] = self.read_ms
         return shown
 
 

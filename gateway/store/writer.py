@@ -28,7 +28,7 @@ __all__ = ["Job", "Work", "Writer"]
 _GROUP_BYTES: Final = 2 * 2**20
 _LAZY: Final = 0.02
 """Seconds that a write nobody waits for waits for others to ride with."""
-_LAZY_JOBS: Final = 10_000
+_LAZY_ITEMS: Final = 10_000
 
 
 class Job:
@@ -63,6 +63,7 @@ class Writer:
         self._settings = settings
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._lazy: list[Job] = []
+        self._lazy_items = 0
         self._group: list[Job] = []
         self._wake = trio.Event()
         self._hurry = trio.Event()
@@ -97,7 +98,7 @@ class Writer:
         settings = self._settings
         self._database.check()
         if size > settings.pending_bytes:
-            raise ProtocolError(ErrorCode.TOO_LARGE, "more than the queue of the database holds")
+            raise ProtocolError(ErrorCode.TOO_LARGE, "larger than the queue of the database")
         if self.pending >= settings.pending or self.pending_bytes + size > settings.pending_bytes:
             raise self._database.failures.overloaded()
         if self._stopping:
@@ -121,14 +122,21 @@ class Writer:
             raise error
         return job.result
 
-    def post(self, work: Work, payload: Any) -> bool:
+    def post(self, work: Work, payload: list[Any]) -> bool:
         """Have ``work`` do it with one of the next commits, and wait for nothing; errors are not reported.
+
+        Belongs to the writer from now on, which may join it with what the same work was given before.
 
         False when too many wait, and it is not done.
         """
-        if len(self._lazy) >= _LAZY_JOBS or self._stopping:
+        if self._lazy_items >= _LAZY_ITEMS or self._stopping:
             return False
-        self._lazy.append(Job(work, payload, 1, 0))
+        self._lazy_items += len(payload)
+        last = self._lazy[-1] if self._lazy else None
+        if last is not None and last.work == work:
+            last.payload += payload
+        else:
+            self._lazy.append(Job(work, payload, 1, 0))
         self._wake.set()
         return True
 
@@ -195,6 +203,7 @@ class Writer:
 
     def _take(self) -> list[Job]:
         group, self._lazy = self._lazy, []
+        self._lazy_items = 0
         rows = size = 0
         while self._queue:
             job = next(iter(self._queue))

@@ -17,6 +17,8 @@ __all__ = ["FaultyBroker"]
 class FaultyBroker(MemoryBroker):
     """The memory broker; its faults are attributes, to be set and taken back at any time."""
 
+    waits = True
+
     def __init__(self, settings: HistorySettings, *, seed: int = 7) -> None:
         """``seed`` makes the delays the same in every run."""
         super().__init__(settings)
@@ -71,7 +73,7 @@ class FaultyBroker(MemoryBroker):
 
     def ready(self) -> str | None:
         """See :class:`~gateway.broker.base.Broker`."""
-        return "the broker is out of reach" if self.unreachable else None
+        return "the broker is unavailable" if self.unreachable else None
 
     async def _travel(self) -> None:
         if self.delay:
@@ -82,4 +84,4 @@ class FaultyBroker(MemoryBroker):
             raise self._refusal()
 
     def _refusal(self) -> ProtocolError:
-        return ProtocolError(ErrorCode.BROKER_UNAVAILABLE, "the broker is out of reach", retry_after=1.0)
+        return ProtocolError(ErrorCode.BROKER_UNAVAILABLE, "the broker is unavailable", retry_after=1.0)

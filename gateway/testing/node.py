@@ -1,4 +1,4 @@
-"""A node in memory: the real gateway, without a port, with everything around it in the test's hands."""
+"""A node in memory: the real gateway without a port, with network and broker under the test's control."""
 
 from __future__ import annotations
 
@@ -10,53 +10,28 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, cast
 
 import httpx
-import msgspec
 import trio
 import trio_websocket
 
 from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
 from gateway.client import Client, TransportKind, connect
-from gateway.config.settings import AuthSettings, LimitSettings, RateSettings, Settings, SettingsError
+from gateway.config.settings import Settings
 from gateway.testing.broker import FaultyBroker
 from gateway.testing.http import LinkTransport
 from gateway.testing.link import Link, LinkEnd
 from gateway.testing.raw import RawClient
+from gateway.testing.settings import make_settings
 from gateway.wire.listener import Accepted
 from protocol.codec import Codec
 from protocol.negotiation import CODECS
 
 __all__ = ["Node", "make_settings", "run_node"]
-
-_SECRET = "of the test kit, and of nothing else"
-
-
-def make_settings(**changes: Any) -> Settings:
-    """Settings for a node in memory; a group is changed by a dict: ``limits={"message_bytes": 2048}``.
-
-    There is no database, unless ``database`` names one.
-
-    Raises ``SettingsError`` for what is no setting, or has a value that it cannot have.
-    """
-    base = Settings(
-        port=0,
-        node="test",
-        auth=AuthSettings(secret=_SECRET),
-        database="none",
-        limits=LimitSettings(connections_per_ip=0, connections_per_user=0),
-        rates=RateSettings(connections_per_ip=0, connections_per_user=0),
-    )
-    raw = msgspec.to_builtins(base)
-    for name, value in changes.items():
-        raw[name] = {**raw[name], **value} if isinstance(raw.get(name), dict) else value
-    try:
-        return msgspec.convert(raw, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from None
+_NAMED = {codec.name: codec for codec in CODECS.values()}
 
 
 class Node:
-    """One gateway, and the network and the broker that it has. Get one from :func:`run_node`."""
+    """One gateway with its network and broker. :func:`run_node` creates it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -77,7 +52,7 @@ class Node:
 
     @property
     def gateway(self) -> Gateway:
-        """The gateway that runs now: its ``hub``, ``auth``, ``guard`` and so on."""
+        """The running gateway: its ``hub``, ``auth``, ``guard`` and so on."""
         assert self._gateway is not None, "the node does not run"
         return self._gateway
 
@@ -92,7 +67,7 @@ class Node:
             await trio.sleep_forever()
 
     async def start(self) -> None:
-        """Run a new gateway; the old one must have stopped."""
+        """Start a new gateway; the old one must have stopped."""
         assert self._gateway is None, "the node runs already"
         await self._nursery.start(self._run_gateway)
 
@@ -119,14 +94,14 @@ class Node:
         await self._over.wait()
 
     async def kill(self) -> None:
-        """Stop as SIGKILL does: every connection breaks, without a word."""
+        """Stop as SIGKILL does: every connection breaks without a Close frame."""
         for link in list(self.links):
             link.cut()
         self._life.cancel()
         await self._over.wait()
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler`` answer the clients' calls of ``name``, now and after a restart."""
+        """Let ``handler`` answer the clients' calls of ``name``, now and after a restart."""
         self._calls[name] = handler
         self.gateway.handle_call(name, handler)
 
@@ -137,7 +112,7 @@ class Node:
         return [link for link in self.links if link.user == user]
 
     def cut(self, user: str | None) -> None:
-        """Break all of :meth:`links_of` ``user``; fails when there is none."""
+        """Break all of :meth:`links_of` ``user``; fails if there is none."""
         links = self.links_of(user)
         assert links, f"{user!r} has no connection"
         for link in links:
@@ -210,16 +185,17 @@ class Node:
         org: str = "acme",
         user: str | None = "alice",
         token: str | None = None,
-        codec: Literal["cbor", "json"] = "json",
+        codec: Codec | Literal["cbor", "json"] = "json",
         resource: str | None = None,
         greet: bool = True,
         **claims: Any,
     ) -> AsyncIterator[RawClient]:
-        """A client that speaks the envelope, greeted; with ``greet=False`` the greeting is not waited for.
+        """A client that sends and receives single envelopes, after the greeting; ``greet=False`` does not
+        wait for it.
 
-        ``resource`` is what the request asks for in place of ``/ws`` with a token.
+        ``resource`` replaces the request target ``/ws`` with a token.
         """
-        spoken: Codec = next(each for each in CODECS.values() if each.name == codec)
+        spoken = _NAMED[codec] if isinstance(codec, str) else codec
         resource = resource or f"/ws?token={token or self.token(org=org, user=user, **claims)}"
         async with _nursery() as nursery:
             stream = await self.dial(user=user)

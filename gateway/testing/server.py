@@ -14,7 +14,7 @@ from gateway.app import Gateway
 from gateway.calls.registry import CallHandler
 from gateway.config.settings import Settings
 from gateway.testing.broker import FaultyBroker
-from gateway.testing.node import make_settings
+from gateway.testing.settings import make_settings
 
 __all__ = ["Server", "run_server"]
 
@@ -25,7 +25,7 @@ _PATIENCE = 30.0
 
 
 class Server:
-    """The real gateway, in real time. All methods may be called from any thread but the gateway's own."""
+    """The real gateway, in real time. Call its methods from any thread but the gateway's own."""
 
     def __init__(self, settings: Settings) -> None:
         self.broker = FaultyBroker(settings.history)
@@ -42,12 +42,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is: ``http://127.0.0.1:PORT``, for clients and publishers."""
+        """Its address: ``http://127.0.0.1:PORT``, for clients and publishers."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def gateway(self) -> Gateway:
-        """What runs now; to be touched through :meth:`run` only."""
+        """The running gateway; access it through :meth:`run` only."""
         assert self._gateway is not None, "the server does not run"
         return self._gateway
 
@@ -78,7 +78,7 @@ class Server:
         return self.gateway.auth.issue(org=org, user=user, **claims).token
 
     def handle_call(self, name: str, handler: CallHandler) -> None:
-        """Have ``handler``, which runs on Trio, answer the clients' calls of ``name``."""
+        """Let ``handler``, which runs on Trio, answer the clients' calls of ``name``."""
         self._calls[name] = handler
         self.run_sync(self.gateway.handle_call, name, handler)
 

@@ -35,6 +35,7 @@ _MAX_NOTE: Final = 200
 _OVERFLOWS: Final = frozenset(get_args(Overflow))
 _OWN: Final = {"organisation": ORGANISATION, "user": USER}
 _MAX_EPOCH: Final = 100
+_MAX_KEY: Final = 100
 _MAX_SEQ: Final = 2**63 - 1
 _DIGITS: Final = 19
 
@@ -42,7 +43,7 @@ _DIGITS: Final = 19
 class Asked:
     """A query that was checked: the rooms, the filter, and where to go on."""
 
-    __slots__ = ("events", "overflow", "own", "presence", "rooms", "since", "tell")
+    __slots__ = ("events", "key", "overflow", "own", "presence", "rooms", "since", "tell")
 
     def __init__(self, request: Request, identity: Identity, cursors: Cursors, settings: Settings) -> None:
         """Raises TOO_MANY_ROOMS, TOO_MANY_PATTERNS, BAD_FIELD and what names deserve."""
@@ -56,6 +57,10 @@ class Asked:
         if self.overflow not in _OVERFLOWS:
             known = ", ".join(sorted(_OVERFLOWS))
             raise ProtocolError(ErrorCode.BAD_FIELD, f"overflow: must be one of {known}")
+        self.key = request.parameter("key")
+        """The field of the data by which events are conflated."""
+        if self.key is not None and len(self.key) > _MAX_KEY:
+            raise ProtocolError(ErrorCode.BAD_FIELD, f"key: must not be longer than {_MAX_KEY} characters")
         self.presence = (request.parameter("presence") or "") in {"true", "1"}
         self.tell = (request.parameter("tell") or "") in {"true", "1"}
         # What EventSource says by itself is newer than what stands in its address.
@@ -162,15 +167,21 @@ class Door:
         }
 
 
-def hold_own(session: Session, asked: Asked) -> None:
+def hold_own(session: Session, asked: Asked, *, tell: bool) -> None:
     """Nothing of the organisation and the user goes out before :func:`enter` has said from where on.
 
-    To be called at once when the session was admitted, before it waits for anything.
+    To be called at once when the session was admitted, before it waits for anything. Where a client that need
+    not be told has all that there is, it is there already, and nothing is asked for any more.
     """
     connection = session.connection
     if connection is not None:
         for of, place in zip(asked.own, connection.internal, strict=True):
-            if _OWN[of] in asked.since:
+            since = asked.since.get(_OWN[of])
+            if since is None:
+                continue
+            if not tell and place.lag is None and since == (place.room.epoch, place.room.seq):
+                del asked.since[_OWN[of]]
+            else:
                 place.hold()
 
 
@@ -189,9 +200,9 @@ def commands(asked: Asked, *, tell: bool) -> list[Envelope]:
         if asked.presence:
             data["presence"] = True
         commands.append(Envelope("join", id=number if tell else None, room=room, data=data))
-    own = {of: _wish(asked, _OWN[of]) for of in asked.own}
-    going_on = any("since" in wish for wish in own.values())
+    going_on = any(_OWN[of] in asked.since for of in asked.own)
     if going_on or asked.overflow != "disconnect":
+        own = {of: _wish(asked, _OWN[of]) for of in asked.own}
         commands.append(Envelope("join", id=0 if tell and going_on else None, data=own))
     return commands
 
@@ -209,6 +220,8 @@ async def enter(session: Session, commands: list[Envelope]) -> bool:
 
 def _wish(asked: Asked, order: str) -> dict[str, Any]:
     wish: dict[str, Any] = {"overflow": asked.overflow}
+    if asked.key is not None:
+        wish["key"] = asked.key
     since = asked.since.get(order)
     if since is not None:
         wish["since"] = {"epoch": since.epoch, "seq": since.seq}
@@ -255,4 +268,7 @@ def note(text: str | None) -> str | None:
     """What a client says of itself, without what cannot be shown."""
     if text is None:
         return None
-    return "".join(character for character in text[:_MAX_NOTE] if character.isprintable()) or None
+    text = text[:_MAX_NOTE]
+    if not text.isprintable():
+        text = "".join([character for character in text if character.isprintable()])
+    return text or None

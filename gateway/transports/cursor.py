@@ -3,17 +3,18 @@
 A cursor names no room and gives no permission: the query says which rooms are wanted, the token whether
 that is allowed, and the cursor only from where. So it is signed to keep out what could not have come from
 here, not to hide anything. Packed: a kind (1 byte: the release's format, and whom it is for), then for each
-order 8 bytes of its name's hash, its epoch, and its number as a varint, then 16 bytes of HMAC-SHA256; all in
-base64url. Two of them, joined by a dot, count as one: what is the same for many clients is written once for
-all of them, and only where the user stands is each client's own.
+order 8 bytes of its name's hash, its epoch and its number, both behind their length in a byte, then 16 bytes
+of keyed BLAKE2b; all in base64url. Two of them, joined by a dot, count as one: what is the same for many
+clients is written once for all of them, and only where the user stands is each client's own.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -23,26 +24,27 @@ from gateway.broker.base import Since
 from gateway.config.settings import AuthSettings
 from protocol.errors import ErrorCode, ProtocolError
 
-__all__ = ["ORGANISATION", "USER", "Cursors", "Positions"]
+__all__ = ["ORGANISATION", "USER", "Cursors", "Positions", "order_of", "packed"]
 
 ORGANISATION: Final = "\0o"
 """Stands for the order of the organisation where a room is named; no room has such a name."""
 USER: Final = "\0u"
 """Stands for the order of the user."""
 
-_SHARED: Final = 0x10
-"""Format 1, for everybody in an organisation: it stands in bytes that all of them get."""
-_PERSONAL: Final = 0x11
-"""Format 1, for one user."""
+_SHARED: Final = b"\x20"
+"""Format 2, for everybody in an organisation: it stands in bytes that all of them get."""
+_PERSONAL: Final = b"\x21"
+"""Format 2, for one user."""
 _ORDER: Final = 8
-_HASHED: Final = 1024
-"""Names of rooms (200 bytes at most) whose hash is kept."""
+_CACHED: Final = 1024
+"""Names of rooms (200 bytes at most), and of rooms with epochs (100), whose bytes are kept."""
 _SIGNATURE: Final = 16
 _MAX: Final = 12_000
 """Characters of a cursor: more than 34 orders take."""
 _PARTS: Final = 2
-_PURPOSE: Final = b"trireme cursor 1"
-_REFUSED: Final = "cursor: was not given here, or not to this user; leave it out to begin anew"
+_PURPOSE: Final = b"trireme cursor 2"
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+_REFUSED: Final = "cursor: not issued here, or not to this user; leave it out to begin anew"
 
 
 class Positions:
@@ -55,7 +57,7 @@ class Positions:
 
     def of(self, order: str) -> Since | None:
         """The position in a room, ``ORGANISATION`` or ``USER``; None where the cursor knows nothing of it."""
-        return self._places.get(_hash(order))
+        return self._places.get(order_of(order))
 
 
 class Cursors:
@@ -71,27 +73,29 @@ class Cursors:
             secret = Path(file).read_bytes() if file else settings.jwks_url.encode()
         self._key = hmac.digest(secret, _PURPOSE, "sha256")
 
-    def write(self, positions: Mapping[str, Since], org: str, user: str | None = None) -> str:
-        """The cursor of ``positions``, for a user of ``org``, or with None for everybody in it."""
-        return self._write({_hash(order): since for order, since in positions.items()}, org, user)
+    def write(self, positions: Mapping[str, Since], org: str, user: str) -> str:
+        """The cursor of ``positions``, for a user of ``org``."""
+        places = b"".join([packed(order_of(order), *since) for order, since in positions.items()])
+        return self._write(_PERSONAL, places, org, user).decode("ascii")
+
+    def write_shared(self, places: Iterable[bytes], org: str) -> bytes:
+        """The cursor of what :func:`packed` made, for everybody in ``org``.
+
+        Made for each event of a stream, so nothing is done here that can be done once.
+        """
+        return self._write(_SHARED, b"".join(places), org, "")
 
     def rewrite(self, shared: str, apart: Mapping[str, Since], org: str, user: str) -> str:
         """What the cursor ``shared``, of this node's own making, says to all, but for what is ``apart``."""
         data = base64.urlsafe_b64decode(shared + "=" * (-len(shared) % 4))
-        places = _unpack(data[:-_SIGNATURE])
-        places.update((_hash(order), since) for order, since in apart.items())
-        return self._write(places, org, user)
+        stands = _unpack(data[:-_SIGNATURE])
+        stands.update((order_of(order), since) for order, since in apart.items())
+        places = b"".join([packed(order, *since) for order, since in stands.items()])
+        return self._write(_PERSONAL, places, org, user).decode("ascii")
 
-    def _write(self, places: Mapping[bytes, Since], org: str, user: str | None) -> str:
-        packed = bytearray([_SHARED if user is None else _PERSONAL])
-        for order, (epoch, seq) in places.items():
-            packed += order
-            text = epoch.encode()
-            packed.append(len(text))
-            packed += text
-            _put_number(packed, seq)
-        packed += self._sign(bytes(packed), org, user)
-        return _text(packed)
+    def _write(self, kind: bytes, places: bytes, org: str, user: str) -> bytes:
+        whole = kind + places
+        return _text(whole + self._sign(whole, org, user))
 
     def read(self, cursor: str, identity: Identity) -> Positions:
         """What ``cursor`` says to this identity.
@@ -111,38 +115,44 @@ class Cursors:
 
     def _read(self, part: str, identity: Identity) -> dict[bytes, Since]:
         data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-        if _text(data) != part:
-            raise ValueError("bits that say nothing are set")
+        if _text(data).decode("ascii") != part:
+            raise ValueError("reserved bits are set")
         packed, signature = data[:-_SIGNATURE], data[-_SIGNATURE:]
-        kind = packed[0] if packed else 0
+        kind = packed[:1]
         if kind not in {_SHARED, _PERSONAL}:
             raise ValueError("of another release")
-        user = None if kind == _SHARED else identity.user or ""
+        user = "" if kind == _SHARED else identity.user or ""
         if not hmac.compare_digest(signature, self._sign(packed, identity.org, user)):
-            raise ValueError("not signed here, or for somebody else")
+            raise ValueError("not signed here, or for another user")
         return _unpack(packed)
 
-    def _sign(self, packed: bytes, org: str, user: str | None) -> bytes:
-        names = [org.encode(), (user or "").encode()]
+    def _sign(self, packed: bytes, org: str, user: str) -> bytes:
         # With their lengths: no two pairs of names may give the same bytes.
-        signed = b"".join(b"%d:%b" % (len(name), name) for name in names) + packed
-        return hmac.digest(self._key, signed, "sha256")[:_SIGNATURE]
+        names = (org.encode(), user.encode())
+        signed = b"%d:%b%d:%b%b" % (len(names[0]), names[0], len(names[1]), names[1], packed)
+        return hashlib.blake2b(signed, digest_size=_SIGNATURE, key=self._key).digest()
 
 
-def _text(data: bytes | bytearray) -> str:
-    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
+def packed(order: bytes, epoch: str, seq: int) -> bytes:
+    """One order of a cursor, which :func:`order_of` named."""
+    number = seq.to_bytes((seq.bit_length() + 7) // 8, "big")
+    return b"%b%c%b" % (_begun(order, epoch), len(number), number)
 
 
-@lru_cache(_HASHED)
-def _hash(order: str) -> bytes:
+@lru_cache(_CACHED)
+def order_of(order: str) -> bytes:
+    """What stands for a room, ``ORGANISATION`` or ``USER`` in a cursor."""
     return hashlib.blake2b(order.encode(), digest_size=_ORDER).digest()
 
 
-def _put_number(packed: bytearray, number: int) -> None:
-    while number > 0x7F:
-        packed.append(number & 0x7F | 0x80)
-        number >>= 7
-    packed.append(number)
+@lru_cache(_CACHED)
+def _begun(order: bytes, epoch: str) -> bytes:
+    text = epoch.encode()
+    return b"%b%c%b" % (order, len(text), text)
+
+
+def _text(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
 
 
 def _unpack(packed: bytes) -> dict[bytes, Since]:
@@ -152,15 +162,12 @@ def _unpack(packed: bytes) -> dict[bytes, Since]:
     while at < len(packed):
         order = packed[at : at + _ORDER]
         at += _ORDER
-        end = at + 1 + packed[at]
-        epoch = packed[at + 1 : end].decode()
-        at, seq, shift = end, 0, 0
-        while True:
-            byte = packed[at]
-            at += 1
-            seq |= (byte & 0x7F) << shift
-            shift += 7
-            if byte <= 0x7F:
-                break
-        places[order] = Since(epoch, seq)
+        epoch, at = _sized(packed, at)
+        number, at = _sized(packed, at)
+        places[order] = Since(epoch.decode(), int.from_bytes(number, "big"))
     return places
+
+
+def _sized(packed: bytes, at: int) -> tuple[bytes, int]:
+    end = at + 1 + packed[at]
+    return packed[at + 1 : end], end

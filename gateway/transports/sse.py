@@ -25,7 +25,7 @@ from gateway.hub.room import Membership
 from gateway.session.services import Services
 from gateway.session.session import Session
 from gateway.transports.asking import Asked, Door, commands, enter, hold_own, places, positions
-from gateway.transports.cursor import ORGANISATION, USER, Cursors
+from gateway.transports.cursor import ORGANISATION, USER, Cursors, order_of, packed
 from gateway.wire.connection import WireLimits
 from gateway.wire.downstream import Downstream, Source
 from gateway.wire.engine import Engine
@@ -102,16 +102,18 @@ class EventStreams:
         encoding = self._encodings.get(names)
         if encoding is None:
             cursors, organisations = self._door.cursors, self._services.hub.organisations
+            everybody = order_of(ORGANISATION)
+            orders = [(name, order_of(name)) for name in names[1:]]
 
-            def mark() -> str:
+            def mark() -> bytes:
                 organisation = organisations[org]
                 everyone = organisation.everyone
-                stands = {ORGANISATION: Since(everyone.epoch, everyone.seq)}
-                for name in names[1:]:
+                stands = [packed(everybody, everyone.epoch, everyone.seq)]
+                for name, order in orders:
                     room = organisation.rooms.get(name)
                     if room is not None and room.epoch and not room.empty:
-                        stands[name] = Since(room.epoch, room.seq)
-                return cursors.write(stands, org)
+                        stands.append(packed(order, room.epoch, room.seq))
+                return cursors.write_shared(stands, org)
 
             encoding = self._encodings[names] = EventStreamEncoding(mark)
         return encoding
@@ -219,7 +221,7 @@ class _Stream(Source):
 
     def admitted(self) -> None:
         """The session has begun; nothing has been waited for since."""
-        hold_own(self._session, self._asked)
+        hold_own(self._session, self._asked, tell=True)
         self._note_user()
 
     def _note_user(self) -> None:

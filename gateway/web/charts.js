@@ -11,12 +11,12 @@ function draw(tag, attributes, ...content) {
   return element;
 }
 
-/** Up to `count` round numbers from 0 to at least `top`. */
+/** Up to `count` round numbers from 0 to at least `top`, with one decimal at most. */
 export function ticks(top, count = 4, whole = false) {
   if (!(top > 0)) top = 1;
-  const rough = top / count;
+  const rough = Math.max(top / count, 0.1);
   const power = 10 ** Math.floor(Math.log10(rough));
-  let step = [1, 2, 2.5, 5, 10].map((each) => each * power).find((each) => each >= rough * 0.999);
+  let step = (power < 1 ? [1, 2, 5, 10] : [1, 2, 2.5, 5, 10]).map((each) => each * power).find((each) => each >= rough * 0.999);
   if (whole) step = Math.max(1, Math.ceil(step));
   const found = [];
   for (let value = 0; value < top + step * 0.999; value += step) found.push(Number(value.toPrecision(12)));
@@ -84,7 +84,7 @@ export function bars(element, { title, bars: all, series, format, height = 190 }
   const sums = all.map(({ values }) => values.reduce((sum, value) => sum + value, 0));
   const { svg, width, y } = frame(element, height, Math.max(...sums, 0), format, true);
   const step = (width - LEFT - RIGHT) / Math.max(all.length, 1);
-  const every = Math.max(1, Math.ceil(58 / step)); // so that the days' names do not touch
+  const every = Math.max(1, Math.ceil(78 / step)); // so that the days' names do not touch, the last of which ends at the edge
   all.forEach(({ label, short, values }, index) => {
     const x = LEFT + index * step + step * 0.14;
     const group = draw("g", {}, draw("title", {}, `${label}: ${values.map((value, which) => `${format(value)} ${series[which].title}`).join(", ")}`));

@@ -56,7 +56,7 @@ function draw(missing) {
     const open = button("", "link", () => openConnection(each));
     open.append(name(each.user ?? "a service", ""));
     const own = each.connection === identity.connection;
-    return [open, own ? make("span", "chip", "this tab") : name(each.roles?.join(", "), ""), timeElement(each.connected_at), name(each.ip, ""), transport(each), codec(each), queued(each),
+    return [own ? make("span", "row wrap", open, make("span", "chip", "this tab")) : open, name(each.roles?.join(", "), ""), timeElement(each.connected_at), name(each.ip, ""), transport(each), codec(each), queued(each),
       whole(each.rooms.length), `${whole(each.messages_in)} / ${whole(each.messages_out)}`, name(each.node, "")];
   });
   const columns = [["User"], ["Roles"], ["Since", "number"], ["Address"], ["Transport"], ["Codec"], ["Queue", "number"], ["Rooms", "number"], ["In / out", "number"], ["Node"]];

@@ -167,6 +167,7 @@ class Row {
     this.data = make("bdi", "data");
     this.room = make("bdi", "room");
     this.rest = make("bdi", "rest");
+    this.data.dir = this.rest.dir = "ltr"; // JSON, and a number before a name of any script
     this.button = make("button", "", this.name, " ", this.data, " ", make("span", "place", this.room, " ", this.rest));
     this.button.type = "button";
     this.element = make("li", "", this.time, this.button);

@@ -78,7 +78,7 @@ function showCards(stats, found, rtt) {
     tile("Connections", whole(here.connections ?? stats.connections), `${some(here.users ?? stats.users, "user")} · ${whole(here.connections_total ?? stats.connections_total)} since the start`),
     tile("Messages", whole((here.messages_in ?? 0) + (here.messages_out ?? 0)), `${whole(here.messages_in ?? 0)} in · ${whole(here.messages_out ?? 0)} out`),
     tile("Traffic", bytes((here.bytes_in ?? 0) + (here.bytes_out ?? 0)), `${bytes(here.bytes_in ?? 0)} in · ${bytes(here.bytes_out ?? 0)} out`),
-    tile("Waiting for slow clients", found ? whole(sum(found, "trireme_queue_messages")) : "–", found ? `${bytes(sum(found, "trireme_queue_bytes"))} · the longest queue ${whole(sum(found, "trireme_queue_longest"))}` : ""),
+    tile("Queued to send", found ? whole(sum(found, "trireme_queue_messages")) : "–", found ? `${bytes(sum(found, "trireme_queue_bytes"))} · the longest queue ${whole(sum(found, "trireme_queue_longest"))}` : ""),
     tile("Round trip", Number.isFinite(rtt) ? ms(rtt) : "–", found ? `loop at most ${duration(sum(found, "trireme_loop_lag_max_seconds"))} late in a minute` : ""));
 }
 

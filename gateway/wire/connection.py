@@ -1,4 +1,4 @@
-"""One WebSocket connection: a nursery with reader, writer and heartbeat.
+"""One WebSocket connection: a nursery with its reader, and a writer once its socket was full.
 
 A connection begins after the upgrade was answered and ends with its nursery; then its
 socket is closed and nothing of it remains. What it carries is its handler's business
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
 from gateway.wire.outbox import Outbox
 from gateway.wire.reader import Handler, Reader, State
 from gateway.wire.slow_lane import run_slow_lane
 from gateway.wire.sockets import WireSocket
-from gateway.wire.timers import Timer
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 from protocol.frames import CLOSE, PING_FRAME, close_frame, server_frame
 
@@ -79,14 +79,16 @@ class WireConnection:
     """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it is given."""
 
     __slots__ = (
+        "_awaiting",
         "_busy",
+        "_engine",
         "_flush_deadline",
-        "_flusher",
+        "_next_ping",
         "_nursery",
         "_parted",
         "_sock",
         "_stream",
-        "_tick",
+        "alarm",
         "close_code",
         "close_deadline",
         "limits",
@@ -107,13 +109,14 @@ class WireConnection:
     ) -> None:
         """``unread`` is what came behind the upgrade request in the same chunk."""
         self.limits = limits
-        self._flusher = engine.flusher
+        self._engine = engine
         self._sock = sock
         self._stream = stream
         self.outbox = Outbox(
             engine.flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes
         )
         self.outbox.on_full = self._too_slow
+        self.outbox.on_blocked = self._start_writer
         self.reader = Reader(
             self, self.outbox, sock, engine.pump, message_bytes=limits.message_bytes, unread=unread
         )
@@ -121,7 +124,10 @@ class WireConnection:
         self._busy = False
         self._parted = False
         """The peer's Close has come."""
-        self._tick = Timer(engine.timers)
+        self.alarm: Alarm | None = None
+        self._next_ping = math.inf
+        self._awaiting = False
+        """A ping is out, and nothing has come since."""
         self._nursery: trio.Nursery | None = None
         self.close_deadline = math.inf
         self._flush_deadline = 0.0
@@ -161,7 +167,7 @@ class WireConnection:
         now = trio.current_time()
         self.close_deadline = now + self.limits.close_timeout
         self._flush_deadline = now + flush_timeout
-        self._tick.set()
+        self._plan()
 
     def abort(self, code: int) -> None:
         """End at once, without a closing handshake."""
@@ -179,11 +185,11 @@ class WireConnection:
 
     def reschedule(self) -> None:
         """The handler's ``deadline`` moved nearer."""
-        self._tick.set()
+        self._plan()
 
     def flush(self) -> None:
         """Send what handling a message has queued, here and for others."""
-        self._flusher.flush()
+        self._engine.flusher.flush()
 
     @property
     def closing(self) -> bool:
@@ -198,29 +204,23 @@ class WireConnection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self._sock is not None:
-                    nursery.start_soon(self.outbox.write_socket, self._sock)
-                else:
-                    assert self._stream is not None
-                    nursery.start_soon(self.outbox.write_stream, self._stream)
-                nursery.start_soon(self._heartbeat)
+                self._next_ping = trio.current_time() + self.limits.heartbeat
+                self._plan()
+                if self.outbox.blocked:  # what was sent before
+                    self._start_writer()
                 await self._read()
                 await self._part()
                 nursery.cancel_scope.cancel()
         finally:
             # What refers to this connection and is referred to by it goes now: the collector runs seldom.
             self.reader.end(_NOBODY, _NOBODY)
-            self._tick.at(math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = None
             self._nursery = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            self._engine.timers.set(self, math.inf)
+            await release(self.outbox, self._sock, self._stream)
+
+    def _start_writer(self) -> None:
+        if self._nursery is not None:  # it has begun, and is not over
+            start_writer(self._nursery, self.outbox, self._sock, self._stream)
 
     async def _read(self) -> None:
         """Do what the reader's state asks for, until it has ended."""
@@ -294,7 +294,7 @@ class WireConnection:
 
     def handler_failed(self) -> None:
         """Log the exception that is being handled, and close with 1011."""
-        log.exception("a handler failed; its connection is closed")
+        log.exception("a handler failed; closing its connection")
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def refuse_size(self) -> None:
@@ -315,52 +315,51 @@ class WireConnection:
     async def _part(self) -> None:
         """Let the last frames out, half-close, and let the peer close (RFC 6455, section 7.1.1).
 
-        The writer and the heartbeat, which keeps the closing deadline, run meanwhile.
+        The writer runs meanwhile, and the timers keep the closing deadline.
         """
         self.outbox.shut()
         with trio.move_on_after(self.limits.close_timeout):
             await self.outbox.emptied()
             if self.outbox.broken:
                 return
-            if self._sock is not None:
-                try:
-                    self._sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    return
+            if not half_close(self._sock):
+                return
             if self._sock is not None or not self._parted:
                 # Unread bytes at close would make the kernel reset the connection and lose our Close.
                 while await self.receive():
                     pass
 
-    async def _heartbeat(self) -> None:
+    # --- time ----------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Have the timers call when something is due: the closing handshake, else a ping or the handler."""
+        if self._nursery is not None:
+            open_until = min(self._next_ping, self.handler.deadline)
+            self._engine.timers.set(self, self.close_deadline if self.closing else open_until)
+
+    def on_time(self) -> None:
         """Ping, find dead peers, and keep the handler's deadline and that of the closing handshake."""
-        interval = self.limits.heartbeat
-        next_ping = trio.current_time() + interval
-        awaiting = False
-        while True:
-            open_until = min(next_ping, self.handler.deadline)
-            self._tick.at(self.close_deadline if self.closing else open_until)
-            await self._tick.wait()
-            now = trio.current_time()
-            if self.closing:
-                if now >= self.close_deadline:
-                    if now >= self._flush_deadline or not self.outbox.queue:
-                        self.abort(self.close_code)
-                        return
-                    self.close_deadline = min(now + self.limits.close_timeout, self._flush_deadline)
-                continue
+        now = trio.current_time()
+        if self.closing:
+            if now >= self.close_deadline:
+                if now >= self._flush_deadline or not self.outbox.queue:
+                    self.abort(self.close_code)
+                    return
+                self.close_deadline = min(now + self.limits.close_timeout, self._flush_deadline)
+        else:
             if now >= self.handler.deadline:
                 try:
                     self.handler.on_deadline()
                 except Exception:
                     self.handler_failed()
-            if now >= next_ping:
+            if now >= self._next_ping:
                 # While a command is awaited nothing is read, so silence proves nothing.
-                if awaiting and not (self.reader.heard or self._busy):
+                if self._awaiting and not (self.reader.heard or self._busy):
                     self.abort(CloseCode.HEARTBEAT_MISSED)
                     return
                 self.reader.heard = False
-                awaiting = True
+                self._awaiting = True
                 self.outbox.put_urgent(PING_FRAME)
-                next_ping = now + interval
+                self._next_ping = now + self.limits.heartbeat
             self.flush()
+        self._plan()

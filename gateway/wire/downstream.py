@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from gateway.wire.connection import WireLimits
+from gateway.wire.ends import half_close, release, start_writer
 from gateway.wire.engine import Engine
+from gateway.wire.signal import Signal
 from gateway.wire.sockets import WireSocket
 from gateway.wire.stamped import StampedOutbox
-from gateway.wire.timers import Timer
+from gateway.wire.timers import Alarm
 from protocol.errors import CloseCode
 
 __all__ = ["Downstream", "Source"]
@@ -59,21 +60,29 @@ class Source:
         return _BEAT
 
 
+_NOTHING: Final = Source()
+
+
 class Downstream:
     """Give it a non-blocking ``sock`` (plain or TLS) or a ``stream`` (memory); it closes what it is given."""
 
     __slots__ = (
         "_end_at",
-        "_flusher",
+        "_engine",
         "_limits",
+        "_next_beat",
         "_nursery",
+        "_sealed",
         "_sock",
         "_source",
         "_stream",
-        "_tick",
+        "_stuck_at",
+        "alarm",
+        "armed",
         "close_code",
         "message_bytes",
         "outbox",
+        "queued",
         "received_bytes",
         "received_messages",
     )
@@ -89,15 +98,22 @@ class Downstream:
         stream: trio.abc.Stream | None = None,
     ) -> None:
         self._limits = limits
-        self._flusher = engine.flusher
+        self._engine = engine
         self._sock = sock
         self._stream = stream
         self.outbox = StampedOutbox(
             engine.flusher, sock, max_messages=limits.queue_messages, max_bytes=limits.queue_bytes
         )
         self.outbox.on_full = self._too_slow
-        self._tick = Timer(engine.timers)
-        self._source = Source()
+        self.outbox.on_blocked = self._start_writer
+        self.alarm: Alarm | None = None
+        self._next_beat = math.inf
+        self._stuck_at = -1
+        """What had been sent at a beat for which the socket had no room."""
+        self._sealed = Signal()
+        """Wakes the task: its last bytes are queued."""
+        self.armed = self.queued = False
+        self._source = _NOTHING
         self._nursery: trio.Nursery | None = None
         self._end_at = math.inf
         self.close_code: int = 1006
@@ -127,12 +143,14 @@ class Downstream:
         self.close_code = int(code)
         self.outbox.seal(last, discard=discard)
         self._end_at = trio.current_time() + max(self._limits.close_timeout, flush_timeout)
-        self._tick.set()
+        self._engine.timers.set(self, math.inf)
+        self._sealed.set()
 
     def abort(self, code: int) -> None:
         """End at once."""
         self.close_code = int(code)
         self.outbox.break_off()
+        self._disarm()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -147,38 +165,47 @@ class Downstream:
 
     def reschedule(self) -> None:
         """The source's ``deadline`` has moved nearer."""
-        self._tick.set()
+        self._plan()
 
     # --- its life -------------------------------------------------------------------------------------
 
     async def run(self, source: Source) -> None:
         """Serve the connection until it has ended; never raises an error of the peer's making."""
         self._source = source
+        outbox = self.outbox
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self._sock is not None:
-                    nursery.start_soon(self.outbox.write_socket, self._sock)
+                self._next_beat = trio.current_time() + self._limits.heartbeat
+                self._plan()
+                if outbox.blocked:  # what was sent before
+                    self._start_writer()
+                if self._engine.pump is not None and self._sock is not None:
+                    self._engine.pump.arm(self._sock, self)
                 else:
-                    assert self._stream is not None
-                    nursery.start_soon(self.outbox.write_stream, self._stream)
-                nursery.start_soon(self._watch)
+                    nursery.start_soon(self._watch)
                 nursery.start_soon(self._begin)
-                await self._keep_time()
+                while not outbox.sealed:
+                    await self._sealed.wait()
+                await self._part()
                 nursery.cancel_scope.cancel()
         finally:
-            self._source = Source()
-            self._tick.at(math.inf)
-            self.outbox.break_off()
-            self.outbox.on_full = None
             self._nursery = None
-            if self._sock is not None:
-                self._sock.close()
-            try:
-                if self._stream is not None:
-                    await trio.aclose_forcefully(self._stream)
-            finally:
-                self.outbox.end()
+            self._source = _NOTHING
+            self._engine.timers.set(self, math.inf)
+            self._disarm()
+            await release(outbox, self._sock, self._stream)
+
+    async def _part(self) -> None:
+        """Let the last bytes out and half-close."""
+        with trio.move_on_at(self._end_at):
+            await self.outbox.emptied()
+        if not self.outbox.broken:
+            half_close(self._sock)
+
+    def _start_writer(self) -> None:
+        if self._nursery is not None:  # it has begun, and is not over
+            start_writer(self._nursery, self.outbox, self._sock, self._stream)
 
     async def _begin(self) -> None:
         try:
@@ -186,19 +213,37 @@ class Downstream:
         except Exception:
             log.exception("a stream could not begin; it is closed")
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
-        self._flusher.flush()
+        self._engine.flusher.flush()
+
+    # --- what comes in, and when nothing comes any more ---------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Throw away what came, and notice when the client has gone; the pump calls this."""
+        assert self._sock is not None
+        try:
+            self._take(self._sock.recv(_CHUNK))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._take(b"")
+
+    def _take(self, chunk: bytes) -> None:
+        self.received_bytes += len(chunk)
+        if not chunk or self.received_bytes > _MOST:
+            self.abort(self.close_code)
+
+    def _disarm(self) -> None:
+        if self._engine.pump is not None and self._sock is not None:
+            self._engine.pump.disarm(self._sock, self)
 
     async def _watch(self) -> None:
-        """Throw away what comes, and notice when the client has gone."""
-        while self.received_bytes <= _MOST:
+        """As :meth:`on_readable`, where there is no pump."""
+        while not self.outbox.broken:
             try:
                 chunk = await self._receive()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                break
-            if not chunk:
-                break
-            self.received_bytes += len(chunk)
-        self.abort(self.close_code)
+                chunk = b""
+            self._take(chunk)
 
     async def _receive(self) -> bytes:
         if self._stream is not None:
@@ -211,34 +256,29 @@ class Downstream:
             except BlockingIOError:
                 continue
 
-    async def _keep_time(self) -> None:
-        """Beat, find dead peers, keep the source's deadline; returns when the last bytes are out."""
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        if self._nursery is not None and not self.outbox.sealed:
+            self._engine.timers.set(self, min(self._next_beat, self._source.deadline))
+
+    def on_time(self) -> None:
+        """Beat, find dead peers, keep the source's deadline."""
         outbox = self.outbox
-        next_beat = trio.current_time() + self._limits.heartbeat
-        stuck_at = -1
-        while not outbox.sealed:
-            self._tick.at(min(next_beat, self._source.deadline))
-            await self._tick.wait()
-            now = trio.current_time()
-            if now >= self._source.deadline and not outbox.sealed:
-                try:
-                    self._source.on_deadline()
-                except Exception:
-                    log.exception("a deadline failed; its stream is closed")
-                    self.close(CloseCode.INTERNAL_ERROR, "internal error")
-            if now >= next_beat and not outbox.sealed:
-                # A socket that was full at the last beat, and has taken no message since, has no reader.
-                if outbox.blocked and outbox.sent_messages == stuck_at:
-                    self.abort(CloseCode.HEARTBEAT_MISSED)
-                    return
-                stuck_at = outbox.sent_messages if outbox.blocked else -1
-                outbox.put_urgent(_BEAT)
-                next_beat = now + self._limits.heartbeat
-            self._flusher.flush()
-        with trio.move_on_at(self._end_at):
-            await outbox.emptied()
-        if self._sock is not None and not outbox.broken:
+        now = trio.current_time()
+        if now >= self._source.deadline and not outbox.sealed:
             try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+                self._source.on_deadline()
+            except Exception:
+                log.exception("a deadline failed; its stream is closed")
+                self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        if now >= self._next_beat and not outbox.sealed:
+            # A socket that was full at the last beat, and has taken no message since, has no reader.
+            if outbox.blocked and outbox.sent_messages == self._stuck_at:
+                self.abort(CloseCode.HEARTBEAT_MISSED)
+                return
+            self._stuck_at = outbox.sent_messages if outbox.blocked else -1
+            outbox.put_urgent(_BEAT)
+            self._next_beat = now + self._limits.heartbeat
+        self._engine.flusher.flush()
+        self._plan()

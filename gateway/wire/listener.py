@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import re
 import socket
 import ssl
@@ -38,6 +37,8 @@ log = logging.getLogger(__name__)
 _CHUNK: Final = 65536
 _FAREWELL: Final = 0.5
 """Seconds for the answer to a connection that is one too many."""
+_LATE: Final = 1.0
+"""Seconds for the answer to a connection whose request did not come in time."""
 _BACKLOG: Final = 4096
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -62,6 +63,24 @@ class Accepted:
                 return self.sock.recv(_CHUNK)
             except BlockingIOError:
                 continue
+
+    def receive_now(self) -> bytes | None:
+        """As :meth:`receive`, without waiting: None where that would be needed."""
+        if self.sock is None:
+            return None
+        try:
+            return self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return None
+
+    def send_now(self, data: bytes) -> bytes:
+        """Send without waiting; returns what is left."""
+        if self.sock is None:
+            return data
+        try:
+            return data[self.sock.send(data) :]
+        except BlockingIOError:
+            return data
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``."""
@@ -254,38 +273,34 @@ class Listener:
 
         What is only of use until then (the request, its deadline) goes before that begins.
         """
-        with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
-            try:
-                head, unread = await self._ask(connection, b"")
-                while not self._ours.match(head) and not self._stream.match(head):
-                    assert self._http is not None
-                    scope.deadline = math.inf
-                    upgrade = await self._http(connection.as_stream(), head + unread)
-                    if upgrade is None:
-                        return None
-                    scope.deadline = trio.current_time() + self._head_timeout
-                    head, unread = await self._ask(connection, upgrade)
-                if self._stream.match(head):
-                    plain = parse_request(head, max_bytes=self._head_bytes)
-                    scope.deadline = math.inf
-                    return await self._streams[plain.path](connection, plain)
-                request = parse_upgrade(head, max_bytes=self._head_bytes)
-                scope.deadline = math.inf
-                return await self._websocket(connection, request, unread)
-            except Refusal as refusal:
-                self.refused += 1
-                scope.deadline = trio.current_time() + self._head_timeout
-                await connection.send(refusal_response(refusal))
-                await connection.finish()
-        if scope.cancelled_caught:
+        try:
+            head, unread = await self._ask(connection, b"")
+            while not self._ours.match(head) and not self._stream.match(head):
+                assert self._http is not None
+                upgrade = await self._http(connection.as_stream(), head + unread)
+                if upgrade is None:
+                    return None
+                head, unread = await self._ask(connection, upgrade)
+            if self._stream.match(head):
+                plain = parse_request(head, max_bytes=self._head_bytes)
+                return await self._streams[plain.path](connection, plain)
+            request = parse_upgrade(head, max_bytes=self._head_bytes)
+            return await self._websocket(connection, request, unread)
+        except Refusal as refusal:
             self.refused += 1
-            with trio.move_on_after(1):
-                await connection.send(refusal_response(Refusal(408, "the request head took too long")))
+            late = refusal.status == 408
+            with trio.move_on_after(_LATE if late else self._head_timeout):
+                await connection.send(refusal_response(refusal))
+                if not late:
+                    await connection.finish()
         return None
 
     async def _ask(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
-        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`."""
-        with trio.CancelScope() as scope:
+        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`.
+
+        Raises ``Refusal`` 408 when it takes longer than ``head_timeout``.
+        """
+        with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
             self._asking.add(scope)
             if self._ending:
                 scope.cancel()
@@ -295,10 +310,13 @@ class Listener:
                 return await self._read_head(connection, data)
             finally:
                 self._asking.discard(scope)
-        raise trio.ClosedResourceError
+        if self._ending:
+            raise trio.ClosedResourceError
+        raise Refusal(408, "the request head took too long")
 
     async def _read_head(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
         """One request head and what came behind it; ``data`` was read before."""
+        data = data or connection.receive_now() or b""  # it comes with the connection, or right behind
         while True:
             end = data.find(b"\r\n\r\n")
             if 0 <= end <= self._head_bytes - 4:

@@ -3,9 +3,9 @@
 How a frame gets out. Whoever has something to say appends a finished frame to an outbox and never waits. An
 outbox that was empty is thereby *dirty* and stands in the flusher's list; at the end of a read chunk, a
 broker batch or a REST call the flusher joins what each dirty outbox holds and makes one non-blocking ``send``
-of it. Only when the kernel takes less than all is the connection's writer task woken, which waits until the
-socket is writable and makes the outbox dirty again, so that slow sockets are written in turns as well. So an
-idle or healthy connection costs no task switch to write, a slow one delays nobody, and events that come
+of it. Only when the kernel takes less than all is the connection's writer task begun or woken. It waits until
+the socket is writable and makes the outbox dirty again, so that slow sockets are written in turns as well. So
+a healthy connection needs no task to write, a slow one delays nobody, and events that come
 faster than the sockets are flushed travel several per ``send`` (with 10 per ``send`` seven times as many a
 second as with one).
 
@@ -66,6 +66,7 @@ class Outbox:
         "emptying",
         "max_bytes",
         "max_messages",
+        "on_blocked",
         "on_full",
         "queue",
         "sealed",
@@ -104,7 +105,11 @@ class Outbox:
         """The socket has room again, and what waited for it is not out yet."""
         self.sealed = False
         self.broken = False
-        self.writer = Signal()
+        self.writer: Signal | None = None
+        """Wakes the writer task, once there is one."""
+        self.on_blocked: Callable[[], None] | None = None
+        """Called without a writer task when frames have to wait for the socket: starts one, or sees to it
+        that they are taken."""
         self.drained: Signal | None = None
         """Set, when somebody waits for it, each time that a blocked outbox has become empty."""
         self.emptying: Signal | None = None
@@ -341,7 +346,10 @@ class Outbox:
         """The writer task has to go on."""
         self.blocked = True
         self.share.slow.add(self)
-        self.writer.set()
+        if self.writer is not None:
+            self.writer.set()
+        elif self.on_blocked is not None:
+            self.on_blocked()
 
     def _front(self) -> Frame:
         """The first ``_MAX_SEND`` bytes."""
@@ -379,8 +387,8 @@ class Outbox:
 
     async def write_socket(self, sock: WireSocket) -> None:
         """The writer task of a socket: when there is room again, the outbox stands in its share once more."""
+        self.writer = Signal()
         while True:
-            await self.writer.wait()
             if self.blocked:
                 await trio.lowlevel.wait_writable(sock)
             if self.blocked:  # it may have broken off meanwhile
@@ -388,12 +396,15 @@ class Outbox:
                 self._resumed = True
                 self.share.mark(self)
                 self._flusher.wake()
+            await self.writer.wait()
 
     async def write_stream(self, stream: trio.abc.SendStream) -> None:
         """The writer task of any other stream."""
+        self.writer = Signal()
         while True:
+            if self.blocked:
+                await self._drain_stream(stream)
             await self.writer.wait()
-            await self._drain_stream(stream)
 
     async def emptied(self) -> None:
         """Send all that is queued and wait until it is out, or the socket is gone; at the end, once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -86,14 +87,29 @@ class UpgradeRequest(Request):
 
 def parse_request(head: bytes, *, max_bytes: int) -> Request:
     """Parse the head of one GET request; raises :class:`Refusal` with the HTTP status."""
-    request, headers = _parse(head, max_bytes)
-    if request.http_version not in {b"1.0", b"1.1"}:
+    _, target, version, headers = _parse(head, max_bytes)
+    if version not in {b"1.0", b"1.1"}:
         raise Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    path, query = split_target(request.target)
+    path, query = split_target(target)
     return Request(path=path, query=_parameters(query, errors="strict"), headers=headers)
 
 
-def _parse(head: bytes, max_bytes: int) -> tuple[h11.Request, dict[str, str]]:
+_Head = tuple[bytes, bytes, bytes, dict[str, str]]
+"""Method, target, version and headers."""
+
+_PLAIN: Final = re.compile(
+    rb"GET ([!-~]++) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+)
+"""What nearly every head is: well-formed beyond doubt (RFC 9112), and nothing in it for h11 to decide."""
+_OF_A_BODY: Final = frozenset({"content-length", "transfer-encoding", "expect"})
+
+
+def _parse(head: bytes, max_bytes: int) -> _Head:
+    plain = _PLAIN.fullmatch(head) if len(head) <= max_bytes else None
+    if plain is not None:
+        headers = _plain_headers(plain[2].decode("latin-1"))
+        if headers is not None:
+            return b"GET", plain[1], b"1.1", headers
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
     try:
         parser.receive_data(head)
@@ -102,20 +118,32 @@ def _parse(head: bytes, max_bytes: int) -> tuple[h11.Request, dict[str, str]]:
         raise Refusal(error.error_status_hint, "the request cannot be understood") from None
     if not isinstance(request, h11.Request):
         raise Refusal(400, "the request head is incomplete")
-    headers: dict[str, str] = {}
+    headers = {}
     for raw_name, raw_value in request.headers:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return request, headers
+    return request.method, request.target, request.http_version, headers
+
+
+def _plain_headers(text: str) -> dict[str, str] | None:
+    """The headers; None where one is repeated, the host is missing, or a body is announced."""
+    headers: dict[str, str] = {}
+    lines = text.split("\r\n")
+    for line in lines[:-1]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip("\t ")
+    if len(headers) != len(lines) - 1 or "host" not in headers or not _OF_A_BODY.isdisjoint(headers):
+        return None
+    return headers
 
 
 def parse_upgrade(head: bytes, *, max_bytes: int) -> UpgradeRequest:
     """Parse one request head (with its closing blank line); raises :class:`Refusal` with the HTTP status."""
-    request, headers = _parse(head, max_bytes)
-    path, query = split_target(request.target)
-    if request.method != b"GET":
+    method, target, version, headers = _parse(head, max_bytes)
+    path, query = split_target(target)
+    if method != b"GET":
         raise Refusal(405, "a WebSocket begins with GET", headers={"Allow": "GET"})
-    if request.http_version != b"1.1":
+    if version != b"1.1":
         raise Refusal(505, "a WebSocket begins with HTTP/1.1 (RFC 6455, section 4.1)")
     if "upgrade" not in _tokens(headers.get("connection", "")) or "websocket" not in _tokens(
         headers.get("upgrade", "")

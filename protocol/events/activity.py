@@ -17,61 +17,49 @@ __all__ = [
 ]
 
 
-class CouncilorStarted(TypedEvent, frozen=True, kw_only=True):
-    event = "councilor_started"
-    councilor_id: Id
-    display_name: Text | None = None
-    task_name: Text | None = None
-    execution_id: Id | None = None
-    severity: Severity | None = None
-    message: str | None = None
+class _Activity(TypedEvent, frozen=True, kw_only=True):
+    """One line of the feed."""
 
-
-class CouncilorCompleted(TypedEvent, frozen=True, kw_only=True):
-    event = "councilor_completed"
-    councilor_id: Id
-    display_name: Text | None = None
-    task_name: Text | None = None
-    execution_id: Id | None = None
-    severity: Severity | None = None
-    message: str | None = None
-    success: bool | None = None
-    duration_ms: Milliseconds | None = None
-    result: Any = None
-
-
-class CouncilorError(TypedEvent, frozen=True, kw_only=True):
-    event = "councilor_error"
-    councilor_id: Id
-    error: Text
-    display_name: Text | None = None
-    task_name: Text | None = None
-    execution_id: Id | None = None
-    severity: Severity | None = None
-    message: str | None = None
-    success: bool | None = None
-    duration_ms: Milliseconds | None = None
-
-
-class AgentExecutionStarted(TypedEvent, frozen=True, kw_only=True):
-    event = "agent_execution_started"
-    execution_id: Id
-    agent_id: Id | None = None
-    display_name: Text | None = None
-    task_name: Text | None = None
-    severity: Severity | None = None
-    message: str | None = None
-
-
-class AgentExecutionCompleted(TypedEvent, frozen=True, kw_only=True):
-    event = "agent_execution_completed"
-    execution_id: Id
-    agent_id: Id | None = None
     display_name: Text | None = None
     task_name: Text | None = None
     severity: Severity | None = None
     """``success`` or ``error`` says how it ended."""
     message: str | None = None
+
+
+class _Councilor(_Activity, frozen=True, kw_only=True):
+    councilor_id: Id
+    execution_id: Id | None = None
+
+
+class CouncilorStarted(_Councilor, frozen=True, kw_only=True):
+    event = "councilor_started"
+
+
+class CouncilorCompleted(_Councilor, frozen=True, kw_only=True):
+    event = "councilor_completed"
+    success: bool | None = None
+    duration_ms: Milliseconds | None = None
+    result: Any = None
+
+
+class CouncilorError(_Councilor, frozen=True, kw_only=True):
+    event = "councilor_error"
+    error: Text
+    success: bool | None = None
+    duration_ms: Milliseconds | None = None
+
+
+class AgentExecutionStarted(_Activity, frozen=True, kw_only=True):
+    event = "agent_execution_started"
+    execution_id: Id
+    agent_id: Id | None = None
+
+
+class AgentExecutionCompleted(_Activity, frozen=True, kw_only=True):
+    event = "agent_execution_completed"
+    execution_id: Id
+    agent_id: Id | None = None
     success: bool | None = None
     duration_ms: Milliseconds | None = None
     result: Any = None

@@ -19,8 +19,7 @@ __all__ = [
 ]
 
 
-class AgentExecutionStart(TypedEvent, frozen=True, kw_only=True):
-    event = "agent:execution:start"
+class _Execution(TypedEvent, frozen=True, kw_only=True):
     execution_id: Id
     agent_id: Id
     team: Text | None = None
@@ -29,32 +28,24 @@ class AgentExecutionStart(TypedEvent, frozen=True, kw_only=True):
     task_id: Id | None = None
 
 
-class AgentExecutionComplete(TypedEvent, frozen=True, kw_only=True):
-    event = "agent:execution:complete"
-    execution_id: Id
-    agent_id: Id
-    team: Text | None = None
-    method: Text | None = None
-    status: Text | None = None
-    task_id: Id | None = None
+class _Ended(_Execution, frozen=True, kw_only=True):
     duration_ms: Milliseconds | None = None
     tools: list[Any] | None = None
     """Tools that were used."""
+
+
+class AgentExecutionStart(_Execution, frozen=True, kw_only=True):
+    event = "agent:execution:start"
+
+
+class AgentExecutionComplete(_Ended, frozen=True, kw_only=True):
+    event = "agent:execution:complete"
     result: Any = None
 
 
-class AgentExecutionError(TypedEvent, frozen=True, kw_only=True):
+class AgentExecutionError(_Ended, frozen=True, kw_only=True):
     event = "agent:execution:error"
-    execution_id: Id
-    agent_id: Id
     error: Text
-    team: Text | None = None
-    method: Text | None = None
-    status: Text | None = None
-    task_id: Id | None = None
-    duration_ms: Milliseconds | None = None
-    tools: list[Any] | None = None
-    """Tools that were used."""
 
 
 class TaskCreatedForApproval(TypedEvent, frozen=True, kw_only=True):
@@ -122,6 +113,15 @@ class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     comment: str | None = None
     decision: dict[str, Any] | None = None
     """``choice``, ``at``, and ``user`` or ``fallback``."""
+    message: str | None = None
+    """What was said to who was asked; this and what follows is as in ``permission:pending``."""
+    choices: list[Text] | None = None
+    users: list[Id] | None = None
+    role: Text | None = None
+    created_at: Unsigned | None = None
+    deadline_at: Unsigned | None = None
+    fallback: Text | None = None
     execution: Id | None = None
     task: Id | None = None
+    sender: str | None = None
     data: Any = None

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import trio
 
+from gateway.testing.settings import SECRET
 from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
 from gateway.wire.shares import Share
 from tests.attacks.support import bystander, forgotten
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.support import connected, running_gateway, until
 from tests.upgrade import request_head
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock
 
+from gateway.testing.node import run_node
 from protocol.errors import CloseCode
 from tests.attacks.support import (
     attacker,
@@ -26,8 +26,7 @@ from tests.attacks.support import (
     status_of,
 )
 from tests.framing import TEXT, client_frame
-from tests.memory import memory_gateway
-from tests.support import DEADLINE, running_gateway
+from tests.support import DEADLINE, certificate, running_gateway
 from tests.upgrade import request_head
 
 
@@ -85,19 +84,13 @@ async def test_bodies_that_never_end() -> None:
 
 async def test_handshakes_of_tls_that_stall(tmp_path: Path) -> None:
     """At the first byte, and half-way through."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
+    files, _ = certificate(tmp_path, "127.0.0.1")
     hello = ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     whole = hello.read()
-    async with running_gateway(
-        limits={"head_timeout": 0.5}, tls={"certificate": str(chain), "key": str(key)}
-    ) as gateway:
+    async with running_gateway(limits={"head_timeout": 0.5}, tls=files) as gateway:
         async with contextlib.AsyncExitStack() as stack:
             for number in range(60):
                 stream = await stack.enter_async_context(await dial(gateway))
@@ -109,52 +102,52 @@ async def test_handshakes_of_tls_that_stall(tmp_path: Path) -> None:
 
 async def test_a_frame_that_never_ends(clock: MockClock) -> None:
     """Its sender is alive for the heartbeat, but says nothing: the inactivity limit ends it."""
-    async with memory_gateway(connection={"inactivity": 100.0}) as gateway:
-        stream = gateway.open()
-        await stream.send_all(request_head(f"/ws?token={gateway.auth.issue(org='evil').token}"))
+    async with run_node(connection={"inactivity": 100.0}) as node:
+        stream = await node.dial()
+        await stream.send_all(request_head(f"/ws?token={node.token(org='evil', user=None)}"))
         await trio.sleep(1)
         await stream.send_all(client_frame(TEXT, b" " * 60_000, mask=b"\0\0\0\0")[:8])
         sent = 0
-        while gateway.hub.connections:
+        while node.gateway.hub.connections:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await stream.send_all(b" ")
                 sent += 1
             await trio.sleep(5)
-        assert gateway.hub.counters.closes == {CloseCode.INACTIVE: 1}
+        assert node.gateway.hub.counters.closes == {CloseCode.INACTIVE: 1}
         assert 19 <= sent <= 22
 
 
 async def test_peers_that_are_gone_are_found_by_the_heartbeat(clock: MockClock) -> None:
     """Half-open: nothing comes from them, not even the end."""
-    async with memory_gateway(connection={"heartbeat": 20.0}) as gateway:
-        token = gateway.auth.issue(org="evil", user="m").token
-        streams = [gateway.open() for _ in range(100)]
+    async with run_node(connection={"heartbeat": 20.0}) as node:
+        token = node.token(org="evil", user="m")
+        streams = [await node.dial() for _ in range(100)]
         for stream in streams:
             await stream.send_all(request_head(f"/ws?token={token}"))
         await trio.sleep(39)
-        assert len(gateway.hub.connections) == 100
+        assert len(node.gateway.hub.connections) == 100
         await trio.sleep(2)
-        assert gateway.hub.connections == {} and not gateway.sessions
-        assert gateway.hub.counters.closes == {CloseCode.HEARTBEAT_MISSED: 100}
+        assert node.gateway.hub.connections == {} and not node.gateway.sessions
+        assert node.gateway.hub.counters.closes == {CloseCode.HEARTBEAT_MISSED: 100}
 
 
 async def test_who_never_says_who_it_is(clock: MockClock) -> None:
-    async with memory_gateway(auth={"in_band": True, "in_band_timeout": 3.0}) as gateway:
-        streams = [gateway.open() for _ in range(100)]
+    async with run_node(auth={"in_band": True, "in_band_timeout": 3.0}) as node:
+        streams = [await node.dial() for _ in range(100)]
         for stream in streams:
             await stream.send_all(request_head("/ws"))
         await trio.sleep(2)
-        assert len(gateway.sessions) == 100
+        assert len(node.gateway.sessions) == 100
         await trio.sleep(5)
-        assert not gateway.sessions
+        assert not node.gateway.sessions
 
 
 async def test_who_pings_and_says_nothing_else(clock: MockClock) -> None:
-    async with memory_gateway(connection={"inactivity": 60.0}) as gateway, gateway.connect() as raw:
+    async with run_node(connection={"inactivity": 60.0}) as node, node.raw() as raw:
         for _ in range(6):
             await raw.socket.ping()
             await trio.sleep(9)
-        assert len(gateway.hub.connections) == 1
+        assert len(node.gateway.hub.connections) == 1
         assert (await raw.closed()).code == CloseCode.INACTIVE
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 
-SECRET = "a secret of the tests, 32 bytes or more"
+from gateway.testing.settings import SECRET
 
 
 def sign(secret: str = SECRET, /, **claims: Any) -> str:

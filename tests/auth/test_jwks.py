@@ -323,7 +323,7 @@ async def test_old_keys_do_at_once_while_someone_else_fetches(
         nursery.start_soon(auth.verify, ec_pair.sign("k1"))
         await server.waiting.wait()
         clock.now += 100  # long enough for another try, if nobody were at it
-        with trio.fail_after(1):  # the gate is shut, so waiting for the fetch would end here
+        with trio.fail_after(60):  # the gate is shut, so waiting for the fetch would end here
             assert (await auth.verify(ec_pair.sign("k1", sub="bob"))).user == "bob"
         server.gate.set()
     assert server.requests == 2
@@ -354,7 +354,7 @@ async def test_a_server_that_does_not_answer_is_given_up(
 ) -> None:
     auth = make_auth(jwks_timeout=0.5)
     server.gate = trio.Event()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
     assert server.requests == 1
     server.gate.set()
@@ -365,7 +365,7 @@ async def test_a_server_that_goes_on_and_on_is_given_up(
 ) -> None:
     auth = make_auth(jwks_timeout=0.5)
     server.drip = 0.1
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert (await refusal(auth, ec_pair.sign("k1"))).code is ErrorCode.TIMEOUT
     assert (server.requests, server.delivered) == (1, 0)
 

@@ -10,8 +10,9 @@ from gateway.auth.identity import Grants, Identity
 from gateway.auth.revocation import Revocations
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode, ProtocolError
-from tests.auth.support import SECRET, Clock, sign
+from tests.auth.support import Clock, sign
 
 START = 1_000_000.0
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from gateway.auth.keys import load_keys, with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings, Settings, SettingsError
+from gateway.testing.settings import SECRET
 from tests.auth.conftest import MakePair
-from tests.auth.support import SECRET, Pair
+from tests.auth.support import Pair
 
 
 def refused(start: Callable[[], object]) -> str:

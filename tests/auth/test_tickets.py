@@ -10,8 +10,9 @@ from gateway.auth.identity import Grants, Identity
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode, ProtocolError
-from tests.auth.support import SECRET, Clock
+from tests.auth.support import Clock
 
 ALICE = Identity("acme", "alice", frozenset(), Grants.ALL)
 BOB = Identity("acme", "bob", frozenset(), Grants.ALL)

@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode, ProtocolError
 from tests.auth.conftest import MakePair
-from tests.auth.support import SECRET, Clock, Pair, sign
+from tests.auth.support import Clock, Pair, sign
 
 
 def settings(pair: Pair, *, public: bool = True, private: bool = False) -> AuthSettings:

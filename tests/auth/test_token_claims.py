@@ -12,8 +12,9 @@ import pytest
 from gateway.auth.identity import Grants, Permission
 from gateway.auth.tokens import MAX_TOKEN, Authenticator
 from gateway.config.settings import AuthSettings, SettingsError
+from gateway.testing.settings import SECRET
 from protocol.errors import ErrorCode, ProtocolError
-from tests.auth.support import SECRET, Clock, sign
+from tests.auth.support import Clock, sign
 
 EVERYTHING = Permission.JOIN | Permission.PUBLISH | Permission.PRESENCE | Permission.HISTORY
 
@@ -258,7 +259,9 @@ async def test_issued_tokens_live_for_token_ttl_and_have_their_own_ids(now: Cloc
         {"org": "x" * 65},
         {"org": "a", "user": ""},
         {"org": "a", "user": "a\n"},
-        {"org": "a", "roles": ["root"]},
+        {"org": "a", "roles": ["lead\n"]},
+        {"org": "a", "roles": ["x" * 201]},
+        {"org": "a", "roles": [f"r{number}" for number in range(33)]},
         {"org": "a", "rooms": {"x": ["dance"]}},
         {"org": "a", "ttl": 0.5},
         {"org": "a", "ttl": 86400 * 31},

@@ -60,13 +60,13 @@ def test_addresses(text: str, address: Address) -> None:
         ("redis://:hidden@", "a host is missing"),
         ("redis://:hidden@a,b", "several hosts need"),
         ("redis://:hidden@h/x", "'x' is not the number of a database"),
-        ("redis://:hidden@h/1/2", "'2' means nothing here"),
-        ("redis://:hidden@h?x=1", "'x' means nothing here"),
+        ("redis://:hidden@h/1/2", "'2' is not supported here"),
+        ("redis://:hidden@h?x=1", "'x' is not supported here"),
         ("redis://:hidden@h:port", ""),
         ("redis+sentinel://:hidden@h", "the name of the service is missing"),
         ("redis+cluster://:hidden@h/1", "a cluster has no databases"),
-        ("redis+unix://:hidden@host/run/x", "a Unix socket is written"),
-        ("rediss+unix://:hidden@/run/x", "a Unix socket is written"),
+        ("redis+unix://:hidden@host/run/x", "write a Unix socket as redis+unix://"),
+        ("rediss+unix://:hidden@/run/x", "write a Unix socket as redis+unix://"),
     ],
 )
 def test_wrong_addresses_are_refused_without_their_password(text: str, reason: str) -> None:

@@ -11,7 +11,7 @@ from gateway.broker.base import Channel, Position, room_channel
 from protocol.errors import ErrorCode
 from tests.broker.nodes import Node, cluster_of, make, redis_of
 from tests.broker.traffic import traffic
-from tests.redis_server import PATIENCE, redis_cluster, redis_sentinels, redis_server
+from tests.redis_server import PATIENCE, RedisServer, redis_cluster, redis_sentinels, redis_server
 from tests.support import until
 
 QUICK: dict[str, Any] = {"timeout": 1.0, "patience": 0.2, "heartbeat": 0.1, "max_backoff": 0.1, "sweep": 0.5}
@@ -59,6 +59,40 @@ async def test_sentinels_turn_away_from_a_primary_that_is_still_there(tmp_path: 
         assert (await node.publish()).seq == 2
 
 
+async def test_sentinels_that_disagree(tmp_path: Path) -> None:
+    """One is cut off together with a primary that it believes in; it is asked first, and not followed."""
+    async with redis_server(tmp_path / "stale") as stale, redis_sentinels(tmp_path) as watched:
+        configuration = tmp_path / "alone.conf"
+        configuration.write_text(f"sentinel monitor main 127.0.0.1 {stale.port} 1\n")
+        alone = await RedisServer(tmp_path / "alone", sentinel=configuration).start()
+        try:
+            address = watched.url.replace("//", f"//127.0.0.1:{alone.port},")
+            async with cluster_of(1, address, **QUICK) as (node,):
+                (shard,) = redis_of(node)._servers.shards
+
+                async def at(server: RedisServer, seq: int) -> None:
+                    wanted = f"127.0.0.1:{server.port}"
+                    await until(lambda: all(str(link.location) == wanted for link in shard.links), wanted)
+                    await node.ready()
+                    assert (await node.publish()).seq == seq
+
+                await at(watched.primary, 1)  # more of them name it
+                await watched.in_sync()
+                await watched.sentinels[0].ask("SENTINEL FAILOVER", "main")
+                await at(watched.replica, 2)  # one is enough, when its epoch is newer
+                for sentinel in watched.sentinels:
+                    sentinel.pause()
+                for kind in ("normal", "pubsub"):
+                    await watched.replica.ask("CLIENT KILL", "TYPE", kind)
+                await until(lambda: "older than epoch 1" in (node.broker.ready() or ""))
+                for sentinel in watched.sentinels:
+                    sentinel.resume()
+                await at(watched.replica, 3)
+            assert await stale.ask("DBSIZE") == 0, "nothing was written where nobody would find it"
+        finally:
+            alone.stop()
+
+
 async def test_a_replica_is_not_taken_for_a_primary(tmp_path: Path) -> None:
     async with redis_server(tmp_path / "primary") as primary:
         async with redis_server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}") as replica:
@@ -80,7 +114,7 @@ async def delivered(node: Node, room: str, place: Position) -> bool:
 
 async def published(node: Node, room: Channel) -> Position:
     """Publish, again and again while the cluster is in transition."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             outcome = node.submit(room)
             await until(lambda: outcome)  # noqa: B023

@@ -156,7 +156,7 @@ async def test_away_and_back(server: RedisServer) -> None:
         for node in nodes:
             await until(lambda: any(event.epoch == place.epoch for event in node.delivered))  # noqa: B023
         assert [event.mid for event in one.delivered] == [event.mid for event in two.delivered]
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while await two.broker.recall("acme", "kept") is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
@@ -296,9 +296,9 @@ async def test_a_slow_node_reads_no_more_than_it_can_hold(server: RedisServer) -
 
         take, two.broker.sink.deliver = two.broker.sink.deliver, deliver_slowly
         await two.broker.subscribe(ROOM)
-        await one.publish_many([(ROOM, {"data": "x" * 1000})] * 1500)
-        await until(lambda: 1500 in two.got(ROOM))
-        assert two.got(ROOM) == list(range(1, 1501))
+        await one.publish_many([(ROOM, {"data": "x" * 1000})] * 600)
+        await until(lambda: 600 in two.got(ROOM))
+        assert two.got(ROOM) == list(range(1, 601))
         # What a few chunks of the socket hold may come on top.
         assert most < 50_000 + 200_000
 
@@ -517,7 +517,7 @@ async def test_the_same_numbers_of_another_history(server: RedisServer, noticed:
 
 
 async def until_subscribed(server: RedisServer, name: str, number: int) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while (await server.ask("PUBSUB NUMSUB", name))[1] != number:  # noqa: ASYNC110
             await trio.sleep(0.01)
 
@@ -545,7 +545,7 @@ async def test_what_is_to_be_remembered_is_written_at_the_end(server: RedisServe
 
 async def test_the_end_does_not_wait_for_a_broker_that_is_away(server: RedisServer) -> None:
     node = make(server.url, **QUICK)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with running(node):
             server.pause()
             node.submit(ROOM)

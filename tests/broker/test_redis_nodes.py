@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from gateway.broker.base import Event, Since, room_channel, user_channel
+from gateway.broker.base import Channel, Event, Since, room_channel, user_channel
 from gateway.broker.redis.packets import Keys
 from gateway.broker.redis.scripts import Script
+from gateway.config.settings import UserHistory
 from protocol.errors import ErrorCode, ProtocolError
 from tests.broker.nodes import cluster_of, fresh_prefix, measure, numbers, redis_of
 from tests.broker.traffic import traffic
@@ -44,7 +46,7 @@ async def test_history_and_notes_are_the_same_everywhere(address: str) -> None:
         assert [(event.seq, event.data) for event in page.events] == [(5, 4), (6, 5), (7, 6)]
         assert (page.epoch, page.seq, page.more, page.complete) == (places[0].epoch, 10, True, True)
         one.broker.remember("acme", "resume:x", b"state", 60)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while await two.broker.recall("acme", "resume:x") is None:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         assert await two.broker.recall("acme", "resume:x") == b"state"
@@ -242,3 +244,67 @@ async def test_history_of_a_release_without_the_time_of_writing_goes_by_its_even
         for id, (name, packet, *_) in entries:
             await shared_redis.ask("XADD", stream, id, name, packet)
         assert await node.kept() == [2]
+
+
+# --- small orders: their message ids are in the hash -----------------------------------------------------
+
+ALICE = user_channel("acme", "alice")
+
+
+async def fields_of(server: RedisServer, prefix: str, channel: Channel) -> dict[str, str]:
+    """The hash beside a channel's stream."""
+    found: dict[bytes, bytes] = await server.ask("HGETALL", Keys.of(prefix, channel).meta)
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("together", [1, 3])
+async def test_a_mid_is_known_when_a_small_order_has_grown(shared_redis: RedisServer, together: int) -> None:
+    """Up to 32 events there is no key for the ids, which costs a user's order half of its commands."""
+    prefix = fresh_prefix()
+    async with cluster_of(2, shared_redis.url, prefix=prefix) as (one, two):
+        places = []
+        for first in range(0, 30, together):
+            batch: list[tuple[Channel, dict[str, Any]]] = [
+                (ALICE, {"mid": f"m{number}"}) for number in range(first, first + together)
+            ]
+            places += await one.publish_many(batch)
+        assert [place.seq for place in places] == list(range(1, 31))
+        assert await shared_redis.ask("EXISTS", Keys.of(prefix, ALICE).seen) == 0
+        assert [await two.publish(ALICE, mid=f"m{number}") for number in (0, 29)] == [places[0], places[29]]
+        again: list[tuple[Channel, dict[str, Any]]] = [
+            (ALICE, {"mid": mid}) for mid in ("m0", "new", "new", "m29")
+        ]
+        assert [place.seq for place in await two.publish_many(again)] == [1, 31, 31, 30]
+        for number in range(32, 36):
+            assert (await one.publish(ALICE, mid=f"m{number}")).seq == number
+        ids = await shared_redis.ask("ZRANGE", Keys.of(prefix, ALICE).seen, "0", "-1")
+        assert len(ids) == 35
+        assert not [name for name in await fields_of(shared_redis, prefix, ALICE) if name.startswith("i:")]
+        for mid, seq in {"m0": 1, "new": 31, "m29": 30, "m35": 35}.items():
+            assert (await two.publish(ALICE, mid=mid)).seq == seq
+        assert await one.kept(ALICE) == list(range(1, 36))
+
+
+async def test_a_small_order_knows_no_more_mids_than_its_window(shared_redis: RedisServer) -> None:
+    history = {"user": UserHistory(messages=3)}
+    async with cluster_of(1, shared_redis.url, history=history, window=3, tail=3) as (node,):
+        for number in range(5):
+            await node.publish(ALICE, mid=f"m{number}")
+        assert (await node.publish(ALICE, mid="m4")).seq == 5
+        assert (await node.publish(ALICE, mid="m0")).seq == 6
+
+
+async def test_a_release_without_small_orders_writes_in_between(shared_redis: RedisServer) -> None:
+    """During a roll: what it placed is known to the new one, and the numbers go on."""
+    prefix = fresh_prefix()
+    keys = Keys.of(prefix, ALICE)
+    async with cluster_of(1, shared_redis.url, prefix=prefix) as (node,):
+        epoch = (await node.publish(ALICE, mid="m1")).epoch
+        assert (await fields_of(shared_redis, prefix, ALICE))["few"] == "1"
+        packet = f'{epoch} 2 1 old.1 - 100\n[["e","m2",{int(time.time() * 1000)},null,null,null,false]]'
+        await shared_redis.ask("XADD", keys.stream, "2-0", "p", packet, "at", str(int(time.time() * 1000)))
+        await shared_redis.ask("ZADD", keys.seen, "2", "m2")
+        await shared_redis.ask("HSET", keys.meta, "seq", "2", "tag", "old.1", "total", "100")
+        assert [(await node.publish(ALICE, mid=mid)).seq for mid in ("m1", "m2", "m3", "m1")] == [1, 2, 3, 1]
+        assert await node.kept(ALICE) == [1, 2, 3]
+        assert "few" not in await fields_of(shared_redis, prefix, ALICE)

@@ -16,9 +16,11 @@ import trio
 
 from gateway import Caller, ErrorCode, Gateway, open_gateway
 from gateway.config.settings import CallSettings
+from gateway.testing.settings import make_settings
 from tests.calls.test_backend import SECRET, Server, answer
 from tests.docs.markdown import file_of, text_of
-from tests.support import connected, running_gateway, settings, until
+from tests.streams.support import Caller as Posting
+from tests.support import DEADLINE, connected, running_gateway, until
 
 PAGE = text_of("docs/calls.md")
 
@@ -47,7 +49,7 @@ async def calling(
 
 
 async def test_a_command_has_typed_arguments_and_roles() -> None:
-    async with open_gateway(settings()) as gateway:
+    async with open_gateway(make_settings()) as gateway:
 
         @gateway.command("pause", roles={"service"})
         async def pause(caller: Caller, data: Pause) -> dict[str, Any]:
@@ -70,7 +72,7 @@ async def test_a_command_has_typed_arguments_and_roles() -> None:
 
 
 def test_handlers_that_cannot_work_are_refused_at_once() -> None:
-    gateway = Gateway(settings())
+    gateway = Gateway(make_settings())
     with pytest.raises(TypeError, match="two parameters"):
         gateway.command("one")(lambda caller: None)  # type: ignore[arg-type, misc]
 
@@ -140,6 +142,61 @@ async def test_a_backend_answers_and_refuses() -> None:
         assert found["read_call"](SECRET, headers, content) == body
         assert found["read_call"](SECRET, headers, content + b" ") is None
         assert (body["call"], body["data"], body["caller"]["user"]) == ("order:pay", {"id": 7}, "alice")
+
+
+REDIRECT = (
+    b"HTTP/1.1 302 Found\r\nlocation: /calls\r\ncontent-length: 9\r\n"
+    b'content-type: application/json\r\n\r\n"no, here"'
+)
+ANSWERS: list[tuple[bytes | None, ErrorCode]] = [
+    (answer(200, b"<html>sorry</html>", "text/html"), ErrorCode.INTERNAL),
+    (answer(404, b"<html>sorry</html>", "text/html"), ErrorCode.CALL_REJECTED),
+    (b'HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{"half":', ErrorCode.INTERNAL),
+    (REDIRECT, ErrorCode.INTERNAL),
+    (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 999\r\n\r\n", ErrorCode.INTERNAL),
+    (answer(500, b'{"detail":"the password is 1234"}'), ErrorCode.INTERNAL),
+    (None, ErrorCode.TIMEOUT),
+]
+"""What a backend may answer to a call, and what its client gets; None: nothing."""
+
+
+async def test_whatever_a_backend_answers_the_client_gets_a_number() -> None:
+    says = [said for said, _ in ANSWERS for _ in range(2)]
+    async with (
+        calling(lambda number: says[number - 1], timeout=0.5, breaker_failures=1000) as (server, gateway),
+        connected(gateway) as alice,
+    ):
+        posting = Posting(gateway)
+        command = {"v": 1, "t": "call", "id": 1, "event": "order:pay", "data": {"id": 7}}
+        for said, code in ANSWERS:
+            refused = await alice.ask("call", event="order:pay", data={"id": 7})
+            assert (refused.t, refused.code) == ("error", code), said
+            assert "password" not in str(refused) and "html" not in str(refused)
+            (posted,) = await posting.ask(command)
+            assert (posted["t"], posted["code"], posted["message"]) == ("error", code, refused.message)
+            assert (await alice.ask("ping")).t == "pong"
+        assert len(server.requests) == len(says), "one request for each call: none repeated, none redirected"
+        assert gateway.calls.active == 0
+
+
+async def test_a_call_ends_at_the_backend_when_its_caller_vanishes() -> None:
+    async with calling(lambda number: None) as (server, gateway), trio.open_nursery() as nursery:
+        async with connected(gateway) as alice:
+            await alice.send("call", id=1, event="order:pay")
+            await until(lambda: len(server.requests) == 1, "the backend has it")
+            await trio.aclose_forcefully(alice.socket._stream)  # no Close, no goodbye
+            await until(lambda: server.gone == 1, "the backend is left")
+        token = gateway.auth.issue(org="acme", user="alice").token
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(timeout=DEADLINE) as http:
+            command = {"v": 1, "t": "call", "id": 1, "event": "order:pay"}
+            address = f"http://127.0.0.1:{gateway.port}/api/v1/commands"
+            nursery.start_soon(lambda: http.post(address, json=command, headers=headers))
+            await until(lambda: len(server.requests) == 2, "the backend has it")
+            nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await until(lambda: server.gone == 2, "the backend is left")
+            await until(lambda: gateway.calls.active == 0, "no call is left")
 
 
 async def test_breakers_are_shown() -> None:

@@ -99,7 +99,7 @@ async def test_stalled_readers_in_all_three_orders(history: int) -> None:
             await trio.lowlevel.checkpoint()
         assert lagging(gateway) == 6 * len(ORDERS), "all of them lag"
         for policy, stream, following in readers:
-            with trio.fail_after(40):
+            with trio.fail_after(60):
                 lost = await account(following)
             for order in ORDERS:
                 assert bool(lost[order]) is (policy != "replay" or history < ROUNDS), (policy, order)

@@ -80,7 +80,7 @@ async def test_a_decision_comes_through_cuts(tmp_path: Path) -> None:
             async def ask(client: Client) -> None:
                 found.append(await client.ask("Deploy?", users=["bob"], data={"version": 3}, id="deploy-3"))
 
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ask, agent)
                     pending = await anext(bob)

@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        with anyio.fail_after(50):
+        with anyio.fail_after(60):
             await main()
 
     anyio.run(bounded, backend=loop)

@@ -19,7 +19,7 @@ async def tell(node: Node, number: int) -> None:
 
 async def take(client: Client, count: int) -> list[Event]:
     found: list[Event] = []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while len(found) < count:
             found.append(await anext(client))
     return found

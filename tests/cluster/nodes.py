@@ -18,10 +18,11 @@ import trio
 from gateway.app import Gateway
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from tests.cluster.proxy import Proxy
 from tests.redis_server import RedisServer, free_port, mortal, redis_server
 from tests.secure import tls_settings
-from tests.support import SECRET, start_gateway
+from tests.support import start_gateway
 
 __all__ = ["HASTY", "Cluster", "Process", "cluster", "nodes_on", "processes", "workers"]
 
@@ -148,7 +149,7 @@ async def processes(broker: str, folder: Path) -> AsyncIterator[list[Process]]:
     try:
         for name in NAMES:
             nodes.append(Process(name, broker, folder))
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             for node in nodes:
                 await node.listening()
         yield nodes

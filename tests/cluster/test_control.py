@@ -224,7 +224,7 @@ async def test_all_of_it_holds_over_a_redis_cluster(tmp_path: Path) -> None:
                 id = bob.greeting["connection"]
                 assert (await rest(n1, f"/connections/{id}/send", {"event": "y"}))["connections"] == 1
                 ticket = (await rest(n1, "/auth/ticket", {}))["ticket"]
-                async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}"):
+                async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}", open_timeout=60):
                     pass
                 assert (await rest(n1, "/auth/revoke", {"user": "bob"}))["closed"] == 1
                 assert sorted([await alice.told() for _ in range(12)]) == sorted(

@@ -52,7 +52,9 @@ async def beside(node: Gateway, folder: Path) -> AsyncIterator[Served]:
 @asynccontextmanager
 async def client_of(served: Served, token: str) -> AsyncIterator[Client]:
     """A client of a node in another process; it does not mind that the node is killed."""
-    async with connect(f"{served.url}?token={token}", subprotocols=["trireme.v1.json"]) as socket:  # type: ignore[arg-type]
+    async with connect(
+        f"{served.url}?token={token}", open_timeout=60, subprotocols=["trireme.v1.json"]
+    ) as socket:  # type: ignore[arg-type]
         made = Client(socket)
         made.greeting = (await made.next())["data"]
         yield made
@@ -101,7 +103,7 @@ async def test_a_dead_node_delays_nobody_before_its_lease_is_over(
                 id = bob.greeting["connection"]
                 served.process.send_signal(signal.SIGKILL)
                 await served.process.wait()
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 stats = await rest(n1, "/stats")
                 assert stats["cluster"]["missing"] == [id.rpartition("-")[0]]
                 assert (await rest(n1, "/connections"))["missing"] == stats["cluster"]["missing"]

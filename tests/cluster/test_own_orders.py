@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import trio
 
 from tests.cluster.together import client, rest, together
@@ -52,3 +54,19 @@ async def test_what_is_ephemeral_reaches_all_nodes(shared_redis: RedisServer) ->
         for each in (one, two):
             event = await each.next()
             assert (event["to"], "seq" in event) == ("user", False)
+
+
+async def test_a_thousand_users_cost_few_calls(shared_redis: RedisServer) -> None:
+    """Sixteen, which are on their way together, and not one for each user."""
+    async with together(shared_redis, "n1") as (n1,):
+        users = [f"user{number}" for number in range(1000)]
+        before = await scripts_run(shared_redis)
+        sent = await rest(n1, "/users/send", {"event": "mine", "users": users})
+        assert {place["seq"] for place in sent["users"].values()} == {1} and len(sent["users"]) == 1000
+        assert await scripts_run(shared_redis) - before < 100, "with what the node asks by itself"
+
+
+async def scripts_run(server: RedisServer) -> int:
+    """How often a script was called there."""
+    text = (await server.ask("INFO", "commandstats")).decode()
+    return int(re.findall(r"cmdstat_evalsha:calls=(\d+)", text)[0])

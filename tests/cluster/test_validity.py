@@ -128,7 +128,7 @@ async def test_a_ticket_is_good_once_on_whichever_node(shared_redis: RedisServer
 
         async def redeem(node: Gateway) -> None:
             try:
-                async with connect(f"ws://127.0.0.1:{node.port}/ws?ticket={ticket}"):
+                async with connect(f"ws://127.0.0.1:{node.port}/ws?ticket={ticket}", open_timeout=60):
                     statuses.append(101)
             except InvalidStatus as error:
                 statuses.append(error.response.status_code)
@@ -139,7 +139,7 @@ async def test_a_ticket_is_good_once_on_whichever_node(shared_redis: RedisServer
         assert sorted(statuses) == [101] + [401] * 7
 
         ticket = (await rest(n1, "/auth/ticket", {}, **claims))["ticket"]
-        async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}") as socket:
+        async with connect(f"ws://127.0.0.1:{n2.port}/ws?ticket={ticket}", open_timeout=60) as socket:
             assert '"user":"alice"' in str(await socket.recv())
             await socket.send('{"v":1,"t":"join","id":1,"room":"b"}')
             assert '"code":202' in str(await socket.recv())

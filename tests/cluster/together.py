@@ -86,7 +86,7 @@ async def client(
     """A client of ``node``, greeted."""
     token = token or node.auth.issue(org=org, user=user, **claims).token
     async with connect(
-        f"ws://127.0.0.1:{node.port}/ws?token={token}", subprotocols=["trireme.v1.json"]
+        f"ws://127.0.0.1:{node.port}/ws?token={token}", open_timeout=60, subprotocols=["trireme.v1.json"]
     ) as socket:
         made = Client(socket)
         greeting = await made.next()

@@ -9,24 +9,69 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import trio
 
 from tests.docs.markdown import ROOT, Block
+from tests.e2e.prerequisites import node
 
-__all__ = ["Reader", "reader", "typing_in"]
+__all__ = ["MAKE_RUN", "Reader", "Shared", "reader", "shared_gateway", "typing_in"]
+
+MAKE_RUN = "make run\n"
 
 DEADLINE = 45.0
 """Seconds for one block; none takes more than two on an idle machine."""
 
 # An HTTP error is a failure of the example, and a curl that hangs one of the test.
 _PRELUDE = 'set -euo pipefail\ncurl() { command curl --fail-with-body --max-time 20 "$@"; echo; }\n'
-_READY = re.compile(r"\b(listening|following|accept connections|serving)\b", re.IGNORECASE)
+_READY = re.compile(r"\b(listening|following|accept connections|serving|running on)\b", re.IGNORECASE)
 _PORT = re.compile(r"(?<=[:= ])(8\d{3}|6379|9\d{3})\b")
+_ORGANISATION = re.compile(r"\bacme\b")
 _DONE = "--- the block ended with "
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A gateway in development mode that pages use in place of one of their own."""
+
+    port: str
+    data: Path
+    """The folder with its key."""
+
+
+@contextmanager
+def shared_gateway(folder: Path) -> Iterator[Shared]:
+    """What ``make run`` starts, for as long as the block lasts."""
+    command = [Path(sys.executable).with_name("gateway"), "serve", "--dev", "--port", "0"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    process = subprocess.Popen(
+        command, cwd=folder, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                break
+        else:
+            raise AssertionError(f"it does not start:\n{said}")
+        reading = Thread(target=process.stdout.read)  # or it stops when the pipe is full
+        reading.start()
+        try:
+            yield Shared(found[1], folder / "data")
+        finally:
+            process.kill()
+            reading.join()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 class Terminal:
@@ -77,9 +122,18 @@ class Reader:
         self._ports: dict[str, str] = {}
         self._scripts = 0
         self._last = ("", 0)
+        self._shared: Shared | None = None
+
+    def use(self, gateway: Shared) -> None:
+        """``make run`` starts nothing from now on: the page has an organisation of this gateway."""
+        self._shared = gateway
+        self._ports["8000"] = gateway.port
+        (self.folder / "data").symlink_to(gateway.data)
 
     def typed(self, text: str) -> str:
         """``text`` with free ports in place of those that it names: others may run on this machine."""
+        if self._shared is not None:
+            text = _ORGANISATION.sub(f"acme-{self.folder.name}", text)
         return _PORT.sub(lambda found: self._port(found[1]), text)
 
     def _port(self, printed: str) -> str:
@@ -95,6 +149,8 @@ class Reader:
                 path = self.folder / block.file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(self.typed(block.text))
+            elif block.text == MAKE_RUN and self._shared is not None:
+                return
             elif block.language in ("sh", "bash"):
                 await self._run(block)
             elif block.language == "text":
@@ -128,8 +184,8 @@ class Reader:
             assert terminal.output[start : found.start()].strip(), "prints nothing"
 
     async def _compare(self, block: Block) -> None:
-        """The lines come in this order; ``…`` stands for anything."""
-        name, start = self._last
+        """The lines come in this order; ``…`` is anything. A title names the terminal that shows them."""
+        name, start = (block.terminal, 0) if block.terminal else self._last
         lines = (
             ".*".join(re.escape(part) for part in line.split("…")) for line in block.text.splitlines() if line
         )
@@ -148,6 +204,7 @@ class Reader:
             cwd=self.folder,
             env={
                 **{name: value for name, value in os.environ.items() if name in kept},
+                "PATH": f"{os.environ['PATH']}:{Path(node()).parent}",
                 "HOME": str(self.folder),
                 "PYTHONUNBUFFERED": "1",
                 "GATEWAY_PORT": self._port("8000"),
@@ -170,6 +227,7 @@ class Reader:
 def _clone(folder: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
         shutil.copy(ROOT / name, folder)
+    (folder / "examples").symlink_to(ROOT / "examples")
     (folder / ".venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != ".run":
@@ -178,10 +236,13 @@ def _clone(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def reader(folder: Path) -> AsyncIterator[Reader]:
-    """Somebody in a fresh clone, whose ``.venv`` is the one that the tests run in."""
+async def reader(folder: Path, shared: Shared | None = None) -> AsyncIterator[Reader]:
+    """Somebody in a fresh clone, whose ``.venv`` is the one that the tests run in; with ``shared`` beside a
+    gateway that runs already."""
     _clone(folder)
     async with typing_in(folder) as someone:
+        if shared is not None:
+            someone.use(shared)
         yield someone
 
 

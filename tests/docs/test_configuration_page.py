@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.configuration import page
-from gateway.config.described import Described, describe, toml_of
+from gateway.config.described import Described, describe, members, toml_of
+from gateway.config.settings import CallSettings, RoomEvents, RoomHistory, UserHistory
 from gateway.config.sources import load_settings
 from tests.docs.markdown import text_of
 from tests.test_configuration import NEEDED
 
 EVERY = list(describe().values())
+INNER = [each for kind in (CallSettings, RoomEvents, RoomHistory, UserHistory) for each in members(kind)]
 by_path = pytest.mark.parametrize("setting", EVERY, ids=lambda setting: setting.path)
 
 
@@ -21,9 +23,10 @@ def test_the_page_is_what_the_code_says() -> None:
     assert text_of("docs/configuration.md") == page()
 
 
-@by_path
-def test_a_setting_says_what_it_means(setting: Described) -> None:
+@pytest.mark.parametrize("setting", EVERY + INNER, ids=lambda setting: setting.path)
+def test_a_setting_says_what_it_means_and_why(setting: Described) -> None:
     assert len(setting.text) > 10, "it needs a documentation string in gateway/config/settings.py"
+    assert len(setting.reason) > 10, "its reason comes after an empty line of its documentation string"
     if setting.kind.startswith("number"):
         assert setting.unit, "a number needs a unit (gateway/config/described.py)"
     if setting.default in ("", [], {}):

@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import trio
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 
 from gateway.app import Gateway
 from tests.e2e.prerequisites import chromium
 
-__all__ = ["Cable", "console", "in_browser", "open_client", "origin"]
+__all__ = ["Cable", "console", "in_browser", "launch", "open_client", "open_page", "origin"]
 
 T = TypeVar("T")
 
@@ -32,11 +32,17 @@ _OPEN: Final = """async ({ name, url, token, options }) => {
     client.events = [];
     client.told = [];
     client.on("*", (event) => client.events.push(event));
-    for (const what of ["connected", "disconnected", "reconnecting", "reconnect:failed", "error", "lost"]) {
+    const own = ["connected", "disconnected", "reconnecting", "reconnect:failed", "error", "lost"];
+    for (const what of [...own, "degraded", "login:refused"]) {
         client.on(what, (value) => client.told.push([what, value]));
     }
     return client.connect();
 }"""
+
+
+def launch(playwright: Playwright) -> Browser:
+    """A Chromium without a window."""
+    return playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
 
 
 async def in_browser(work: Callable[[BrowserContext], T]) -> T:
@@ -44,7 +50,7 @@ async def in_browser(work: Callable[[BrowserContext], T]) -> T:
 
     def visit() -> T:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+            browser = launch(playwright)
             try:
                 context = browser.new_context()
                 context.set_default_timeout(_TIMEOUT)
@@ -103,6 +109,13 @@ def open_client(
     if not page.url.startswith(origin(gateway)):
         page.goto(f"{origin(gateway)}/assets/icon.svg")
     return page.evaluate(_OPEN, given)
+
+
+def open_page(page: Page, base: str, token: str, **options: Any) -> Any:
+    """Connect a client as ``window.client`` in a page that comes from ``base``; returns its welcome."""
+    page.goto(f"{base}/assets/icon.svg")
+    url = f"{base.replace('http', 'ws', 1)}/ws"
+    return page.evaluate(_OPEN, {"name": "client", "url": url, "token": token, "options": options})
 
 
 class Cable:

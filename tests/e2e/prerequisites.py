@@ -1,8 +1,8 @@
 """Makes sure that what the end-to-end tests need beside Python is here; quick when it is.
 
 Node 20 or newer comes from the extra ``test`` where the machine has none. Chromium is installed where it
-is missing (from the distribution when that is possible, else Playwright's own), and so is the npm package
-``ws``.
+is missing (from the distribution when that is possible, else Playwright's own), and so are the npm packages
+of ``package.json``, nginx and HAProxy.
 Run as a program it ends with 1 and one clear line when something cannot be had.
 """
 
@@ -17,10 +17,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["FOLDER", "Missing", "chromium", "node", "npm"]
+__all__ = ["FOLDER", "Missing", "chromium", "node", "npm", "proxy"]
 
 FOLDER = Path(__file__).parent
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PROXIES = {"nginx": "nginx-light", "haproxy": "haproxy"}
+"""Program: its package in Debian."""
 _MINIMUM_NODE = 20
 _DEADLINE = 900.0
 """Seconds for one installation; a browser may take minutes."""
@@ -82,6 +84,14 @@ def chromium() -> str:
     raise Missing("there is no Chromium; install one or run: python -m playwright install chromium")
 
 
+def proxy(name: str) -> str:
+    """The path of ``nginx`` or ``haproxy``; raises ``Missing``."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise Missing(f"there is no {name}; install it, such as with: apt-get install {_PROXIES[name]}")
+    return path
+
+
 def _run(*command: str, cwd: Path | None = None) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -102,14 +112,34 @@ def install_chromium() -> None:
         return
     except Missing:
         pass
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        print("installing Chromium with apt-get", flush=True)
-        _run("apt-get", "update", "-qq")
-        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
-    else:
+    if not _apt_get("chromium"):
         print("installing Chromium with Playwright", flush=True)
         _run(sys.executable, "-m", "playwright", "install", "chromium")
     chromium()
+
+
+def _apt_get(*packages: str) -> bool:
+    """Whether they could be installed so; raises ``Missing`` where that fails."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return False
+    print(f"installing {', '.join(packages)} with apt-get", flush=True)
+    _run("apt-get", "update", "-qq")
+    _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
+    return True
+
+
+def install_proxies() -> None:
+    """Install nginx and HAProxy where they are not; raises ``Missing``."""
+    missing = []
+    for name, package in _PROXIES.items():
+        try:
+            proxy(name)
+        except Missing:
+            missing.append(package)
+    if missing:
+        _apt_get(*missing)
+    for name in _PROXIES:
+        proxy(name)
 
 
 def install_packages() -> None:
@@ -133,6 +163,7 @@ def main() -> int:
         node()
         install_packages()
         install_chromium()
+        install_proxies()
     except Missing as error:
         print(f"end-to-end tests: {error}", file=sys.stderr)
         return 1

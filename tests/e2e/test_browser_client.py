@@ -210,8 +210,8 @@ async def test_comes_back_by_itself_long_after_it_said_that_it_failed(
 
 
 async def test_organisations_are_isolated(gateway: Gateway) -> None:
-    """Three organisations, same room, same user names: each hears itself only."""
-    orgs = ["acme", "globex", "initech"]
+    """Five organisations, same room, same user names: each hears itself only."""
+    orgs = ["acme", "globex", "initech", "umbrella", "wonka"]
 
     async def publish() -> None:
         for org in orgs:

@@ -129,3 +129,19 @@ async def test_the_example_of_the_page_works(gateway: Gateway, package: Path, pa
         expect(page.locator("#messages li")).to_have_text(["alice: hi"])
 
     await in_browser(work)
+
+
+async def test_the_plain_page_works_as_printed(gateway: Gateway) -> None:
+    (html,) = [block.text for block in blocks_of("docs/client-html.md") if block.language == "html"]
+    token = gateway.auth.issue(org="acme", user="alice").token
+
+    def work(context: BrowserContext) -> None:
+        page = context.new_page()
+        page.route("**/page.html", lambda route: route.fulfill(body=html, content_type="text/html"))
+        page.goto(f"http://127.0.0.1:{gateway.port}/page.html#token={token}")
+        expect(page.locator("#state")).to_have_text("connected")
+        page.get_by_label("message").fill("hi")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator("#messages li")).to_have_text(["alice: hi"])
+
+    await in_browser(work)

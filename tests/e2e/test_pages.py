@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ async def test_agents_live_and_past(stored: Gateway) -> None:
         assert page.url.endswith("#/agents?status=completed")
         page.evaluate("history.back()")
         expect(rows).to_have_count(2)
+        for name, value in (("agent", "deployer"), ("method", "deploy")):
+            page.fill(f"#filters [name={name}]", value)
+            page.keyboard.press("Enter")
+            expect(rows).to_have_count(1)
+            expect(rows).to_contain_text("deployer")
+            page.evaluate("history.back()")
+            expect(rows).to_have_count(2)
         page.evaluate("location.hash = '#/agents?from=2001-01-01&to=2001-01-02'")
         expect(page.locator("#filters [name=to]")).to_have_value("2001-01-02")
         expect(page.locator("#history")).to_contain_text("Nothing matches these filters")
@@ -212,6 +220,9 @@ async def test_thousands_of_events_and_hostile_names(stored: Gateway) -> None:
         expect(page.locator("#feed-count")).to_have_text("3,000")
         assert page.evaluate("perSecond()") <= 10
         assert page.locator("#feed li").count() < 60
+        for part in ("data", "rest"):  # whatever script a name has, its number stands before it
+            shown = page.locator(f"#feed li .{part}").first
+            assert shown.evaluate("(each) => getComputedStyle(each).direction") == "ltr"
         assert page.evaluate(TOO_WIDE) <= 0
         page.click("#feed-pause")
         top = page.locator("#feed li").first.text_content()
@@ -280,7 +291,7 @@ async def test_every_page_is_accessible_in_all_forms(stored: Gateway) -> None:
             page.goto(origin(stored) + address)
             expect(page.locator(ready).first).to_be_visible()
             page.evaluate(axe)
-            for scheme, width in (("light", 1366), ("dark", 390)):
+            for scheme, width in itertools.product(("light", "dark"), (1366, 390)):
                 page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 page.set_viewport_size({"width": width, "height": 850})
                 found += [f"{name} {scheme} {width}: {each}" for each in page.evaluate(AXE)]

@@ -15,7 +15,8 @@ from websockets.trio.client import ClientConnection, connect
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import RedisServer, redis_server
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
@@ -62,7 +63,9 @@ class Client:
 @asynccontextmanager
 async def client_of(node: Served, user: str) -> AsyncIterator[Client]:
     token = TOKENS.issue(org="acme", user=user).token
-    async with connect(f"{node.url}?token={token}", subprotocols=["trireme.v1.json"]) as socket:
+    async with connect(
+        f"{node.url}?token={token}", open_timeout=60, subprotocols=["trireme.v1.json"]
+    ) as socket:
         client = Client(socket)
         assert (await client.event())["t"] == "connected"
         yield client

@@ -15,8 +15,9 @@ from quart_trio import QuartTrio
 from gateway import Gateway, open_gateway
 from gateway.client import connect
 from gateway.rest.app import OWN_PATHS
+from gateway.testing.settings import make_settings
 from tests.examples.support import EXAMPLES, running
-from tests.support import DEADLINE, settings
+from tests.support import DEADLINE
 
 
 async def test_the_example(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ class Guest:
 
 @contextlib.asynccontextmanager
 async def hosting(guest: Guest) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
-    async with open_gateway(settings(), app=guest.app) as gateway:
+    async with open_gateway(make_settings(), app=guest.app) as gateway:
         base = f"http://127.0.0.1:{gateway.port}"
         async with httpx.AsyncClient(base_url=base, timeout=DEADLINE) as http:
             yield gateway, http

@@ -32,6 +32,7 @@ from gateway.broker.redis import writer
 from gateway.config.settings import LogSettings
 from gateway.hub.connection import Connection
 from gateway.logs import configure
+from gateway.testing.settings import make_settings
 from gateway.transports.websocket import BEFORE_AUTH
 from gateway.wire.listener import Accepted
 from gateway.wire.tls import Handshakes
@@ -40,7 +41,7 @@ from tests.fuzz import corpus, reference
 from tests.fuzz.peers import LONG, Heard, MemoryPeer, act_on_socket, act_over_tls
 from tests.fuzz.plan import Plan, make_plan
 from tests.fuzz.transcript import Transcript, Violation, read_transcript
-from tests.support import held, settings
+from tests.support import held
 
 __all__ = ["BatchResult", "run_batch"]
 
@@ -166,7 +167,7 @@ class _Batch:
         self._running = len(plans)
         self._ended = trio.Event()
         self._gateway = Gateway(
-            settings(
+            make_settings(
                 node="fuzz",
                 broker=broker,
                 **_SETTINGS[self._setup],

@@ -16,8 +16,8 @@ from typing import Any, Final
 import cbor2
 import jwt
 
+from gateway.testing.settings import SECRET
 from protocol.envelope import KEYS, KINDS
-from tests.support import SECRET
 
 FAR: Final = 4_102_444_800
 """The first second of the year 2100: when tokens here expire."""

@@ -7,15 +7,15 @@ import trio
 from trio.testing import MockClock
 
 from gateway.broker.base import Event, organisation_channel, room_channel
+from gateway.testing.node import Node, run_node
 from protocol.codec import Codec
 from protocol.envelope import Envelope
-from tests.memory import MemoryGateway, memory_gateway
 from tests.support import Raw
 
 ROOM = room_channel("acme", "r")
 
 
-def bring(gateway: MemoryGateway, *seqs: int, epoch: str, channel: str = ROOM) -> None:
+def bring(node: Node, *seqs: int, epoch: str, channel: str = ROOM) -> None:
     """Deliver events as a broker on the network does."""
     for seq in seqs:
         room = "r" if channel == ROOM else None
@@ -23,24 +23,24 @@ def bring(gateway: MemoryGateway, *seqs: int, epoch: str, channel: str = ROOM) -
             channel=channel, event="e", mid=f"{epoch}{seq}", ts=0, room=room, data="x" * 1000, size=1000
         )
         event.seq, event.epoch = seq, epoch
-        gateway.broker.sink.deliver(event)
-    gateway.broker.sink.settled()
+        node.broker.sink.deliver(event)
+    node.broker.sink.settled()
 
 
 def told(messages: list[Envelope]) -> list[object]:
     return [message.seq if message.t == "event" else message.data for message in messages]
 
 
-async def lag(gateway: MemoryGateway, client: Raw, epoch: str) -> int:
+async def lag(node: Node, client: Raw, epoch: str) -> int:
     """Let the client read nothing until it lags; returns the last number."""
     client.link.down.stall()
-    (membership,) = gateway.hub.channels[ROOM].members()
+    (membership,) = node.gateway.hub.channels[ROOM].members()
     seq = 0
     while membership.lag is None:
         seq += 1
-        bring(gateway, seq, epoch=epoch)
+        bring(node, seq, epoch=epoch)
         await trio.testing.wait_all_tasks_blocked()
-    bring(gateway, seq + 1, seq + 2, epoch=epoch)
+    bring(node, seq + 1, seq + 2, epoch=epoch)
     return seq + 2
 
 
@@ -55,24 +55,24 @@ async def read_until(client: Raw, epoch: str, seq: int) -> list[Envelope]:
 
 
 async def test_events_that_will_not_come_are_announced(codec: Codec) -> None:
-    async with memory_gateway() as gateway, gateway.connect(codec=codec) as alice:
+    async with run_node() as node, node.raw(codec=codec) as alice:
         epoch = (await alice.ask("join", room="r")).epoch or ""
-        bring(gateway, 1, 2, epoch=epoch)
-        gateway.broker.sink.lost(ROOM, 3, 5)
-        bring(gateway, 6, epoch=epoch)
-        gateway.broker.sink.lost(ROOM, 5, 6)
-        gateway.broker.sink.lost(room_channel("acme", "nobody"), 1, 2)
+        bring(node, 1, 2, epoch=epoch)
+        node.broker.sink.lost(ROOM, 3, 5)
+        bring(node, 6, epoch=epoch)
+        node.broker.sink.lost(ROOM, 5, 6)
+        node.broker.sink.lost(room_channel("acme", "nobody"), 1, 2)
         messages = await alice.settled()
         assert told(messages) == [1, 2, {"from": 3, "to": 5, "reason": "broker"}, 6]
         assert (messages[2].room, messages[2].epoch) == ("r", epoch)
 
 
 async def test_another_epoch_is_announced(codec: Codec) -> None:
-    async with memory_gateway() as gateway, gateway.connect(codec=codec) as alice:
+    async with run_node() as node, node.raw(codec=codec) as alice:
         epoch = (await alice.ask("join", room="r")).epoch or ""
-        bring(gateway, 1, 2, 3, epoch=epoch)
-        gateway.broker.sink.reset(ROOM, "new", 2)
-        bring(gateway, 3, 4, epoch="new")
+        bring(node, 1, 2, 3, epoch=epoch)
+        node.broker.sink.reset(ROOM, "new", 2)
+        bring(node, 3, 4, epoch="new")
         messages = await alice.settled()
         following = {"epoch": "new", "seq": 2}
         assert told(messages) == [1, 2, 3, {"from": 4, "reason": "epoch", "next": following}, 3, 4]
@@ -81,11 +81,11 @@ async def test_another_epoch_is_announced(codec: Codec) -> None:
 
 async def test_the_order_of_the_organisation_may_be_lost_as_well() -> None:
     channel = organisation_channel("acme")
-    async with memory_gateway() as gateway, gateway.connect() as alice:
-        bring(gateway, 7, epoch="old", channel=channel)
-        gateway.broker.sink.lost(channel, 8, 9)
-        gateway.broker.sink.reset(channel, "new", 0)
-        bring(gateway, 1, epoch="new", channel=channel)
+    async with run_node() as node, node.raw() as alice:
+        bring(node, 7, epoch="old", channel=channel)
+        node.broker.sink.lost(channel, 8, 9)
+        node.broker.sink.reset(channel, "new", 0)
+        bring(node, 1, epoch="new", channel=channel)
         messages = await alice.settled()
         assert told(messages) == [
             7,
@@ -98,14 +98,14 @@ async def test_the_order_of_the_organisation_may_be_lost_as_well() -> None:
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "replay", "conflate"])
 async def test_one_who_lags_is_told_where_it_stands(policy: str, clock: MockClock) -> None:
-    async with memory_gateway() as gateway, gateway.connect() as alice:
+    async with run_node() as node, node.raw() as alice:
         epoch = (await alice.ask("join", room="r", data={"overflow": policy})).epoch or ""
-        await lag(gateway, alice, epoch)
-        gateway.broker.forget()
-        new = (await gateway.hub.history("acme", "r", limit=1)).epoch
-        gateway.broker.sink.reset(ROOM, new, 0)
-        assert not alice_backlog(gateway)
-        await gateway.hub.publish("acme", "r", "e", size=1)
+        await lag(node, alice, epoch)
+        node.broker.forget()
+        new = (await node.gateway.hub.history("acme", "r", limit=1)).epoch
+        node.broker.sink.reset(ROOM, new, 0)
+        assert not alice_backlog(node)
+        await node.gateway.hub.publish("acme", "r", "e", size=1)
         messages = await read_until(alice, new, 1)
         had = [message.seq for message in messages if message.epoch == epoch and message.t == "event"]
         assert had == list(range(1, len(had) + 1))
@@ -114,16 +114,16 @@ async def test_one_who_lags_is_told_where_it_stands(policy: str, clock: MockCloc
 
 
 async def test_one_who_lags_is_told_what_did_not_come(clock: MockClock) -> None:
-    async with memory_gateway() as gateway, gateway.connect() as alice:
+    async with run_node() as node, node.raw() as alice:
         epoch = (await alice.ask("join", room="r", data={"overflow": "drop_oldest"})).epoch or ""
-        last = await lag(gateway, alice, epoch)
-        gateway.broker.sink.lost(ROOM, last + 1, last + 5)
-        bring(gateway, last + 6, epoch=epoch)
+        last = await lag(node, alice, epoch)
+        node.broker.sink.lost(ROOM, last + 1, last + 5)
+        bring(node, last + 6, epoch=epoch)
         messages = await read_until(alice, epoch, last + 6)
         assert told(messages)[-3:] == [last, {"from": last + 1, "to": last + 5, "reason": "slow"}, last + 6]
         assert [message.seq for message in messages if message.seq][:last] == list(range(1, last + 1))
 
 
-def alice_backlog(gateway: MemoryGateway) -> int:
-    (connection,) = gateway.hub.connections.values()
+def alice_backlog(node: Node) -> int:
+    (connection,) = node.gateway.hub.connections.values()
     return connection.backlog.messages

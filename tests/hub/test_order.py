@@ -119,6 +119,6 @@ async def test_a_hundred_foreign_clients_check_every_number(gateway: Gateway) ->
         joined = asyncio.Barrier(100)
         return await asyncio.gather(*(client(number, joined) for number in range(100)))
 
-    with trio.fail_after(50):
+    with trio.fail_after(60):
         numbers = await trio.to_thread.run_sync(lambda: asyncio.run(everyone()), abandon_on_cancel=True)
     assert numbers == [list(range(1, 101))] * 100

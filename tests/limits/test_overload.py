@@ -60,7 +60,7 @@ async def test_a_late_event_loop_sheds_load_and_recovers() -> None:
         assert (await member.ask("publish", room="r", event="e")).t == "reply"
         await member.ask("call", event="late", data=0.8)
         await until(lambda: gateway.guard.overload.reason is not None, "the shedding")
-        await refuses_what_it_should(gateway, ask, member, service, "the event loop is late")
+        await refuses_what_it_should(gateway, ask, member, service, "the event loop lags")
         await until(lambda: gateway.guard.overload.reason is None, "the recovery")
         assert (await ask.client.get("/readyz")).status_code == 200
         assert (await member.ask("publish", room="r", event="e")).t == "reply"
@@ -98,7 +98,7 @@ def samples(watch: Overload, lag: float, memory: int, count: int = 1) -> str | N
 def test_it_does_not_flap() -> None:
     watch = Overload(OverloadSettings(loop_lag=1.0, memory_bytes=1000))
     assert samples(watch, 0.99, 999, 100) is None
-    assert samples(watch, 1.0, 0) == "the event loop is late"
+    assert samples(watch, 1.0, 0) == "the event loop lags"
     assert samples(watch, 0.6, 0, 100) is not None, "calm is below half the bound"
     assert samples(watch, 0.4, 0, 3) is not None
     assert samples(watch, 0.6, 0) is not None
@@ -108,8 +108,8 @@ def test_it_does_not_flap() -> None:
     assert samples(watch, 0.0, 950, 100) is not None, "memory seldom shrinks by half"
     assert samples(watch, 0.0, 899, 4) is None
     # Both at once: the worse one is told.
-    assert samples(watch, 3.0, 2000) == "the event loop is late"
-    assert samples(watch, 0.0, 950, 100) == "the event loop is late", "the other one is not calm either"
+    assert samples(watch, 3.0, 2000) == "the event loop lags"
+    assert samples(watch, 0.0, 950, 100) == "the event loop lags", "the other one is not calm either"
 
 
 def test_it_is_logged_once_for_each_time() -> None:

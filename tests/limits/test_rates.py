@@ -10,10 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from gateway.app import Gateway
+from gateway.testing.node import run_node
 from protocol.codec import Codec
 from protocol.envelope import Envelope
 from protocol.errors import ErrorCode as E
-from tests.memory import memory_gateway
 from tests.rest.api import asking, problem
 from tests.support import Raw, connected, running_gateway, until
 from tests.upgrade import Answer, knock
@@ -52,8 +52,8 @@ async def test_over_a_rate_there_is_an_error_that_says_when_to_come_again(
 ) -> None:
     rate, (kind, fields) = COMMANDS[what]
     rates = {"burst": 2.0, f"{what}_per_{whose}": rate}
-    async with memory_gateway(rates=rates) as gateway, contextlib.AsyncExitStack() as stack:
-        client = await stack.enter_async_context(gateway.connect(codec=codec))
+    async with run_node(rates=rates) as node, contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(node.raw(codec=codec))
         passed, refused = await use_up(client, what)
         assert 9 <= passed <= 12
         assert (refused.code, refused.room) == (E.RATE_LIMITED, fields.get("room"))
@@ -65,12 +65,12 @@ async def test_over_a_rate_there_is_an_error_that_says_when_to_come_again(
         if what == "joins":
             assert (await client.ask("ping")).t == "pong", "other commands are not joins"
         if whose in OTHERS:
-            other = await stack.enter_async_context(gateway.connect(codec=codec, **OTHERS[whose]))
+            other = await stack.enter_async_context(node.raw(codec=codec, **OTHERS[whose]))
             assert (await client.ask(kind, **fields)).code == E.RATE_LIMITED
             assert (await other.ask(kind, **fields)).code is None
         if whose != "connection":
             # A second connection draws from the same bucket.
-            second = await stack.enter_async_context(gateway.connect(codec=codec))
+            second = await stack.enter_async_context(node.raw(codec=codec))
             while (await client.ask(kind, **fields)).code is None:
                 pass
             assert (await second.ask(kind, **fields)).code == E.RATE_LIMITED
@@ -123,10 +123,8 @@ async def test_open_connections_are_limited(whose: str) -> None:
 
 
 async def test_who_does_not_listen_is_closed(clock: MockClock) -> None:
-    async with memory_gateway(
-        rates={"burst": 1.0, "commands_per_connection": 10.0, "abuse_after": 30}
-    ) as gateway:
-        async with gateway.connect() as rude, gateway.connect(user="bob") as polite:
+    async with run_node(rates={"burst": 1.0, "commands_per_connection": 10.0, "abuse_after": 30}) as node:
+        async with node.raw() as rude, node.raw(user="bob") as polite:
             for number in range(100):
                 await rude.send("ping", id=number)
             reason = await rude.closed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.publisher import PublisherClosed, PublisherError, QueueFull, Refused, Unreachable
+from gateway.publisher import (
+    AsyncPublisher,
+    Publisher,
+    PublisherClosed,
+    PublisherError,
+    QueueFull,
+    Refused,
+    Unreachable,
+)
 from gateway.publisher.calls import create_execution, decide, publish, send_to_connection, update_execution
 from gateway.publisher.exchange import Answer, Authorize, Failed, Pause, Policy, Request, exchange
 from tests.publisher.both import KINDS, Script, open_publisher
@@ -57,7 +66,7 @@ def bodies(steps: list[Any]) -> set[bytes | None]:
     return {step.body for step in steps if isinstance(step, Request)}
 
 
-EVENT = publish("r", "x", 1, {})
+EVENT = publish("r", "x", 1)
 LOST = Failed("cut", sent=True)
 AWAY = Failed("refused", sent=False)
 BUSY = answer(503, code=301, detail="busy", retry_after=2)
@@ -75,14 +84,14 @@ def test_a_message_with_an_id_is_repeated_as_it_was(trouble: Any) -> None:
 
 @pytest.mark.parametrize("trouble", [LOST, UNKNOWN, answer(502), answer(500, code=500)])
 def test_what_has_no_order_is_not_repeated_once_it_may_have_arrived(trouble: Any) -> None:
-    result, steps = carry_out(send_to_connection("c", "x", 1, {}), trouble)
+    result, steps = carry_out(send_to_connection("c", "x", 1), trouble)
     assert isinstance(result, Unreachable | Refused)
     assert pauses(steps) == []
 
 
 @pytest.mark.parametrize("trouble", [AWAY, BUSY])
 def test_it_is_repeated_when_it_surely_was_not_done(trouble: Any) -> None:
-    result, _ = carry_out(send_to_connection("c", "x", 1, {}), trouble, answer(200, mid="m", connections=1))
+    result, _ = carry_out(send_to_connection("c", "x", 1), trouble, answer(200, mid="m", connections=1))
     assert result.connections == 1
 
 
@@ -118,18 +127,18 @@ def test_a_token_is_renewed_once() -> None:
 def test_a_conflict_with_oneself_is_success() -> None:
     row = {"id": "e1", "agent": "writer", "status": "completed"}
     conflict = answer(409, code=111, detail="exists", execution=row)
-    assert carry_out(create_execution("writer", {"id": "e1"}), LOST, conflict)[0] == row
-    assert carry_out(update_execution("e1", {"status": "completed"}), LOST, conflict)[0] == row
-    assert isinstance(carry_out(update_execution("e1", {"status": "failed"}), LOST, conflict)[0], Refused)
-    assert isinstance(carry_out(create_execution("writer", {"id": "e1"}), conflict)[0], Refused)
+    assert carry_out(create_execution("writer", id="e1"), LOST, conflict)[0] == row
+    assert carry_out(update_execution("e1", status="completed"), LOST, conflict)[0] == row
+    assert isinstance(carry_out(update_execution("e1", status="failed"), LOST, conflict)[0], Refused)
+    assert isinstance(carry_out(create_execution("writer", id="e1"), conflict)[0], Refused)
     decided = answer(409, code=111, decision={"choice": "approve"}, approval={"id": "a"})
-    assert carry_out(decide("a", "approve", None), LOST, decided)[0] == {"id": "a"}
-    assert isinstance(carry_out(decide("a", "reject", None), LOST, decided)[0], Refused)
+    assert carry_out(decide("a", "approve"), LOST, decided)[0] == {"id": "a"}
+    assert isinstance(carry_out(decide("a", "reject"), LOST, decided)[0], Refused)
 
 
 def test_what_is_no_json() -> None:
     with pytest.raises(ValueError, match="not JSON"):
-        carry_out(publish("r", "x", object(), {}))
+        carry_out(publish("r", "x", object()))
     result, _ = carry_out(EVENT, Answer(200, b"<html>"))
     assert isinstance(result, Unreachable) and "understood" in str(result)
     result, _ = carry_out(EVENT, Answer(403, b"<h1>no</h1>"))
@@ -212,3 +221,16 @@ def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"positive|at least"):
         with open_publisher("threads", URL, token="t", **options):
             pass
+
+
+def test_both_take_and_say_the_same() -> None:
+    own = {"aclose", "close"}
+    methods = [
+        {name: member for name, member in inspect.getmembers(kind, callable) if not name.startswith("_")}
+        for kind in (Publisher, AsyncPublisher)
+    ]
+    assert set(methods[0]) - own == set(methods[1]) - own
+    for name in set(methods[0]) - own:
+        first, second = (each[name] for each in methods)
+        assert first.__doc__ and first.__doc__ == second.__doc__, name
+        assert list(inspect.signature(first).parameters) == list(inspect.signature(second).parameters), name

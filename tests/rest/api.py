@@ -55,7 +55,7 @@ _contracts: list[Contract] = []
 @contextlib.asynccontextmanager
 async def asking(gateway: Gateway) -> AsyncIterator[Api]:
     """Requests to ``gateway``, as whoever the test names."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=10) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=60) as client:
         if not _contracts:
             document = await client.get("/api/v1/openapi.json")
             _contracts.append(Contract.parse(document.content))

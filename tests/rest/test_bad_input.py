@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.testing.settings import SECRET
 from tests.rest.api import Api, problem, success
-from tests.support import SECRET, connected, running_gateway
+from tests.support import connected, running_gateway
 
 JSON = {"Content-Type": "application/json"}
 GETS = [

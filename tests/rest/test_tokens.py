@@ -38,6 +38,17 @@ async def test_a_service_may_not_make_an_admin_but_an_admin_may(api: Api) -> Non
     assert (await api.gateway.auth.verify(issued["token"])).is_admin
 
 
+async def test_a_service_makes_tokens_with_roles_of_the_application(api: Api) -> None:
+    issued = success(await api.post("/auth/token", {"user": "bob", "roles": ["lead", "member"]}))
+    identity = await api.gateway.auth.verify(issued["token"])
+    assert (identity.roles, identity.is_service) == ({"lead", "member"}, False)
+    problem(await api.post("/auth/token", {"user": "eve"}, token=issued["token"]), 403, 202)
+    renewed = success(await api.post("/auth/refresh", token=issued["token"]))
+    assert (await api.gateway.auth.verify(renewed["token"])).roles == {"lead", "member"}
+    for roles in (["x" * 201], [""], ["a\nb"], ["r"] * 33, [7], "lead"):
+        problem(await api.post("/auth/token", {"user": "bob", "roles": roles}), 400, 104)
+
+
 @pytest.mark.parametrize("place", ["body", "query"])
 async def test_only_an_admin_issues_for_another_organisation(api: Api, place: str) -> None:
     query, body = ("", {"org": "globex"}) if place == "body" else ("?org=globex", {})
@@ -129,7 +140,7 @@ async def test_a_ticket_opens_one_connection(api: Api, gateway: Gateway) -> None
 
 
 async def closed_with(socket: trio_websocket.WebSocketConnection) -> int:
-    with trio.fail_after(5), pytest.raises(trio_websocket.ConnectionClosed) as closed:
+    with trio.fail_after(60), pytest.raises(trio_websocket.ConnectionClosed) as closed:
         while True:
             await socket.get_message()
     return int(closed.value.reason.code)

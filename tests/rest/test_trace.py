@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from gateway.app import Gateway
-from tests.memory import memory_gateway
+from gateway.testing.node import run_node
 from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.support import connected, running_gateway, start_gateway, until
 
@@ -137,18 +137,18 @@ async def test_what_a_slow_client_gets_later_or_never() -> None:
 
 async def test_queued_becomes_sent_over_any_stream(clock: MockClock) -> None:
     """Over a stream that is no plain socket (TLS), where what waits is sent as one piece."""
-    async with memory_gateway(trace={"messages": 1000}) as gateway, gateway.connect(user="bob") as bob:
+    async with run_node(trace={"messages": 1000}) as node, node.raw(user="bob") as bob:
         bob.link.down.capacity = 4096
         await bob.ask("join", room="r")
         bob.link.down.stall()
 
         async def publish(first: int, last: int) -> None:
             for number in range(first, last + 1):
-                await gateway.hub.publish("acme", "r", "e", "x" * 1000, mid=f"m{number}")
+                await node.gateway.hub.publish("acme", "r", "e", "x" * 1000, mid=f"m{number}")
             await trio.testing.wait_all_tasks_blocked()
 
         def sent(published: int) -> int:
-            traces = [gateway.hub.trace("acme", f"m{n}", user="bob") for n in range(1, published + 1)]
+            traces = [node.gateway.hub.trace("acme", f"m{n}", user="bob") for n in range(1, published + 1)]
             found = [trace["recipients"][0]["outcome"] for trace in traces if trace is not None]
             assert found == ["sent"] * found.count("sent") + ["queued"] * found.count("queued")
             return found.count("sent")

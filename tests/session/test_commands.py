@@ -11,12 +11,12 @@ from trio.testing import MockClock
 
 from gateway.app import Gateway
 from gateway.calls.caller import Caller
+from gateway.testing.node import run_node
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.json import JSON
-from tests.memory import memory_gateway
-from tests.support import Raw, connected, greeted, url
+from tests.support import Raw, connected, greeted, running_gateway, url
 
 
 async def test_connected_says_who_and_where(gateway: Gateway, codec: Codec) -> None:
@@ -257,9 +257,9 @@ async def test_handlers_may_refuse_and_fail(gateway: Gateway, caplog: pytest.Log
 
 
 async def test_a_handler_that_takes_too_long_is_given_up(clock: MockClock) -> None:
-    async with memory_gateway(connection={"command_timeout": 7.0}) as gateway:
-        gateway.handle_call("never", never)
-        async with gateway.connect() as alice:
+    async with run_node(connection={"command_timeout": 7.0}) as node:
+        node.gateway.handle_call("never", never)
+        async with node.raw() as alice:
             begun = trio.current_time()
             late = await alice.ask("call", event="never")
             assert (late.code, late.data) == (ErrorCode.TIMEOUT, {"retry_after": 1.0})
@@ -283,3 +283,25 @@ async def test_a_waiting_call_holds_up_nothing_behind_it(gateway: Gateway) -> No
         go_on.set()
         answer = await alice.receive()
         assert (answer.t, answer.id) == ("reply", 1)
+
+
+async def test_a_page_of_history_is_no_larger_than_clients_expect() -> None:
+    """Also where JSON takes six times what was sent; page by page all of it comes."""
+    limits, history = {"message_bytes": 16_384}, {"bytes": 2**24, "page": 100}
+    async with running_gateway(limits=limits, history=history) as gateway, connected(gateway) as alice:
+        for number in range(40):
+            for text in ("x" * 700, "\x01" * 1500, "y" * 6_000, "z"):
+                assert (await alice.ask("publish", room="r", event=f"e{number}", data=text)).t == "reply"
+        sizes: list[int] = []
+        seen: list[int] = []
+        position: dict[str, Any] = {"epoch": "", "seq": 0}
+        more = True
+        while more:
+            page = await alice.ask("history", room="r", data={"since": position})
+            sizes.append(len(JSON.encode(page)))
+            seen += [each["seq"] for each in page.data["events"]]
+            position, more = {"epoch": page.epoch, "seq": seen[-1]}, page.data["more"]
+        assert seen == list(range(1, 161)) and max(sizes) <= 16_384 and len(sizes) > 20
+        newest = await alice.ask("history", room="r")
+        assert len(JSON.encode(newest)) <= 16_384 and not newest.data["more"]
+        assert [each["seq"] for each in newest.data["events"]][-1] == 160

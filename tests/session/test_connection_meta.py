@@ -7,7 +7,8 @@ import jwt
 import pytest
 
 from gateway.app import Gateway
-from tests.support import SECRET, connected
+from gateway.testing.settings import SECRET
+from tests.support import connected
 
 META = {"device": "tablet", "seat": 7}
 

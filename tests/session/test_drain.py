@@ -14,13 +14,14 @@ from trio.testing import MockClock
 from gateway.auth.tokens import Authenticator
 from gateway.client import ConnectionClosed, connect
 from gateway.config.settings import AuthSettings
-from tests.memory import MemoryGateway, memory_gateway
-from tests.processes import DEADLINE, SECRET, Folder, serving
+from gateway.testing.node import Node, run_node
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, serving
 from tests.support import until
 from tests.upgrade import knock, request_head
 
 
-async def leaving(gateway: MemoryGateway, count: int, *, staying: int | None = None) -> list[float]:
+async def leaving(node: Node, count: int, *, staying: int | None = None) -> list[float]:
     """Connect so many, stop the gateway, and tell after how long each one was asked to leave.
 
     All but ``staying`` of them close by themselves just after the stop.
@@ -29,7 +30,7 @@ async def leaving(gateway: MemoryGateway, count: int, *, staying: int | None = N
     stopped = trio.Event()
 
     async def client(number: int) -> None:
-        async with gateway.connect(user=f"user{number}") as raw:
+        async with node.raw(user=f"user{number}") as raw:
             await stopped.wait()
             if staying is not None and number >= staying:
                 return
@@ -38,6 +39,7 @@ async def leaving(gateway: MemoryGateway, count: int, *, staying: int | None = N
             assert (closing.t, closing.code) == ("closing", 1012), closing
             assert (await raw.closed()).code == 1012
 
+    gateway = node.gateway
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(client, number)
@@ -50,41 +52,43 @@ async def leaving(gateway: MemoryGateway, count: int, *, staying: int | None = N
 
 
 async def test_clients_leave_at_the_pace(clock: MockClock) -> None:
-    async with memory_gateway(drain={"delay": 3.0, "pace": 10.0, "timeout": 60.0}) as gateway:
-        assert await leaving(gateway, 20) == pytest.approx([3 + number / 10 for number in range(20)])
-    assert gateway.hub.counters.drained == 20
+    async with run_node(drain={"delay": 3.0, "pace": 10.0, "timeout": 60.0}) as node:
+        counters = node.gateway.hub.counters
+        assert await leaving(node, 20) == pytest.approx([3 + number / 10 for number in range(20)])
+    assert counters.drained == 20
 
 
 async def test_the_pace_is_raised_where_time_is_short(clock: MockClock) -> None:
-    async with memory_gateway(drain={"pace": 1.0, "timeout": 5.0}) as gateway:
-        assert await leaving(gateway, 20) == pytest.approx([number / 4 for number in range(20)])
+    async with run_node(drain={"pace": 1.0, "timeout": 5.0}) as node:
+        assert await leaving(node, 20) == pytest.approx([number / 4 for number in range(20)])
 
 
 async def test_without_a_pace_all_leave_at_once(clock: MockClock) -> None:
-    async with memory_gateway(drain={"pace": 0.0}) as gateway:
-        assert await leaving(gateway, 20) == pytest.approx([0] * 20)
+    async with run_node(drain={"pace": 0.0}) as node:
+        assert await leaving(node, 20) == pytest.approx([0] * 20)
 
 
 async def test_nobody_waits_for_those_who_are_gone(clock: MockClock) -> None:
-    async with memory_gateway(drain={"delay": 1.0, "pace": 1.0, "timeout": 60.0}) as gateway:
-        assert await leaving(gateway, 20, staying=3) == pytest.approx([1, 2, 3])
-    assert gateway.hub.counters.drained == 3
+    async with run_node(drain={"delay": 1.0, "pace": 1.0, "timeout": 60.0}) as node:
+        counters = node.gateway.hub.counters
+        assert await leaving(node, 20, staying=3) == pytest.approx([1, 2, 3])
+    assert counters.drained == 3
 
 
 async def test_each_is_told_its_token_and_a_time_of_its_own(clock: MockClock) -> None:
     told: list[dict[str, Any]] = []
 
-    async def client(gateway: MemoryGateway, number: int) -> None:
-        async with gateway.connect(user=f"user{number}") as raw:
+    async def client(node: Node, number: int) -> None:
+        async with node.raw(user=f"user{number}") as raw:
             closing = await raw.receive()
             assert closing.data["resume"] == raw.greeting.data["resume"]
             told.append(closing.data)
 
-    async with memory_gateway(retry_after=2.0) as gateway, trio.open_nursery() as nursery:
+    async with run_node(retry_after=2.0) as node, trio.open_nursery() as nursery:
         for number in range(20):
-            nursery.start_soon(client, gateway, number)
-        await until(lambda: len(gateway.hub.connections) == 20)
-        gateway.stop()
+            nursery.start_soon(client, node, number)
+        await until(lambda: len(node.gateway.hub.connections) == 20)
+        node.gateway.stop()
     waits = [data["retry_after"] for data in told]
     assert all(2 <= wait <= 4 for wait in waits) and len(set(waits)) > 15
     assert all(data["reconnect"] is True for data in told)
@@ -92,17 +96,17 @@ async def test_each_is_told_its_token_and_a_time_of_its_own(clock: MockClock) ->
 
 async def test_who_has_not_left_yet_is_served_and_nobody_new_comes(clock: MockClock) -> None:
     async with (
-        memory_gateway(drain={"delay": 10.0}) as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node(drain={"delay": 10.0}) as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         await alice.ask("join", room="r")
         await bob.ask("join", room="r")
-        gateway.stop()
+        node.gateway.stop()
         await trio.sleep(9)
         await bob.ask("publish", room="r", event="e")
         assert (await alice.event()).seq == 1
-        stream = gateway.open()
+        stream = await node.dial()
         await stream.send_all(request_head("/ws"))
         answer = bytes(await stream.receive_some())
         assert answer.startswith(b"HTTP/1.1 503 ") and b'"code":304' in answer
@@ -111,12 +115,12 @@ async def test_who_has_not_left_yet_is_served_and_nobody_new_comes(clock: MockCl
 
 async def test_the_last_events_come_before_the_closing(clock: MockClock) -> None:
     """What is published while others leave still reaches those who are there."""
-    async with memory_gateway(drain={"pace": 1.0}) as gateway:
+    async with run_node(drain={"pace": 1.0}) as node:
         async with trio.open_nursery() as nursery:
             seen: dict[int, list[int | None]] = {}
 
             async def client(number: int) -> None:
-                async with gateway.connect(user=f"user{number}") as raw:
+                async with node.raw(user=f"user{number}") as raw:
                     await raw.ask("join", room="r")
                     await raw.closed()
                     *events, closing = raw.events
@@ -125,13 +129,13 @@ async def test_the_last_events_come_before_the_closing(clock: MockClock) -> None
 
             for number in range(3):
                 nursery.start_soon(client, number)
-            rooms = gateway.hub.statistics.rooms
+            rooms = node.gateway.hub.statistics.rooms
             await until(lambda: rooms("acme") and rooms("acme")[0]["members"] == 3)
-            gateway.stop()
+            node.gateway.stop()
             await trio.sleep(0.5)
-            await gateway.hub.publish("acme", "r", "one")
+            await node.gateway.hub.publish("acme", "r", "one")
             await trio.sleep(1)
-            await gateway.hub.publish("acme", "r", "two")
+            await node.gateway.hub.publish("acme", "r", "two")
         assert sorted(seen.values()) == [[], [1], [1, 2]]
 
 

@@ -18,8 +18,8 @@ from trio.testing import MockClock
 from gateway.app import Gateway
 from gateway.config.settings import UserHistory
 from gateway.hub.connection import Connection
+from gateway.testing.node import Node, run_node
 from protocol.envelope import Envelope
-from tests.memory import MemoryGateway, memory_gateway
 from tests.support import Raw, connected, running_gateway
 
 MESSAGES, BYTES = 8, 65536
@@ -147,14 +147,14 @@ def kept_within_bounds(connection: Connection) -> None:
     assert outbox.size <= BYTES + 256 * 1024
 
 
-async def run(gateway: MemoryGateway, client: Raw, reader: Reader, todo: list[Publish | Read]) -> None:
-    (connection,) = gateway.hub.connections.values()
+async def run(node: Node, client: Raw, reader: Reader, todo: list[Publish | Read]) -> None:
+    (connection,) = node.gateway.hub.connections.values()
     number = 0
     for step in todo:
         if isinstance(step, Publish):
             number += 1
             data = {"key": number % 3, "pad": "x" * step.size}
-            await publish(gateway, step.room, data, critical=step.critical)
+            await publish(node.gateway, step.room, data, critical=step.critical)
             if number % 4 == 0:
                 await trio.testing.wait_all_tasks_blocked()
         else:
@@ -179,7 +179,7 @@ def test_every_event_is_delivered_or_lost(
             "connection": {"heartbeat": 1e6},
             "history": {"messages": kept, "bytes": 2**24, "user": UserHistory(messages=kept, bytes=2**24)},
         }
-        async with memory_gateway(**settings) as gateway, gateway.connect() as client:
+        async with run_node(**settings) as node, node.raw() as client:
             client.link.down.capacity = 4096
             await client.ask("join", room="r", data={"overflow": first})
             await client.ask("join", room="s", data={"overflow": second})
@@ -187,7 +187,7 @@ def test_every_event_is_delivered_or_lost(
             await client.ask("join", data=own)
             client.link.down.stall()
             reader = Reader(client, *ORDERS)
-            await run(gateway, client, reader, todo)
+            await run(node, client, reader, todo)
             for room, policy in zip(ORDERS, (first, second, first, second), strict=True):
                 published = [step for step in todo if isinstance(step, Publish) and step.room == room]
                 ordinary = [n for n, step in enumerate(published, 1) if not step.critical]
@@ -213,12 +213,12 @@ def test_whoever_is_disconnected_comes_back_and_misses_nothing(todo: list[Publis
             "connection": {"heartbeat": 1e6},
             "history": {"messages": 1000, "bytes": 2**24, "user": UserHistory(messages=1000, bytes=2**24)},
         }
-        async with memory_gateway(**settings) as gateway:
+        async with run_node(**settings) as node:
             reader: Reader | None = None
             left = list(todo)
             place: dict[str, Any] = {}
             for _ in range(100):
-                async with gateway.connect() as client:
+                async with node.raw() as client:
                     client.link.down.capacity = 4096
                     if reader is None:
                         reader = Reader(client, *ORDERS)
@@ -237,7 +237,7 @@ def test_whoever_is_disconnected_comes_back_and_misses_nothing(todo: list[Publis
                         while left:
                             step = left.pop(0)
                             if isinstance(step, Publish):
-                                await publish(gateway, step.room, {"pad": "x" * step.size})
+                                await publish(node.gateway, step.room, {"pad": "x" * step.size})
                                 await trio.testing.wait_all_tasks_blocked()
                             else:
                                 client.link.down.resume()

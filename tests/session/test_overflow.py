@@ -9,10 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from gateway.app import Gateway
+from gateway.testing.node import run_node
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.envelope import Envelope
-from tests.memory import memory_gateway
 from tests.support import Raw, connected, running_gateway, until
 
 PAD = "x" * 16_000
@@ -147,20 +147,20 @@ async def test_a_critical_event_overtakes_the_queue() -> None:
 
 async def test_errors_and_closing_overtake_the_queue(clock: MockClock, codec: Codec) -> None:
     async with (
-        memory_gateway(connection={"heartbeat": 1e6, "close_timeout": 60.0}) as gateway,
-        gateway.connect(codec=codec, roles=["service"]) as slow,
+        run_node(connection={"heartbeat": 1e6, "close_timeout": 60.0}) as node,
+        node.raw(codec=codec, roles=["service"]) as slow,
     ):
         await slow.ask("join", room="r")
         slow.link.down.stall()
         for number in range(1, 301):
-            await gateway.hub.publish(
+            await node.gateway.hub.publish(
                 "acme", "r", "e", {"n": number, "pad": "x" * 1000}, critical=number == 250
             )
             if number == 100:
                 await trio.testing.wait_all_tasks_blocked()  # so much is on its way
         await slow.send("leave", id=77, room="never-joined")
         await trio.testing.wait_all_tasks_blocked()
-        gateway.hub.disconnect("acme", slow.greeting.data["connection"])
+        node.gateway.hub.disconnect("acme", slow.greeting.data["connection"])
         slow.link.down.resume()
         assert (await slow.closed()).code == 4500
         kinds = [(message.t, message.seq) for message in slow.events]

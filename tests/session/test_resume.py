@@ -8,10 +8,10 @@ import trio
 from trio.testing import MockClock
 
 from gateway.app import Gateway
+from gateway.testing.node import run_node
 from protocol.codec import Codec
 from protocol.errors import ErrorCode as E
 from tests.framing import TEXT, client_frame
-from tests.memory import memory_gateway
 from tests.support import Raw, connected, until
 from tests.upgrade import request_head
 
@@ -162,25 +162,25 @@ async def test_an_open_connection_is_taken_over(gateway: Gateway, codec: Codec) 
 
 async def test_a_peer_that_says_nothing_any_more_is_taken_over(clock: MockClock) -> None:
     """It neither reads nor answers the Close; what it acknowledged is where the new one goes on."""
-    async with memory_gateway(connection={"heartbeat": 30.0, "close_timeout": 2.0}) as gateway:
-        stream = gateway.open()
-        await stream.send_all(request_head(f"/ws?token={gateway.auth.issue(org='acme', user='alice').token}"))
+    async with run_node(connection={"heartbeat": 30.0, "close_timeout": 2.0}) as node:
+        stream = await node.dial()
+        await stream.send_all(request_head(f"/ws?token={node.token()}"))
         await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"join","room":"r"}'))
-        await until(lambda: gateway.hub.statistics.rooms("acme"))
+        await until(lambda: node.gateway.hub.statistics.rooms("acme"))
         for _ in range(3):
-            await gateway.hub.publish("acme", "r", "e")
+            await node.gateway.hub.publish("acme", "r", "e")
         await stream.send_all(client_frame(TEXT, b'{"v":1,"t":"ack","room":"r","seq":2}'))
-        (session,) = gateway.sessions
+        (session,) = node.gateway.sessions
         place = session.connection.memberships["r"]
         await until(lambda: place.acked is not None and place.acked.seq == 2)
-        async with gateway.connect() as new:
+        async with node.raw() as new:
             reply = await new.ask("join", data={"resume": session.resume_token})
             assert reply.data["rooms"]["r"]["replayed"] == 1
             await trio.sleep(1.9)
-            assert len(gateway.hub.connections) == 2
+            assert len(node.gateway.hub.connections) == 2
             await trio.sleep(0.2)
-            assert list(gateway.hub.connections) == [new.greeting.data["connection"]]
-            await gateway.hub.publish("acme", "r", "e")
+            assert list(node.gateway.hub.connections) == [new.greeting.data["connection"]]
+            await node.gateway.hub.publish("acme", "r", "e")
             assert [event.seq for event in await new.settled()] == [3, 4]
 
 
@@ -212,14 +212,14 @@ async def test_an_open_connection_without_anything_is_taken_over_too(gateway: Ga
 
 
 async def test_a_token_is_good_for_its_time(clock: MockClock) -> None:
-    async with memory_gateway(connection={"resume_ttl": 60.0}) as gateway:
+    async with run_node(connection={"resume_ttl": 60.0}) as node:
         tokens = []
         for _ in range(2):
-            async with gateway.connect() as alice:
+            async with node.raw() as alice:
                 await alice.ask("join", room="r")
                 tokens.append(alice.greeting.data["resume"])
-        await until(lambda: not gateway.hub.connections)
-        async with gateway.connect() as alice:
+        await until(lambda: not node.gateway.hub.connections)
+        async with node.raw() as alice:
             await trio.sleep(50)
             assert (await alice.ask("join", data={"resume": tokens[0]})).t == "reply"
             await trio.sleep(11)

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from gateway.testing.node import run_node
 from protocol.codec import Codec
 from protocol.envelope import Envelope
-from tests.memory import memory_gateway
 from tests.support import Raw
 
 
@@ -30,11 +30,11 @@ async def in_room(*clients: Raw, room: str = "r") -> None:
 
 async def test_the_others_hear_start_and_stop(clock: MockClock, codec: Codec) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect(codec=codec) as alice,
-        gateway.connect(codec=codec) as alice2,
-        gateway.connect(user="bob", codec=codec) as bob,
-        gateway.connect(user="carol", codec=codec) as carol,
+        run_node() as node,
+        node.raw(codec=codec) as alice,
+        node.raw(codec=codec) as alice2,
+        node.raw(user="bob", codec=codec) as bob,
+        node.raw(user="carol", codec=codec) as carol,
     ):
         await in_room(alice, alice2, bob)
         reply = await alice.ask("typing", room="r")
@@ -52,9 +52,9 @@ async def test_the_others_hear_start_and_stop(clock: MockClock, codec: Codec) ->
 
 async def test_typing_stops_by_itself(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node() as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         await in_room(alice, bob)
         begun = trio.current_time()
@@ -68,9 +68,9 @@ async def test_typing_stops_by_itself(clock: MockClock) -> None:
 
 async def test_starting_again_prolongs_without_a_second_event(clock: MockClock) -> None:
     async with (
-        memory_gateway(connection={"typing_timeout": 3.0}) as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node(connection={"typing_timeout": 3.0}) as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         await in_room(alice, bob)
         begun = trio.current_time()
@@ -84,9 +84,9 @@ async def test_starting_again_prolongs_without_a_second_event(clock: MockClock) 
 
 async def test_each_room_has_its_own_time(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node() as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         for room in ("one", "two"):
             await in_room(alice, bob, room=room)
@@ -108,9 +108,9 @@ async def test_each_room_has_its_own_time(clock: MockClock) -> None:
 
 async def test_stop_without_start_says_nothing(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node() as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         await in_room(alice, bob)
         for _ in range(2):
@@ -120,10 +120,10 @@ async def test_stop_without_start_says_nothing(clock: MockClock) -> None:
 
 async def test_a_user_types_as_long_as_one_of_the_connections_does(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect() as first,
-        gateway.connect() as second,
-        gateway.connect(user="bob") as bob,
+        run_node() as node,
+        node.raw() as first,
+        node.raw() as second,
+        node.raw(user="bob") as bob,
     ):
         await in_room(first, second, bob)
         await first.ask("typing", room="r")
@@ -144,9 +144,9 @@ async def test_a_user_types_as_long_as_one_of_the_connections_does(clock: MockCl
 
 @pytest.mark.parametrize("ending", ["leave", "close", "vanish", "disconnect"])
 async def test_typing_stops_with_the_membership(clock: MockClock, ending: str) -> None:
-    async with memory_gateway() as gateway, gateway.connect(user="bob") as bob:
+    async with run_node() as node, node.raw(user="bob") as bob:
         begun = trio.current_time()
-        async with gateway.connect() as alice:
+        async with node.raw() as alice:
             await in_room(alice, bob)
             await alice.ask("typing", room="r")
             assert (await bob.event()).event == "typing:start"
@@ -158,7 +158,7 @@ async def test_typing_stops_with_the_membership(clock: MockClock, ending: str) -
                 case "vanish":
                     await trio.aclose_forcefully(alice.socket._stream)
                 case "disconnect":
-                    gateway.hub.disconnect("acme", alice.greeting.data["connection"])
+                    node.gateway.hub.disconnect("acme", alice.greeting.data["connection"])
             assert (await bob.event()).event == "typing:stop"
         assert trio.current_time() - begun < 3
         await trio.sleep(20)
@@ -167,9 +167,9 @@ async def test_typing_stops_with_the_membership(clock: MockClock, ending: str) -
 
 async def test_typing_obeys_filters(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect() as alice,
-        gateway.connect(user="bob") as bob,
+        run_node() as node,
+        node.raw() as alice,
+        node.raw(user="bob") as bob,
     ):
         await in_room(alice, bob)
         await bob.ask("unsubscribe", data={"events": ["typing:*"]})
@@ -180,9 +180,9 @@ async def test_typing_obeys_filters(clock: MockClock) -> None:
 
 async def test_someone_without_a_user_types_as_a_connection(clock: MockClock) -> None:
     async with (
-        memory_gateway() as gateway,
-        gateway.connect(user=None) as nobody,
-        gateway.connect(user=None) as other,
+        run_node() as node,
+        node.raw(user=None) as nobody,
+        node.raw(user=None) as other,
     ):
         await in_room(nobody, other)
         await nobody.ask("typing", room="r")
@@ -192,10 +192,10 @@ async def test_someone_without_a_user_types_as_a_connection(clock: MockClock) ->
 
 
 async def test_nothing_of_it_remains(clock: MockClock) -> None:
-    async with memory_gateway() as gateway, gateway.connect() as alice:
+    async with run_node() as node, node.raw() as alice:
         await in_room(alice)
         await alice.ask("typing", room="r")
-        (session,) = gateway.sessions
+        (session,) = node.gateway.sessions
         await trio.sleep(6)
         assert not session.typing
         assert session.deadline > trio.current_time() + 60 or math.isinf(session.deadline)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from gateway.app import Gateway
 from gateway.store import migrate
 from tests.postgres import Postgres
+from tests.rest.api import Api, asking
 from tests.store.support import Clock
+from tests.support import start_gateway
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +52,16 @@ def address(empty: str) -> str:
 def time() -> Clock:
     """A clock of its own for the store."""
     return Clock()
+
+
+@pytest.fixture
+async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
+    """A running gateway on that database."""
+    yield await start_gateway(nursery, database=address)
+
+
+@pytest.fixture
+async def api(gateway: Gateway) -> AsyncIterator[Api]:
+    """Its REST interface."""
+    async with asking(gateway) as found:
+        yield found

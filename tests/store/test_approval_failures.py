@@ -15,7 +15,9 @@ from websockets.trio.client import connect
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from protocol.errors import ErrorCode
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.rest.api import asking, success
 from tests.store.support import rows
@@ -55,7 +57,7 @@ async def waited(served: Served, id: str) -> Any:
 
 def socket(served: Served, user: str) -> Any:
     token = TOKENS.issue(org="acme", user=user).token
-    return connect(served.url, additional_headers={"Authorization": f"Bearer {token}"})
+    return connect(served.url, open_timeout=60, additional_headers={"Authorization": f"Bearer {token}"})
 
 
 async def told(ws: Any, *events: str) -> list[Any]:
@@ -151,6 +153,46 @@ async def test_two_nodes_over_redis_and_then_one(folder: Folder, address: str) -
             event = await next_event(two)
             heard += [event["event"]] if event["event"] in ("permission:decided", "task:approved") else []
     assert len(rows(address, "SELECT id FROM approval_audit WHERE action = 'fallback'")) == 1
+
+
+RACES = 8
+
+
+async def test_many_answers_in_one_moment_on_two_nodes(nursery: trio.Nursery, address: str) -> None:
+    """To each question four, by two people at two nodes over REST and sockets: one of them counts."""
+    nodes = [await start_gateway(nursery, database=address, node=name) for name in ("n1", "n2")]
+    async with (
+        asking(nodes[0]) as one,
+        asking(nodes[1]) as two,
+        connected(nodes[0], user="alice") as alice,
+        connected(nodes[1], user="bob") as bob,
+    ):
+        for number in range(RACES):
+            id = f"race-{number}"
+            assert (await one.post("/approvals", {**ASKED, "id": id})).status_code == 201
+            answers: list[tuple[bool, Any]] = []
+
+            async def by_rest(api: Any, user: str, choice: str, id: str = id, answers: Any = answers) -> None:
+                path = f"/approvals/{id}/decide"
+                response = await api.post(path, {"choice": choice}, claims={"user": user})
+                assert response.status_code in (200, 409), response.text
+                answers.append((response.status_code == 200, response.json()["decision"]))
+
+            async def by_call(raw: Any, choice: str, id: str = id, answers: Any = answers) -> None:
+                said = await raw.ask("call", event="approvals.decide", data={"id": id, "choice": choice})
+                assert said.t == "reply" or said.code == ErrorCode.CONFLICT, said
+                answers.append((said.t == "reply", said.data["decision"]))
+
+            async with trio.open_nursery() as deciders:
+                deciders.start_soon(by_rest, one, "bob", "reject")
+                deciders.start_soon(by_call, bob, "reject")
+                deciders.start_soon(by_rest, two, "alice", "approve")
+                deciders.start_soon(by_call, alice, "approve")
+            assert sorted(won for won, _ in answers) == [False, False, False, True]
+            (decision,) = (decision for won, decision in answers if won)
+            assert [each for _, each in answers] == [decision] * 4
+    notes = rows(address, "SELECT approval FROM approval_audit WHERE action = 'decided'")
+    assert len(notes) == len({note.approval for note in notes}) == RACES
 
 
 async def test_a_restart_of_everything(nursery: trio.Nursery, address: str) -> None:

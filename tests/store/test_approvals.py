@@ -11,11 +11,12 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.testing.settings import SECRET
 from protocol import events
 from protocol.errors import ErrorCode
 from tests.rest.api import ADMIN, Api, asking, problem, success
 from tests.store.support import rows
-from tests.support import DEADLINE, SECRET, Raw, connected, start_gateway, until
+from tests.support import DEADLINE, Raw, connected, start_gateway, until
 
 ALICE = {"user": "alice"}
 BOB = {"user": "bob"}
@@ -24,17 +25,6 @@ BOB = {"user": "bob"}
 def lead(user: str, org: str = "acme") -> str:
     """A token with a role of the application's own, which its own issuer has signed."""
     return jwt.encode({"org": org, "sub": user, "roles": ["lead"]}, SECRET, "HS256")
-
-
-@pytest.fixture
-async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
-    yield await start_gateway(nursery, database=address)
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[Api]:
-    async with asking(gateway) as found:
-        yield found
 
 
 async def ask(api: Api, **fields: Any) -> Any:
@@ -230,6 +220,19 @@ async def test_a_role_is_told_when_here_and_when_it_comes(gateway: Gateway, api:
     assert success(await api.get("/approvals/r", claims={"user": "max"})) == decided
 
 
+async def test_a_service_makes_who_is_asked_by_role(gateway: Gateway, api: Api) -> None:
+    """With one token of a service, and nobody else's key."""
+    body = {"user": "lea", "roles": ["lead"], "ttl": 3600}
+    token = success(await api.post("/auth/token", body))["token"]
+    async with connected(gateway, token=token) as lea:
+        await ask(api, id="r", role="lead")
+        await told(lea, "notification:new")
+        assert (await told(lea, "permission:pending"))["id"] == "r"
+        renewed = success(await api.post("/auth/refresh", token=token))["token"]
+        answer = await api.post("/approvals/r/decide", {"choice": "reject"}, token=renewed)
+        assert success(answer)["decision"]["user"] == "lea"
+
+
 # --- the rest ---------------------------------------------------------------------------------------------
 
 
@@ -246,6 +249,9 @@ async def test_calls_over_a_socket(gateway: Gateway, api: Api) -> None:
             "approvals": [asked]
         }
         assert (await alice.ask("call", event="approvals.get", data={"id": "c"})).data == asked
+        for change in ({"deadline": -5}, {"deadline": 0}, {"choices": []}, {"deadline": 5, "fallback": "?"}):
+            refused = await service.ask("call", event="approvals.create", data={**body, **change})
+            assert (refused.t, refused.code) == ("error", ErrorCode.BAD_FIELD), change
         choice = {"id": "c", "choice": "yes", "comment": "Go"}
         decided = (await alice.ask("call", event="approvals.decide", data=choice)).data
         late = await bob.ask("call", event="approvals.decide", data={"id": "c", "choice": "no"})

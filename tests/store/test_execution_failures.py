@@ -14,7 +14,8 @@ from websockets.trio.client import connect
 
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from gateway.testing.settings import SECRET
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.store.support import rows
 
@@ -90,7 +91,10 @@ async def test_killed_between_commit_and_telling(folder: Folder, address: str) -
     assert rows(address, "SELECT version FROM executions") == [(2,)]
     # The lease ends when somebody follows, however long the start takes.
     rows(address, "UPDATE execution_outbox SET lease_ms = lease_ms + 3600000")
-    async with serving(folder, **environ) as served, connect(served.url, additional_headers=SERVICE) as ws:
+    async with (
+        serving(folder, **environ) as served,
+        connect(served.url, open_timeout=60, additional_headers=SERVICE) as ws,
+    ):
         shown = await follow(ws, "execution:e1")
         assert shown["version"] in (1, 2)  # the oldest that may not be told, which comes again
         rows(address, "UPDATE execution_outbox SET lease_ms = 0")
@@ -109,7 +113,7 @@ async def test_another_node_goes_on_at_once(folder: Folder, address: str) -> Non
         async with (
             serving(folder, **environ, GATEWAY_NODE="n2") as n2,
             serving(folder, **dying, GATEWAY_NODE="n1") as n1,
-            connect(n2.url, additional_headers=SERVICE) as ws,
+            connect(n2.url, open_timeout=60, additional_headers=SERVICE) as ws,
         ):
             assert await follow(ws, "executions") == {"executions": []}
             assert (await ask(n1, "POST", "", id="e1", agent="a", status="running")).status_code == 201
@@ -137,7 +141,7 @@ async def test_killed_in_the_middle_of_updates(folder: Folder, address: str) -> 
         async with (
             serving(folder, **environ, GATEWAY_NODE="n2") as n2,
             serving(folder, **environ, GATEWAY_NODE="n1") as n1,
-            connect(n2.url, additional_headers=SERVICE, max_queue=None) as ws,
+            connect(n2.url, open_timeout=60, additional_headers=SERVICE, max_queue=None) as ws,
         ):
             await follow(ws, "executions")
             acknowledged: dict[str, int] = {}

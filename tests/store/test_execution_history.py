@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import trio
+from sqlalchemy import create_engine, text
 
-from gateway.store import Store
+from gateway.store import Store, migrate
 from gateway.store.executions import Change, Filters
 from gateway.store.executions.days import DAY_MS, Count, bucket_of, percentile
+from gateway.store.executions.queries import newest, page, page_parameters
 from protocol.errors import ErrorCode
+from tests.postgres import Postgres
 from tests.store.support import Clock, opened, refused, rows
 
 TODAY = 1_760_000_000_000 // DAY_MS
@@ -134,6 +137,29 @@ def test_percentiles_of_few_are_exact() -> None:
     assert percentile([Count(2, 100, 110), Count(1, 500, 500)], 0.5) == 110
     assert percentile([Count(3, 100, 110)], 0.5) == 105
     assert [bucket_of(ms) for ms in (None, 0, 1, 2, 1000)] == [-1, 0, 0, 3, 37]
+
+
+def test_postgresql_never_scans_the_primary_key_for_an_organisation(postgres: Postgres) -> None:
+    """As it would: there are rows of others that are newer, which it would all read."""
+    address = postgres.fresh()
+    migrate(address)
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        names = "number, org, id, agent, status, version, created_ms, updated_ms, heartbeat_ms, bucket"
+        connection.execute(
+            text(
+                f"INSERT INTO executions ({names}, updates_total, updates_cut) SELECT i,"
+                " CASE WHEN i < 1900 THEN 'acme' ELSE 'b' END, i, 'a', 'running', 1, 0, 0, 0, 0, 0, 0"
+                " FROM generate_series(1, 2000) AS s(i)"
+            )
+        )
+        connection.execute(text("ANALYZE executions"))
+        asked = page_parameters("acme", Filters(), None, 51)
+        for statement in (page(Filters(), postgres=True), newest(postgres=True)):
+            compiled = statement.compile(dialect=engine.dialect)
+            plan = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.construct_params(asked))
+            assert "using executions_time" in str(plan.all())
+    engine.dispose()
 
 
 async def test_cursors_are_of_one_list(address: str, time: Clock) -> None:

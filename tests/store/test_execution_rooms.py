@@ -124,7 +124,7 @@ async def two_nodes(address: str, folder: Path) -> AsyncIterator[list[Gateway]]:
         nursery.cancel_scope.cancel()
 
 
-UPDATES = 240
+UPDATES = 120
 JOINS = 12
 
 
@@ -138,9 +138,13 @@ async def test_no_hole_and_no_step_back_while_updates_come(address: str, tmp_pat
         reached = [trio.Event() for _ in range(UPDATES)]
 
         async def report(id: str) -> None:
-            for number in range(UPDATES):
-                await update(nodes[number % 2], id, step=f"step {number}")
-                reached[number].set()
+            claims: Any = {"user": "backend", "roles": ["service"]}
+            async with connected(nodes[0], **claims) as one, connected(nodes[1], **claims) as two:
+                for number in range(UPDATES):
+                    body = {"id": id, "step": f"step {number}"}
+                    said = await (one, two)[number % 2].ask("call", event="executions.update", data=body)
+                    assert said.t == "reply", said
+                    reached[number].set()
 
         async def follow(number: int, room: str) -> None:
             async with connected(nodes[number % 2], user=f"u{number}", codec=(JSON, CBOR)[number % 2]) as raw:

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import trio
+import trio_websocket
 
 from gateway.app import Gateway
-from protocol.errors import ErrorCode
+from protocol.errors import CloseCode, ErrorCode
 from tests.rest.api import ADMIN, SERVICE, Api, asking, problem, success
 from tests.store.support import rows
 from tests.support import connected, start_gateway, until
+from tests.wire.http_peer import http_peer
 
 ALICE = {"user": "alice"}
 STATUSES = ("queued", "running", "completed", "failed", "cancelled")
-
-
-@pytest.fixture
-async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
-    yield await start_gateway(nursery, database=address)
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[Api]:
-    async with asking(gateway) as found:
-        yield found
 
 
 async def create(api: Api, **fields: Any) -> Any:
@@ -179,14 +170,33 @@ BAD: list[tuple[dict[str, Any], int, int]] = [
 ]
 
 
-async def test_bad_reports(api: Api) -> None:
+async def test_bad_reports(gateway: Gateway, api: Api) -> None:
     id = (await create(api, id="e", status="running"))["id"]
-    for fields, status, code in BAD:
-        detail = problem(await patch(api, id, **fields), status, code)
-        assert next(iter(fields)) in detail
-    huge = await api.request("PATCH", f"/executions/{id}", json={"result": "x" * 2**20})
-    problem(huge, 413, ErrorCode.TOO_LARGE)
+    async with connected(gateway, roles=["service"]) as reporter:
+        for fields, status, code in BAD:
+            detail = problem(await patch(api, id, **fields), status, code)
+            assert next(iter(fields)) in detail
+            refused = await reporter.ask("call", event="executions.update", data={"id": id, **fields})
+            assert (refused.t, refused.code) == ("error", code), fields
     assert success(await api.get(f"/executions/{id}"))["version"] == 1
+
+
+async def test_a_result_of_50_megabytes(gateway: Gateway, api: Api) -> None:
+    id = (await create(api, id="e", status="running"))["id"]
+    head = f"PATCH /api/v1/executions/{id} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {api.token()}\r\nContent-Length: {50 * 2**20}\r\n\r\n"
+    async with http_peer(gateway.port) as peer:
+        answer = await peer.ask(head.encode() + b'{"result":"' + b"x" * 100_000)
+        assert (answer.status, answer.json()["code"]) == (413, ErrorCode.TOO_LARGE)
+    async with connected(gateway, roles=["service"]) as reporter:
+        said = {"v": 1, "t": "call", "id": 1, "event": "executions.update"}
+        whole = json.dumps({**said, "data": {"id": id, "result": "x" * 50 * 2**20}})
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await reporter.send_raw(whole)
+            await reporter.receive()
+        assert closed.value.reason is not None and closed.value.reason.code == CloseCode.TOO_LARGE
+    assert success(await api.get(f"/executions/{id}"))["version"] == 1
+    success(await patch(api, id, status="completed"))
 
 
 async def test_bad_creations_and_questions(api: Api) -> None:

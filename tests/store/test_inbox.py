@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,17 +16,6 @@ from tests.support import Raw, connected, start_gateway, until
 
 HELLO = {"type": "info", "title": "Hello", "message": "there"}
 ALICE = {"user": "alice"}
-
-
-@pytest.fixture
-async def gateway(nursery: trio.Nursery, address: str) -> AsyncIterator[Gateway]:
-    yield await start_gateway(nursery, database=address)
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[Api]:
-    async with asking(gateway) as found:
-        yield found
 
 
 async def create(api: Api, **fields: Any) -> str:

@@ -16,8 +16,9 @@ from websockets.trio.client import connect
 from gateway.auth.tokens import Authenticator
 from gateway.config.settings import AuthSettings
 from gateway.store import migrate, schema_version
+from gateway.testing.settings import SECRET
 from tests.postgres import Postgres
-from tests.processes import DEADLINE, SECRET, Folder, Served, serving
+from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import redis_server
 from tests.rest.api import asking, problem
 from tests.store.support import rows
@@ -45,7 +46,7 @@ async def post(served: Served, **fields: Any) -> httpx.Response:
 
 
 def socket(served: Served) -> Any:
-    return connect(served.url, additional_headers=bearer(user="alice"))
+    return connect(served.url, open_timeout=60, additional_headers=bearer(user="alice"))
 
 
 async def until_event(ws: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ async def left(address: str) -> int:
 
 
 async def empties(address: str) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while await left(address):  # noqa: ASYNC110 - the commit that deletes them has no event of its own
             await trio.sleep(0.01)
 

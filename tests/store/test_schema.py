@@ -11,7 +11,7 @@ import pytest
 import trio
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Engine, create_engine, event, inspect
 
 from gateway.config.settings import SettingsError
 from gateway.store import EMPTY, migrate, newest_version, schema_version
@@ -92,6 +92,73 @@ def test_a_failed_migration_leaves_nothing(empty: str, monkeypatch: pytest.Monke
     assert inspect(engine).get_table_names() == []
     engine.dispose()
     migrate(empty)
+
+
+_HARMLESS = ("SELECT", "PRAGMA", "BEGIN", "INSERT INTO alembic_version", "UPDATE alembic_version")
+
+
+def test_migrations_only_add(empty: str) -> None:
+    """What the release before does with its tables must still work: it goes on while nodes are replaced."""
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        said.append(" ".join(statement.replace('"', "").split()))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        for version in range(1, int(newest_version()) + 1):
+            said.clear()
+            migrate(empty, f"{version:04}")
+            own = {line.split()[2] for line in said if line.startswith("CREATE TABLE ")}
+            broken = [line for line in said if not _only_adds(line, own)]
+            assert broken == [], f"version {version:04}"
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def _only_adds(statement: str, own: set[str]) -> bool:
+    """Whether whoever does not know of it is not touched; ``own`` are the tables of the same version."""
+    if statement.startswith(("CREATE TABLE ", "CREATE INDEX ", *_HARMLESS)):
+        return True
+    if found := re.match(r"CREATE UNIQUE INDEX \S+ ON (\S+)", statement):
+        return found[1] in own
+    added = re.match(r"ALTER TABLE (\S+) ADD (COLUMN )?", statement)
+    return bool(added) and ("NOT NULL" not in statement or "DEFAULT" in statement)
+
+
+def test_what_does_not_only_add() -> None:
+    for statement in (
+        "DROP TABLE notifications",
+        "ALTER TABLE notifications DROP COLUMN title",
+        "ALTER TABLE notifications RENAME COLUMN title TO name",
+        "ALTER TABLE notifications ADD COLUMN more TEXT NOT NULL",
+        "CREATE UNIQUE INDEX one ON notifications (title)",
+        "UPDATE notifications SET title = ''",
+    ):
+        assert not _only_adds(statement, {"other"}), statement
+
+
+async def test_two_releases_on_one_schema(address: str) -> None:
+    """A node goes on while the next release migrates, and another of its release begins behind that."""
+    async with opened(address) as before:
+        ids = [(await create(before, "alice")).ids["alice"]]
+        for statement in (
+            "ALTER TABLE notifications ADD COLUMN colour TEXT",
+            "ALTER TABLE notifications ADD COLUMN weight INTEGER NOT NULL DEFAULT 1",
+            "CREATE TABLE more (id BIGINT PRIMARY KEY, colour TEXT)",
+            "UPDATE alembic_version SET version_num = '9999'",
+        ):
+            rows(address, statement)
+        async with opened(address) as after:
+            for store in (before, after, before):
+                ids.append((await create(store, "alice")).ids["alice"])
+                rows(address, "UPDATE notifications SET colour = 'red'")  # what the next release writes
+            await before.notifications.read("acme", "alice", ids[:1])
+            await after.notifications.read("acme", "alice", ids[1:2])
+            for store in (before, after):
+                page = await store.notifications.list("acme", "alice")
+                assert [each.id for each in page.notifications] == ids[::-1]
+                assert await store.notifications.unread_count("acme", "alice") == 2
 
 
 async def test_an_empty_database(empty: str) -> None:

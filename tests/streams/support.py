@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import httpx
@@ -16,10 +16,16 @@ from gateway.app import Gateway
 DEADLINE = 10.0
 
 
+class Source(Protocol):
+    """Where bytes come from."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
+
+
 class Events:
     """One open stream, over a bare socket: nothing in between that might buffer."""
 
-    def __init__(self, stream: trio.abc.ReceiveStream, last_id: str = "") -> None:
+    def __init__(self, stream: Source, last_id: str = "") -> None:
         self.last_id = last_id
         """What ``EventSource`` would send as ``Last-Event-ID``."""
         self.comments = 0
@@ -87,12 +93,15 @@ class Events:
 
 
 class Caller:
-    """One user's way to the gateway without a WebSocket."""
+    """One user's way to the gateway without a WebSocket; ``port`` is that of something in front of it."""
 
-    def __init__(self, gateway: Gateway, user: str = "alice", org: str = "acme", **claims: Any) -> None:
+    def __init__(
+        self, gateway: Gateway, user: str = "alice", org: str = "acme", port: int | None = None, **claims: Any
+    ) -> None:
         self.gateway = gateway
+        self.port = gateway.port if port is None else port
         self.token = gateway.auth.issue(org=org, user=user, **claims).token
-        self.base = f"http://127.0.0.1:{gateway.port}/api/v1"
+        self.base = f"http://127.0.0.1:{self.port}/api/v1"
         self.headers = {"Authorization": f"Bearer {self.token}"}
 
     @contextlib.asynccontextmanager
@@ -100,7 +109,7 @@ class Caller:
         headers = {"Host": "localhost", **self.headers, **({"Last-Event-ID": last_id} if last_id else {})}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         target = f"/api/v1/stream?{urlencode(query, doseq=True)}"
-        async with await trio.open_tcp_stream("127.0.0.1", self.gateway.port) as stream:
+        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
             await stream.send_all(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
             events = Events(stream, last_id)
             await events.begin()

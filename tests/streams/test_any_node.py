@@ -25,7 +25,7 @@ async def test_streams_and_polls_go_on_at_another_node(shared_redis: RedisServer
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
-            with trio.fail_after(40):
+            with trio.fail_after(60):
                 while len(polled) < 200:
                     messages, cursor = await next(callers).poll(join="r", cursor=cursor)
                     polled += [each["data"] for each in messages]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import httpx
 import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.auth.identity import Grants, Identity
+from gateway.transports.cursor import Cursors
 from tests.streams.support import Caller
 from tests.support import running_gateway, until
 
@@ -66,7 +69,7 @@ async def test_a_graceful_end_loses_nothing_and_doubles_nothing(gateway: Gateway
 
     async with trio.open_nursery() as nursery:
         started = False
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while len(numbers) < 300:
                 async with caller.stream(join=rooms, last_id=last_id) as events:
                     replies = here = 0
@@ -153,6 +156,8 @@ async def test_bad_queries_are_refused_before_anything_is_sent(gateway: Gateway)
         ({"join": "r", "cursor": "é"}, 104),
         ({"join": "r", "cursor": cursor[:-4] + "AAAA"}, 104),
         ({"join": "r", "overflow": "none"}, 104),
+        ({"join": "r", "overflow": "conflate", "key": "k" * 101}, 104),
+        ({"join": "r", "cursor": _of_another_release(gateway)}, 104),
         ({"events": [f"e{number}" for number in range(65)]}, 401),
     ]:
         refused = await caller.get("/stream", **query)
@@ -165,9 +170,41 @@ async def test_bad_queries_are_refused_before_anything_is_sent(gateway: Gateway)
             assert refused.status_code == 400
             assert refused.json()["detail"].startswith("cursor: ")
     assert (await caller.get("/stream", headers={})).json()["code"] == 200
-    huge = await caller.get("/stream", headers={**caller.headers, "Last-Event-ID": "x" * 2**20})
-    assert huge.status_code == 431
+    for path in ("/stream", "/poll"):
+        for size, status, code in ((2**20, 431, 404), (15_000, 400, 104)):
+            headers = {**caller.headers, "Last-Event-ID": "x" * size}
+            refused = await caller.get(path, headers=headers, join="r")
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
     assert not gateway.hub.connections
+
+
+def _of_another_release(gateway: Gateway) -> str:
+    """A cursor as the gateway signs it, but of a format that it does not know."""
+    cursors = Cursors(gateway.settings.auth)
+    assert cursors.read(
+        cursors.write({}, "acme", "alice"), Identity("acme", "alice", frozenset(), Grants.ALL)
+    )
+    return cursors._write(b"\x7f", b"", "acme", "alice").decode()
+
+
+async def test_a_slow_reader_has_the_newest_of_each_key(gateway: Gateway) -> None:
+    """``conflate`` by a field that the query names, as a join on a WebSocket does."""
+    async with Caller(gateway).stream(join="r", overflow="conflate", key="item") as events:
+        await events.of("reply")
+        for _ in range(120):  # more than the sockets hold
+            await gateway.publish("acme", "r", "fill", {"item": "fill", "pad": "x" * 60_000})
+        for number in range(30):
+            await gateway.publish("acme", "r", "e", {"item": number % 3, "n": number})
+        seen: list[dict[str, Any]] = []
+        reasons = set()
+        while len(seen) < 3:
+            message = await events.next()
+            if message["t"] == "lost":
+                reasons.add(message["data"]["reason"])
+            elif message.get("event") == "e":
+                seen.append(message["data"])
+        assert seen == [{"item": number % 3, "n": number} for number in (27, 28, 29)]
+        assert reasons == {"conflated"}
 
 
 async def test_a_room_that_may_not_be_joined_is_an_error_in_the_stream(gateway: Gateway) -> None:
@@ -203,7 +240,7 @@ async def test_a_slow_reader_is_bounded() -> None:
                 f"GET /api/v1/stream?join=r&token={caller.token} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
             )
             await until(lambda: any(each.memberships for each in gateway.hub.connections.values()))
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while gateway.hub.connections:
                     await gateway.publish("acme", "r", "e", "x" * 50_000)
             assert gateway.hub.counters.slow_closed == 1
@@ -237,7 +274,7 @@ async def test_comments_keep_it_alive() -> None:
 
 async def test_a_kept_alive_connection_is_handed_over(gateway: Gateway) -> None:
     caller = Caller(gateway)
-    async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=1)) as client:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=1)) as client:
         for _ in range(2):
             assert (await client.get(f"{caller.base}/stats", headers=caller.headers)).status_code == 200
         refused = len(gateway.http._open)

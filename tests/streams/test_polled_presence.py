@@ -77,7 +77,8 @@ async def test_it_is_seen_on_other_nodes(shared_redis: RedisServer) -> None:
             assert await bob.told() == ("r", "join", "alice")
             await until(lambda: not n1.hub.connections)
             assert await bob.told() == ("r", "leave", "alice")
-        assert (await rest(n1, "/rooms/r/presence"))["members"] == []
+            present = (await rest(n1, "/rooms/r/presence"))["members"]
+            assert [each["user"] for each in present] == ["bob"]
 
 
 async def test_it_is_bounded_and_one_timer_ends_all(clock: MockClock) -> None:

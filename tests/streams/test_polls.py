@@ -28,7 +28,7 @@ async def test_polls_follow_a_flood_without_a_gap(nursery: trio.Nursery) -> None
 
     async with trio.open_nursery() as flooding:
         flooding.start_soon(flood)
-        with trio.fail_after(40):
+        with trio.fail_after(60):
             while any(len(numbers) < 400 for numbers in found.values()):
                 messages, cursor = await caller.poll(join=["b", "a"], cursor=cursor)
                 assert messages
@@ -63,6 +63,41 @@ async def test_two_polls_with_one_cursor_get_the_same(gateway: Gateway) -> None:
     await gateway.publish("acme", "r", "e", 1)
     first = await caller.poll(join="r", cursor=cursor)
     assert await caller.poll(join="r", cursor=cursor) == first
+
+
+async def test_two_polls_that_wait_with_one_cursor_get_the_same(gateway: Gateway) -> None:
+    caller = Caller(gateway)
+    _, cursor = await caller.poll(join="r", timeout=0)
+    answers = []
+
+    async def wait() -> None:
+        answers.append(await caller.poll(join="r", cursor=cursor))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+        await until(lambda: sum(len(each.memberships) for each in gateway.hub.connections.values()) == 2)
+        await gateway.publish("acme", "r", "e", 1)
+    assert answers[0] == answers[1]
+    assert [each["data"] for each in answers[0][0]] == [1]
+
+
+async def test_a_poll_says_nothing_that_its_client_has(gateway: Gateway) -> None:
+    """Where nothing has moved since its cursor a poll waits; where something has, it says just that."""
+    caller = Caller(gateway)
+    await gateway.publish("acme", "r", "e", 1)
+    await gateway.publish("acme", None, "all", 1)
+    await gateway.send_to_user("acme", "alice", "mine", 1)
+    async with caller.stream(join="r") as events:  # somebody is there, so the node knows how far all is
+        await events.of("reply")
+        _, cursor = await caller.poll(join="r", timeout=0)
+        assert (await caller.poll(join="r", cursor=cursor, timeout=0))[0] == []
+        for of in ("r", None):
+            await gateway.publish("acme", of, "more", 2)
+        await gateway.send_to_user("acme", "alice", "more", 2)
+        (messages, cursor) = await caller.poll(join="r", cursor=cursor, timeout=0)
+        assert [each["data"] for each in messages] == [2, 2, 2]
+        assert (await caller.poll(join="r", cursor=cursor, timeout=0))[0] == []
 
 
 async def test_a_poll_that_vanishes_leaves_nothing(gateway: Gateway) -> None:

@@ -13,8 +13,8 @@ import h11
 import msgspec
 import trio
 
+from gateway.testing.settings import make_settings
 from gateway.wire.http import HttpServer
-from tests.support import settings
 
 DEADLINE = 10.0
 
@@ -122,7 +122,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 async def http_server(app: App, *, first: bytes = b"", **limits: Any) -> AsyncIterator[TestServer]:
     """Serve ``app``; ``first`` is handed over as already read of every connection."""
     shutdown = limits.pop("shutdown_timeout", 1.0)
-    server = TestServer(HttpServer(app, settings(limits=limits, shutdown_timeout=shutdown)), 0)
+    server = TestServer(HttpServer(app, make_settings(limits=limits, shutdown_timeout=shutdown)), 0)
 
     async def serve(stream: trio.SocketStream) -> None:
         left = await server.http.serve_stream(stream, first)

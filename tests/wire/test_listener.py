@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from pathlib import Path
 
 import pytest
 import trio
-import trustme
 import websockets
 
 from gateway.app import Gateway
-from tests.support import DEADLINE, connected, running_gateway, until, url
+from tests.support import DEADLINE, certificate, connected, running_gateway, until, url
 
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 
@@ -123,13 +121,7 @@ async def test_connections_on_which_nothing_was_asked_do_not_hold_up_the_end(sen
 
 
 async def test_a_foreign_client_over_tls(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    files, trusting = certificate(tmp_path, "127.0.0.1")
 
     async def talk(gateway: Gateway) -> list[str]:
         address = url(gateway, gateway.auth.issue(org="acme", user="alice").token).replace("ws://", "wss://")
@@ -146,7 +138,7 @@ async def test_a_foreign_client_over_tls(tmp_path: Path) -> None:
         assert socket.close_code == 1000
         return heard
 
-    async with running_gateway(tls={"certificate": str(chain), "key": str(key)}) as gateway:
+    async with running_gateway(tls=files) as gateway:
         with trio.fail_after(DEADLINE):
             assert await trio.to_thread.run_sync(lambda: asyncio.run(talk(gateway))) == ["connected", "reply"]
             # Neither plain HTTP nor a handshake that never ends does harm.

@@ -26,7 +26,7 @@ from protocol.errors import CloseCode
 from protocol.frames import BINARY, server_frame
 from tests.framing import CLOSE, PING, TEXT, client_frame, close_payload, take_frame
 from tests.streams.support import Events
-from tests.support import DEADLINE, running_gateway, until
+from tests.support import DEADLINE, certificate, running_gateway, until
 from tests.upgrade import request_head
 from tests.wire.support import (
     Peer,
@@ -121,14 +121,8 @@ async def test_the_answer_to_the_upgrade_and_the_greeting_come_first(
     contexts: Contexts, tmp_path: Path
 ) -> None:
     """A ping came with the request, and critical events come all the time: both overtake, but not these."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with running_gateway(tls={"certificate": str(chain), "key": str(key)}) as gateway:
+    files, trusting = certificate(tmp_path, "localhost")
+    async with running_gateway(tls=files) as gateway:
 
         async def alarm() -> None:
             while True:

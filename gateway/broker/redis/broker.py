@@ -39,6 +39,8 @@ _FAREWELL: Final = 2.0
 class RedisBroker:
     """A :class:`~gateway.broker.base.Broker`; ``run`` it, or nothing happens."""
 
+    waits = True
+
     def __init__(self, address: str, settings: RedisSettings, history: HistorySettings) -> None:
         """Raises ``SettingsError`` for an address that is none. Connects in ``run``, not before."""
         self.sink = Sink()

@@ -107,7 +107,7 @@ class Client:
             log.warning("broker unavailable", reason=reason)
         return ProtocolError(
             ErrorCode.BROKER_UNAVAILABLE,
-            "the broker cannot be reached",
+            "the broker is unavailable",
             retry_after=self._settings.retry_after,
         )
 

@@ -165,9 +165,12 @@ class Link:
         """There is a connection."""
         return self._connection is not None
 
-    def silent(self, seconds: float) -> str | None:
-        """Why nothing can be done now, when that has been so for ``seconds``."""
-        now = trio.current_time()
+    def silent(self, seconds: float, now: float | None = None) -> str | None:
+        """Why nothing can be done now, when that has been so for ``seconds``; ``now`` is Trio's time."""
+        if self.away_since is None and not self._asked:
+            return None
+        if now is None:
+            now = trio.current_time()
         if self.away_since is not None and now - self.away_since >= seconds:
             return self.reason
         oldest = next(iter(self._asked.values()), now)

@@ -81,6 +81,8 @@ class ChannelBatch(msgspec.Struct, array_like=True):
     """Milliseconds kept."""
     window: int
     """Message ids kept."""
+    few: int
+    """Events up to which the message ids are in the hash."""
     number: int
     """Of the batch."""
     count: int

@@ -30,6 +30,7 @@ from gateway.broker.redis.connection import (
 )
 from gateway.broker.redis.counts import Counts
 from gateway.broker.redis.link import Link
+from gateway.broker.redis.sentinels import Sentinels
 from gateway.config.redis_address import Address, parse_address
 from gateway.config.settings import RedisSettings, SettingsError
 
@@ -42,6 +43,8 @@ Answer = TypeVar("Answer")
 SLOTS: Final = 16384
 _ASK_AGAIN: Final = 0.1
 """At least this long between two questions about the layout of the cluster, in seconds."""
+_ALL_SENTINELS: Final = 2 / 3
+"""They answer within this part of ``redis.timeout``."""
 
 
 def slot_of(key: str) -> int:
@@ -93,6 +96,9 @@ class Servers:
         self._address = address
         self._settings = settings
         self.options = _options(address, settings)
+        self._sentinels = Sentinels(
+            address.hosts, address.service, _plain(self.options), _ALL_SENTINELS * settings.timeout
+        )
         self._use_commands = use_commands
         self._use_feed = use_feed
         self._changed = changed
@@ -167,23 +173,7 @@ class Servers:
             return SocketLocation(address.path)
         if address.kind == "single":
             return Location(*address.hosts[0])
-        reasons = []
-        for host, port in address.hosts:
-            try:
-                named = await ask(
-                    Location(host, port),
-                    _plain(self.options),
-                    self._settings.timeout / (len(address.hosts) + 1),
-                    b"SENTINEL GET-MASTER-ADDR-BY-NAME",
-                    address.service,
-                )
-            except LinkLost as lost:
-                reasons.append(str(lost))
-                continue
-            if named:
-                return Location(named[0].decode(), int(named[1]))
-            reasons.append(f"{host}:{port} does not know {address.service!r}")
-        raise LinkLost("; ".join(reasons))
+        return await self._sentinels.primary()
 
     async def _watch(self, shard: Shard) -> None:
         """Follow the Sentinels also when the old primary is still there, perhaps cut off with us."""
@@ -315,9 +305,11 @@ async def probe(address: str, settings: RedisSettings) -> Probed:
     policy = info.get("maxmemory_policy", "unknown")
     risks = []
     if policy not in ("noeviction", "unknown"):
-        risks.append(f"maxmemory-policy is {policy}: evicted rooms begin anew; use noeviction")
+        risks.append(f"maxmemory-policy is {policy}: evicted rooms lose order and history; use noeviction")
     if info["aof_enabled"] != "1":
-        risks.append("no append-only file: a restart begins every room anew; use appendonly yes")
+        risks.append(
+            "no append-only file: a restart loses the order and history of rooms; use appendonly yes"
+        )
     return Probed(f"{server} at {found}", tuple(risks))
 
 

@@ -47,9 +47,14 @@ _HEAVY: Final = 2**16
 A server takes all of a call into memory before it refuses it, beyond its bound, and keeps
 such a buffer for a while.
 """
-_SENDERS: Final = 4
-"""Calls on their way; a cluster, where each has one channel, takes more."""
+_FEW: Final = 32
+"""Events of an order that is small: its message ids cost no key and no commands of their own."""
+_SENDERS: Final = 16
+"""Calls on their way, so that a thousand users are sent to in one round trip."""
+_PARTLY: Final = 4
+"""Calls on their way before one that is not full: the next ones fill while it waits."""
 _SENDERS_CLUSTER: Final = 128
+"""There each call has one channel."""
 _TICK: Final = 0.1
 _AT_ONCE: Final = 1000
 """Queues that are looked at before others have their turn."""
@@ -76,7 +81,8 @@ class Writer:
         self._settings = settings
         self._settled = settled
         self._queues: OrderedDict[Channel, PublishQueue] = OrderedDict()
-        self._busy: set[PublishQueue] = set()
+        self._busy: dict[PublishQueue, None] = {}
+        """In the order in which they got work while they had none."""
         self._stalled: set[PublishQueue] = set()
         self._ready: Turns[PublishQueue] = Turns()
         self._numbers = itertools.count(1)
@@ -85,6 +91,9 @@ class Writer:
         self._idle = trio.lowlevel.ParkingLot()
         """The senders that have nothing to do."""
         self._called = False
+        self._flying = 0
+        """Calls on their way."""
+        self._partly = _SENDERS_CLUSTER if servers.cluster else _PARTLY
         self._bounds = history
         self._budgets = budgets
         self._client = client
@@ -97,7 +106,8 @@ class Writer:
         queue = self._queues.get(event.channel) or self._open(event.channel)
         shard = self._servers.of(queue.slot)
         settings = self._settings
-        reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience)
+        now = trio.current_time()
+        reason = self._servers.reason if shard is None else shard.commands.silent(settings.patience, now)
         if reason is not None:
             self._servers.counts.refused += 1
             done(self._client.unavailable(reason))
@@ -115,28 +125,34 @@ class Writer:
             done(
                 ProtocolError(
                     ErrorCode.OVERLOADED,
-                    "too many events wait for the broker",
+                    "too many events are waiting for the broker",
                     retry_after=settings.retry_after,
                 )
             )
             return
         effect = event.effect
         changes = None if effect is None else (effect.name, encode_state(effect.value))
-        item = Item(event.mid, encode(event), done, trio.current_time(), changes)
+        item = Item(event.mid, encode(event), done, now, changes)
         queue.waiting.append((event.ordered, item))
         self._count += 1
         self._bytes += len(item.payload)
-        self._busy.add(queue)
+        if queue not in self._busy:
+            self._busy[queue] = None
+            queue.busy_since = now
         self._enqueue(queue)
 
     def _open(self, channel: Channel) -> PublishQueue:
         settings = self._settings
         kept = self._bounds.of(channel)
+        window = max(kept.messages, settings.window)
+        # The hash lives for ``forget``; ids that may go sooner had better be apart.
+        lasting = kept.age * 1.25 >= settings.forget
         bounds = (
             max(kept.messages, settings.tail),
             max(kept.bytes, settings.batch_bytes),
             int(kept.age * 1000),
-            max(kept.messages, settings.window),
+            window,
+            min(_FEW, window) if lasting else 0,
         )
         queue = self._queues[channel] = PublishQueue(channel, settings.prefix, bounds)
         while len(self._queues) > _IDLE:
@@ -153,9 +169,14 @@ class Writer:
             self._ready.add(queue.org, queue)
             self._call_sender()
 
+    @property
+    def _worth_a_call(self) -> bool:
+        ready = len(self._ready)
+        return ready >= _CALL or (ready > 0 and self._flying < self._partly)
+
     def _call_sender(self) -> None:
         """Have one sender look what is ready: one is enough until it has."""
-        if not self._called and self._idle:
+        if not self._called and self._idle and self._worth_a_call:
             self._called = True
             self._idle.unpark()
 
@@ -181,14 +202,16 @@ class Writer:
 
     async def _send(self) -> None:
         while True:
-            while not self._ready:
+            while not self._worth_a_call:
                 await self._idle.park()
                 self._called = False
             shard, queues = self._load()
             if self._ready:
                 self._call_sender()
             if shard is not None:
+                self._flying += 1
                 await self._carry(shard, queues)
+                self._flying -= 1
 
     def _load(self) -> tuple[Shard | None, list[PublishQueue]]:
         """The queues of the next call; they are flying from now on. No shard: nothing can be sent now."""
@@ -324,6 +347,8 @@ class Writer:
                 epoch, _, places = answer.partition(" ")
                 if places.startswith("="):
                     seqs = [int(place) for place in places[1:].split(",")]
+                elif len(batch.items) == 1:
+                    seqs = [int(places)]
                 else:
                     seqs = list(range(int(places), int(places) + len(batch.items)))
             else:
@@ -344,7 +369,7 @@ class Writer:
         if not queue.empty:
             self._enqueue(queue)
         else:
-            self._busy.discard(queue)
+            self._busy.pop(queue, None)
             self._stalled.discard(queue)
 
     # --- giving up ------------------------------------------------------------------------------
@@ -363,12 +388,16 @@ class Writer:
             await trio.sleep(_TICK)
             now = trio.current_time()
             newest = now - min(settings.timeout, settings.patience)
-            for number, queue in enumerate(list(self._busy), 1):
+            for number, queue in enumerate(self._older(newest), 1):
                 if queue.since < newest:
                     self._expire_queue(queue, now - settings.timeout, now - settings.patience)
                 if number % _AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
             self._settled()
+
+    def _older(self, newest: float) -> list[PublishQueue]:
+        """Those that may have something from before ``newest``."""
+        return list(itertools.takewhile(lambda queue: queue.busy_since < newest, self._busy))
 
     def _expire_queue(self, queue: PublishQueue, oldest: float, oldest_unsent: float) -> None:
         shard = self._servers.of(queue.slot)
@@ -380,14 +409,17 @@ class Writer:
                     queue,
                     ProtocolError(
                         ErrorCode.TIMEOUT,
-                        "the broker did not answer in time; it may have been published all the same",
+                        "the broker did not answer in time; it may still have been published",
                         retry_after=self._settings.retry_after,
                     ),
                 )
             elif not batch.sent and batch.items[0].at < (oldest_unsent if away else oldest):
                 self._give_up(queue, self._late(away or queue.trouble))
-        while queue.waiting and queue.waiting[0][1].at < (oldest_unsent if away else oldest):
-            self._close(queue.waiting.popleft()[1], self._late(away or queue.trouble))
+        limit = oldest_unsent if away else oldest
+        late = [item for _, item in itertools.takewhile(lambda each: each[1].at < limit, queue.waiting)]
+        del queue.waiting[: len(late)]
+        for item in late:
+            self._close(item, self._late(away or queue.trouble))
         if not queue.flying:
             self._rest(queue)
 
@@ -396,6 +428,6 @@ class Writer:
             return self._client.unavailable(away)
         return ProtocolError(
             ErrorCode.OVERLOADED,
-            "the broker is too slow for what is published",
+            "the broker cannot keep up with publishes",
             retry_after=self._settings.retry_after,
         )

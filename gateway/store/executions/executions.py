@@ -15,10 +15,11 @@ from gateway.store.executions.outbox import ExecutionOutbox
 from gateway.store.executions.queries import (
     NO_DAY,
     ONE,
+    STATE,
     TIMELINE,
+    newest,
     page,
     page_parameters,
-    state,
     summary,
     summary_parameters,
 )
@@ -32,8 +33,6 @@ from gateway.store.writer import Writer
 __all__ = ["Executions", "Page", "State", "Summary"]
 
 _MAX_DAYS: Final = 400
-_ONE: Final = state(newest=False)
-_NEWEST: Final = state(newest=True)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -86,6 +85,7 @@ class Executions:
         postgres = database.postgresql
         self.outbox = ExecutionOutbox(writer, clock, owner=owner, lease=lease, postgres=postgres)
         self._writes = Writes(self.outbox, ids, clock, updates_bytes=updates_bytes)
+        self._newest = newest(postgres=postgres)
         self.upkeep = Upkeep(database, writer, clock, owner=owner)
         self.tell: Callable[[Sequence[Entry], Collection[int]], None] = lambda entries, held: None
         """Takes what has been committed, in the order of the commits, and which executions are held (see
@@ -152,7 +152,8 @@ class Executions:
         """A page of up to ``limit``, newest first. Raises BAD_FIELD for the cursor of another list."""
         of = ("executions", org, *msgspec.structs.astuple(filters))
         before = None if cursor is None else position_of(cursor, of)
-        statement, asked = page(filters), page_parameters(org, filters, before, limit + 1)
+        statement = page(filters, postgres=self._database.postgresql)
+        asked = page_parameters(org, filters, before, limit + 1)
 
         def fetch(connection: Connection) -> Page:
             found = [execution_of(row) for row in connection.execute(statement, asked)]
@@ -174,16 +175,17 @@ class Executions:
         """One execution, for whoever follows its changes."""
 
         def fetch(connection: Connection) -> State | None:
-            row = connection.execute(_ONE, {"org": org, "id": id}).first()
+            row = connection.execute(STATE, {"org": org, "id": id}).first()
             return None if row is None else _state_of(row)
 
         return await self._database.read(fetch)
 
     async def newest(self, org: str, limit: int) -> Sequence[State]:
         """The newest of an organisation, for whoever follows their changes."""
+        asked = page_parameters(org, Filters(), None, limit)
 
         def fetch(connection: Connection) -> Sequence[State]:
-            return [_state_of(row) for row in connection.execute(_NEWEST, {"org": org, "n": limit})]
+            return [_state_of(row) for row in connection.execute(self._newest, asked)]
 
         return await self._database.read(fetch)
 

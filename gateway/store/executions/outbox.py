@@ -101,7 +101,7 @@ class ExecutionOutbox:
     def told(self, entries: Iterable[Entry]) -> bool:
         """Forget what has been told, with one of the next commits; waits for nothing.
 
-        False when too much waits for the database: then they are told once more.
+        False when too much is waiting for the database: then they are told once more.
         """
         return self._writer.post(self._forget, list(entries))
 

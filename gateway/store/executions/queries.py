@@ -1,7 +1,9 @@
 """The statements that read executions. Each is one statement, so it sees one state of the database.
 
-A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``; SQLite is told
-so, because without statistics it guesses.
+A list takes the index of the most selective filter that it has, in the order of ``_INDEXES``. SQLite is told
+so, because without statistics it guesses. PostgreSQL knows better, but for one thing: it assumes that the
+rows of an organisation lie everywhere, so it may scan the primary key backwards, through all rows for one
+that has only old ones. It is asked for an order that the primary key does not give.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from gateway.store.executions.tables import ACTIVE, executions, untold, updates
 from gateway.store.executions.values import Filters
 from gateway.store.ids import first_of
 
-__all__ = ["NO_DAY", "ONE", "TIMELINE", "page", "page_parameters", "state", "summary", "summary_parameters"]
+__all__ = [
+    "NO_DAY", "ONE", "STATE", "TIMELINE", "newest", "page", "page_parameters", "summary",
+    "summary_parameters",
+]  # fmt: skip
 
 _c = executions.c
 _FILTERS: Final = ("agent", "team", "method", "status")
@@ -43,40 +48,50 @@ _oldest_untold: Final = (
 )
 
 
-def state(*, newest: bool) -> Select[Any]:
-    """One execution, or the newest ``n`` of an organisation, each with its oldest change that is not told."""
-    found = select(executions, _oldest_untold).where(_c.org == bindparam("org"))
-    if newest:
-        return found.order_by(_c.number.desc()).limit(bindparam("n"))
-    return found.where(_c.id == bindparam("id"))
+STATE: Final = select(executions, _oldest_untold).where(_c.org == bindparam("org"), _c.id == bindparam("id"))
+"""One execution, with its oldest change that is not told."""
+
+
+def newest(*, postgres: bool) -> Select[Any]:
+    """As :data:`STATE`, of the newest ``n`` of an organisation; also takes :func:`page_parameters`."""
+    return _scan(select(executions, _oldest_untold), "time", postgres=postgres)
+
+
+def _scan(found: Select[Any], index: str, *, postgres: bool) -> Select[Any]:
+    """The newest ``n`` of an organisation, from this index."""
+    order = [_c.number.desc()]
+    if postgres:
+        order.append(_c.status.desc())  # says nothing, since numbers differ; the primary key does not have it
+    between = _c.number.between(bindparam("low"), bindparam("last"))
+    found = found.where(_c.org == bindparam("org"), between)
+    return (
+        found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
+        .order_by(*order)
+        .limit(bindparam("n"))
+    )
 
 
 def _given(filters: Filters) -> tuple[str, ...]:
     return tuple(name for name in _FILTERS if getattr(filters, name) is not None)
 
 
-def page(filters: Filters) -> Select[Any]:
-    """The newest ``n`` of those in ``[low, high)``, with :func:`page_parameters`."""
-    return _page(_given(filters))
+def page(filters: Filters, *, postgres: bool) -> Select[Any]:
+    """The newest ``n``, with :func:`page_parameters`."""
+    return _page(_given(filters), postgres)
 
 
 @cache
-def _page(given: tuple[str, ...]) -> Select[Any]:
-    found = select(executions).where(
-        _c.org == bindparam("org"), _c.number >= bindparam("low"), _c.number < bindparam("high")
-    )
-    found = found.where(*(_c[name] == bindparam(name) for name in given))
-    index = next((name for name in _INDEXES if name in given), "time")
-    found = found.with_hint(executions, f"INDEXED BY executions_{index}", "sqlite")
-    return found.order_by(_c.number.desc()).limit(bindparam("n"))
+def _page(given: tuple[str, ...], postgres: bool) -> Select[Any]:
+    found = select(executions).where(*(_c[name] == bindparam(name) for name in given))
+    return _scan(found, next((name for name in _INDEXES if name in given), "time"), postgres=postgres)
 
 
 def page_parameters(org: str, filters: Filters, before: int | None, n: int) -> dict[str, Any]:
     """``before`` is the number that the page before ended with."""
     low, high = _range(filters)
     parameters = {name: getattr(filters, name) for name in _given(filters)}
-    high = high if before is None else min(before, high)
-    return parameters | {"org": org, "low": low, "high": high, "n": n}
+    last = (high if before is None else min(before, high)) - 1
+    return parameters | {"org": org, "low": low, "last": last, "n": n}
 
 
 def _range(filters: Filters) -> tuple[int, int]:

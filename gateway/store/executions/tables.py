@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, Table, Text
 
-from gateway.store.tables import metadata
+from gateway.store.tables import metadata, partial_index
 
 __all__ = ["ACTIVE", "days", "executions", "untold", "updates"]
 
@@ -61,11 +61,10 @@ Index("executions_team", _e.org, _e.team, _e.number, _e.status, _e.method)
 Index("executions_method", _e.org, _e.method, _e.number, _e.status)
 Index("executions_status", _e.org, _e.status, _e.number)
 # The last one is always null; with it SQLite counts without looking at the rows.
-Index(
+partial_index(
     "executions_active",
     *(_e.org, _e.number, _e.status, _e.agent, _e.team, _e.method, _e.finished_ms),
-    sqlite_where=text(ACTIVE),
-    postgresql_where=text(ACTIVE),
+    where=ACTIVE,
 )
 
 updates: Final = Table(

@@ -5,11 +5,9 @@
 //
 // protocol/vectors hold it to the gateway's.
 
+import { KINDS } from "./kinds.js";
+
 const KEYS = ["v", "t", "id", "room", "event", "data", "seq", "epoch", "ts", "mid", "sender", "code", "message", "critical", "to"];
-const KINDS = [
-  undefined, "auth", "refresh", "join", "leave", "subscribe", "unsubscribe", "publish", "send", "call", "ack", "history", "presence",
-  "info", "stats", "ping", "typing", "connected", "reply", "error", "event", "lost", "pong", "closing",
-];
 const DEPTH = 16;
 const utf8 = new TextEncoder();
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -2,15 +2,13 @@
 // would, so that the client need not know the difference.
 
 import { json } from "./json.js";
+import { BOUND } from "./kinds.js";
 import { Lane, ROOMS } from "./lane.js";
 import { Filter, matchers } from "./patterns.js";
 
 const LANES = 4; // browsers open six connections to a host over HTTP/1.1, and one is for commands
 const BATCH = 50; // commands in one request
 const HEARTBEAT = 30; // seconds, until the gateway has said
-
-/** What belongs to a connection. The gateway refuses it by POST, so it is done here. */
-export const BOUND = new Set(["join", "leave", "subscribe", "unsubscribe", "refresh", "ack", "info"]);
 
 export class HttpLink {
   greeted = false;
@@ -65,6 +63,7 @@ export class HttpLink {
 
   send(command) {
     const { id, message } = command;
+    // What belongs to a connection is refused by POST, so it is done here.
     if (BOUND.has(message.t)) return this.#do(id, message);
     if (message.t === "call" || message.t === "ping") return void this.#post([command]); // nothing waits for these
     this.#outgoing.push(command);
@@ -142,8 +141,8 @@ export class HttpLink {
     for (const lane of this.#lanes) lane.restart(lane.main ? done : undefined);
   }
 
-  #laneFor(room, { presence, overflow }) {
-    const options = { presence, overflow };
+  #laneFor(room, { presence, overflow, key }) {
+    const options = { presence, overflow, key };
     const has = this.#lanes.find(({ rooms }) => rooms.has(room));
     if (has?.suits(options)) return has;
     if (has) {

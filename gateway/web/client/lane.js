@@ -22,9 +22,7 @@ function plan(lane, link) {
     query.append("join", room);
     if (since[n] && !cursor) query.append("since", `${text(since[n])}:${room}`);
   });
-  const { presence, overflow } = lane.options;
-  if (presence) query.set("presence", "true");
-  if (overflow) query.set("overflow", overflow);
+  for (const [name, value] of Object.entries(lane.options)) if (value) query.set(name, value);
   if (link.filter.narrowed) for (const pattern of link.filter.events) query.append("events", pattern);
   if (cursor) query.set("cursor", cursor);
   const own = lane.main && link.greeted && !cursor ? { ...link.on.missed(), ...lane.own?.data } : {};
@@ -32,12 +30,14 @@ function plan(lane, link) {
   return { query, rooms, since, own, cursor };
 }
 
+const same = ({ presence, overflow = "disconnect", key }) => `${!!presence} ${overflow} ${key}`;
+
 export class Lane {
   rooms = new Map(); // name → what tests the room's events
   waiting = new Map(); // name → the join that waits: {id, data}
   own = null; // the join of the organisation and the user that waits: {id, data}
   cursor = null; // of the last poll
-  options = {}; // what holds for all of its rooms: presence, overflow
+  options = {}; // what holds for all of its rooms: presence, overflow, key
   #link;
   #round = null; // ends the request
   #again = null;
@@ -57,8 +57,8 @@ export class Lane {
   }
 
   /** Whether a room with these options may join the others. */
-  suits({ presence = false, overflow = "disconnect" }) {
-    return !!this.options.presence === !!presence && (this.options.overflow ?? "disconnect") === overflow;
+  suits(options) {
+    return same(options) === same(this.options);
   }
 
   get full() { return this.rooms.size >= ROOMS; }

@@ -3,7 +3,8 @@
 import { Commands } from "./commands.js";
 import { Emitter } from "./emitter.js";
 import { TriremeError, isTemporary, shouldReconnect } from "./errors.js";
-import { BOUND, HttpLink } from "./http.js";
+import { HttpLink } from "./http.js";
+import { BOUND, COMMANDS } from "./kinds.js";
 import { Ladder } from "./ladder.js";
 import { defaults } from "./options.js";
 import { Places } from "./places.js";
@@ -19,8 +20,6 @@ const NUDGE = 1_000; // between two attempts, whatever wakes the client
 const DEGRADED_AFTER = 3; // failed retries after which delivery is called degraded
 const MAX_RETRY_AFTER = 300_000; // the longest wait that a gateway may ask for
 const NAMES = { sse: "server-sent events", poll: "long-poll" };
-/** What `send(type, data)` understands as a command of the protocol; everything else is a call. */
-const KINDS = new Set([...BOUND, "publish", "send", "history", "presence", "stats", "ping", "typing"]);
 
 /** Why a WebSocket did not open, of which a page is not told: what REST says to the same token. */
 function whyNot(refusal) {
@@ -174,7 +173,7 @@ export class Trireme {
   }
 
   async #sendByName(type, data) {
-    if (!KINDS.has(type)) return this.call(type, data);
+    if (!COMMANDS.has(type)) return this.call(type, data);
     const { room, event, mid, critical, seq, epoch, ...rest } = data ?? {};
     const inner = "data" in rest ? rest.data : Object.keys(rest).length ? rest : undefined;
     return (await this.send({ t: type, room, event, mid, critical, seq, epoch, data: inner })).data;

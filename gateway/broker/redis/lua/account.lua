@@ -6,16 +6,24 @@ local sizes, deadlines = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local bytes = tonumber(redis.call('HGET', sizes, '') or 0)
-for _, each in ipairs(arg.channels) do
-  local name, size, age = unpack(each)
-  bytes = bytes + size - tonumber(redis.call('HGET', sizes, name) or 0)
-  redis.call('HSET', sizes, name, size)
-  redis.call('ZADD', deadlines, string.format('%.0f', now + age), name)
+if #arg.channels > 0 then
+  local names, fields, scores = {}, {}, {}
+  for i, each in ipairs(arg.channels) do
+    local name, size, age = unpack(each)
+    names[i] = name
+    fields[2 * i - 1], fields[2 * i] = name, size
+    scores[2 * i - 1], scores[2 * i] = now + age, name
+  end
+  local before = redis.call('HMGET', sizes, unpack(names))
+  for i, each in ipairs(arg.channels) do bytes = bytes + each[2] - (before[i] or 0) end
+  redis.call('HSET', sizes, unpack(fields))
+  redis.call('ZADD', deadlines, unpack(scores))
 end
-for _, each in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1000)) do
-  bytes = bytes - tonumber(redis.call('HGET', sizes, each) or 0)
-  redis.call('HDEL', sizes, each)
-  redis.call('ZREM', deadlines, each)
+local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1000)
+if #over > 0 then
+  for _, size in ipairs(redis.call('HMGET', sizes, unpack(over))) do bytes = bytes - (size or 0) end
+  redis.call('HDEL', sizes, unpack(over))
+  redis.call('ZREM', deadlines, unpack(over))
 end
 local count = redis.call('ZCARD', deadlines)
 if count == 0 then

@@ -8,7 +8,8 @@ local arg = cmsgpack.unpack(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local mine = 'w:' .. arg.writer
-local text = function(number) return string.format('%.0f', number) end
+local call, concat, format = redis.call, table.concat, string.format
+local function text(number) return string.format('%.0f', number) end
 
 local function forget_writers(meta)
   local all = redis.call('HGETALL', meta)
@@ -16,6 +17,32 @@ local function forget_writers(meta)
     local used = string.sub(all[i], 1, 2) == 'w:' and tonumber(string.match(all[i + 1], '^%d+ (%d+)'))
     if used and now - used > 600000 then redis.call('HDEL', meta, all[i]) end
   end
+end
+
+-- The ids of a small order are in its hash, which is read and written anyway; those of a larger one are in the sorted
+-- set, from which the oldest can be told.
+local function move_ids(meta, seen, age)
+  local all = call('HGETALL', meta)
+  local ids, fields = {}, {'few'}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 2) == 'i:' then
+      ids[#ids + 1] = all[i + 1]
+      ids[#ids + 1] = string.sub(all[i], 3)
+      fields[#fields + 1] = all[i]
+    end
+  end
+  if #ids > 0 then
+    call('ZADD', seen, unpack(ids))
+    call('PEXPIRE', seen, text(age * 1.25))
+  end
+  call('HDEL', meta, unpack(fields))
+end
+
+local function find_ids(meta, seen, mids, small)
+  if not small then return call('ZMSCORE', seen, unpack(mids)) end
+  local fields = {}
+  for i, mid in ipairs(mids) do fields[i] = 'i:' .. mid end
+  return call('HMGET', meta, unpack(fields))
 end
 
 -- Takes the effects that the state has room for; returns which are refused, what is to be written, and the bytes.
@@ -47,41 +74,52 @@ local function write_state(meta, entries, held)
 end
 
 local function publish(stream, meta, seen, channel, at)
-  local keep, bytes, age, window, batch, count, effects = unpack(channel)
-  local m = redis.call('HMGET', meta,
-    'epoch', 'seq', 'tag', 'total', 'low', 'touched', 'mark', 'marked', mine, 'state')
+  local keep, bytes, age, window, few, batch, count, effects = unpack(channel)
+  local alone = count == 1 and few > 0
+  local m
+  if alone then
+    m = call('HMGET', meta, 'epoch', 'seq', 'tag', 'total', 'low', 'touched', mine, 'few', 'i:' .. ARGV[at])
+  else
+    m = call('HMGET', meta, 'epoch', 'seq', 'tag', 'total', 'low', 'touched', mine, 'few')
+  end
   local newborn = not m[1]
   if newborn then
     begin(stream, meta, seen, arg.newborn)
-    m = {arg.newborn, 0, '-', 0, false, false, false, false, false, false}
+    m = {arg.newborn, 0, '-', 0, false, false, false, false, false}
   end
   local epoch, seq, prev, total = m[1], tonumber(m[2]), m[3], tonumber(m[4])
-  local low = tonumber(m[5] or 0)
-  local known_writer, earlier, answer = m[9], nil, nil
+  local low, before = tonumber(m[5] or 0), m[5]
+  local known_writer, earlier, answer = m[7], nil, nil
   if known_writer then
-    local number, said = string.match(m[9], '^(%d+) %d+ (.*)$')
+    local number, said = string.match(known_writer, '^(%d+) %d+ (.*)$')
     earlier, answer = tonumber(number), said
   end
   -- A batch comes twice when its writer lost the connection and could not know.
   if earlier and batch <= earlier then return answer, total - low end
 
+  -- A release that knows no small orders leaves 'few' behind the number of the last event.
+  local small = seq == 0 or tonumber(m[8]) == seq
+  if m[8] and not (small and seq + count <= few) then move_ids(meta, seen, age) end
+  small = small and seq + count <= few
+
   local mids, places, parts, new, here, plain = {}, {}, {}, {}, {}, true
   for i = 1, count do mids[i] = ARGV[at + 2 * i - 2] end
-  local known = newborn and {} or redis.call('ZMSCORE', seen, unpack(mids))
+  local known = newborn and {} or small and alone and {m[9]} or find_ids(meta, seen, mids, small)
   local refused, entries, held = {}, nil, nil
   if effects then
     local taken = {}
-    refused, entries, held = judge(meta, effects, tonumber(m[10] or 0), function(number)
+    refused, entries, held = judge(meta, effects, tonumber(call('HGET', meta, 'state') or 0), function(number)
       local mid = mids[number]
       if known[number] or taken[mid] then return false end
       taken[mid] = true
       return true
     end)
   end
-  local first, fields = seq + 1, {}
-  local function note(...) for _, each in ipairs({...}) do fields[#fields + 1] = each end end
+  local touch = not m[6] or now - m[6] > age / 8
+  local first, fields, n = seq + 1, {}, 0
   for i = 1, count do
-    local place = here[mids[i]] or (known[i] and tonumber(known[i]))
+    local mid = mids[i]
+    local place = here[mid] or (known[i] and tonumber(known[i]))
     if place then
       plain = false
     elseif refused[i] then
@@ -90,28 +128,41 @@ local function publish(stream, meta, seen, channel, at)
     else
       seq = seq + 1
       place = seq
-      here[mids[i]] = seq
+      here[mid] = seq
       parts[#parts + 1] = ARGV[at + 2 * i - 1]
-      new[#new + 1] = seq
-      new[#new + 1] = mids[i]
+      if small then
+        fields[n + 1], fields[n + 2] = 'i:' .. mid, seq
+        n = n + 2
+      else
+        new[#new + 1] = seq
+        new[#new + 1] = mid
+      end
     end
-    places[i] = text(place)
+    places[i] = place
   end
   if #parts > 0 then
-    local body = '[' .. table.concat(parts, ',') .. ']'
-    local tag = arg.writer .. '.' .. text(batch)
+    local body = '[' .. concat(parts, ',') .. ']'
+    local tag = format('%s.%d', arg.writer, batch)
     total = total + #body
     -- Events before the last mark but one are older than the age.
     local oldest = math.max(seq - keep, 0)
-    if not m[8] or now - m[8] >= age then
-      oldest = math.max(oldest, tonumber(m[7] or 0))
-      note('mark', text(first - 1), 'marked', text(now))
+    if touch then
+      local mark, marked = unpack(call('HMGET', meta, 'mark', 'marked'))
+      if not marked or now - marked >= age then
+        oldest = math.max(oldest, tonumber(mark or 0))
+        fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'mark', first - 1, 'marked', now
+        n = n + 4
+      end
     end
     local packet
     local function add()
-      packet = table.concat({epoch, text(first), #parts, tag, prev, text(total)}, ' ') .. '\n' .. body
-      local id = redis.pcall('XADD', stream, 'MINID', '~', text(oldest + 1), text(seq) .. '-0',
-        'p', packet, 'at', text(now))
+      packet = format('%s %d %d %s %s %d\n%s', epoch, first, #parts, tag, prev, total, body)
+      local id
+      if oldest == 0 then
+        id = redis.pcall('XADD', stream, format('%d-0', seq), 'p', packet, 'at', now)
+      else
+        id = redis.pcall('XADD', stream, 'MINID', '~', oldest + 1, format('%d-0', seq), 'p', packet, 'at', now)
+      end
       return type(id) == 'table' and id.err
     end
     local failed = add()
@@ -119,9 +170,9 @@ local function publish(stream, meta, seen, channel, at)
       error(failed, 0)
     elseif failed then
       -- The stream is ahead of the rest (a backup that came back in parts, say): it is another history.
-      redis.call('DEL', stream)
+      call('DEL', stream)
       epoch, prev, low = arg.newborn, '-', total - #body
-      redis.call('HSET', meta, 'epoch', epoch, 'base', text(first - 1))
+      call('HSET', meta, 'epoch', epoch, 'base', first - 1)
       add()
     end
     -- The first entry of a stream takes 4 kB, most of them for later ones; of a user's order there are few.
@@ -129,30 +180,40 @@ local function publish(stream, meta, seen, channel, at)
       local copy = redis.pcall('DUMP', stream)
       if type(copy) == 'string' then redis.pcall('RESTORE', stream, 0, copy, 'REPLACE') end
     end
-    redis.call('ZADD', seen, unpack(new))
-    if seq > window then redis.call('ZREMRANGEBYSCORE', seen, '-inf', seq - window) end
+    if small then
+      fields[n + 1], fields[n + 2] = 'few', seq
+      n = n + 2
+    else
+      call('ZADD', seen, unpack(new))
+      if seq > window then call('ZREMRANGEBYSCORE', seen, '-inf', seq - window) end
+    end
     while total - low > bytes do
-      local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+      local entry = call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
       local after = tonumber(string.match(entry[2][2], '^%S+ %d+ %d+ %S+ %S+ (%d+)'))
       low = after - #entry[2][2]
       if total - low <= bytes or after == total then break end
-      redis.call('XDEL', stream, entry[1])
+      call('XDEL', stream, entry[1])
     end
-    note('seq', text(seq), 'tag', tag, 'total', text(total), 'low', text(low))
+    fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'seq', seq, 'tag', tag
+    fields[n + 5], fields[n + 6] = 'total', total
+    n = n + 6
+    if low ~= tonumber(before) then
+      fields[n + 1], fields[n + 2] = 'low', low
+      n = n + 2
+    end
     if entries then write_state(meta, entries, held) end
-    redis.call(arg.tell, stream, packet)
+    call(arg.tell, stream, packet)
   end
-  answer = plain and epoch .. ' ' .. text(first) or epoch .. ' =' .. table.concat(places, ',')
-  note(mine, text(batch) .. ' ' .. text(now) .. ' ' .. answer)
-  local touch = not m[6] or now - m[6] > age / 8
-  if touch then note('touched', text(now)) end
-  redis.call('HSET', meta, unpack(fields))
+  answer = plain and format('%s %d', epoch, first) or epoch .. ' =' .. concat(places, ',')
+  fields[n + 1], fields[n + 2] = mine, format('%d %d %s', batch, now, answer)
+  if touch then fields[n + 3], fields[n + 4] = 'touched', now end
+  call('HSET', meta, unpack(fields))
   -- A writer new to this channel is the moment to forget those that are gone.
   if not known_writer and not newborn then forget_writers(meta) end
   if touch then
-    redis.call('PEXPIRE', meta, text(math.max(arg.forget, age * 1.25)))
-    redis.call('PEXPIRE', stream, text(age * 1.25))
-    redis.call('PEXPIRE', seen, text(age * 1.25))
+    call('PEXPIRE', meta, text(math.max(arg.forget, age * 1.25)))
+    call('PEXPIRE', stream, text(age * 1.25))
+    if not small then call('PEXPIRE', seen, text(age * 1.25)) end
   end
   return answer, total - low
 end
@@ -163,6 +224,6 @@ for number, channel in ipairs(arg.channels) do
   local good, answer, bytes = pcall(publish, KEYS[c], KEYS[c + 1], KEYS[c + 2], channel, at)
   answers[number] = good and answer or '!' .. reason(answer)
   kept[number] = good and bytes or 0
-  at = at + 2 * channel[6]
+  at = at + 2 * channel[7]
 end
 return {answers, kept}
