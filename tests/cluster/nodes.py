@@ -119,7 +119,7 @@ class Process:
 
     async def until_logged(self, event: str, count: int = 1) -> None:
         """Wait for so many of them."""
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             while len(self.logged(event)) < count:  # noqa: ASYNC110 - another process writes it
                 await trio.sleep(0.05)
 
