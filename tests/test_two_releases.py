@@ -1,6 +1,6 @@
 """A roll from the release before to this one, and back: nodes of both on one Redis, under load.
 
-The wheel of the release before lies in ``tests/releases``. Clients are of this release. Every number of every
+The wheel of the release before lies in ``tests/wheels``. Clients are of this release. Every number of every
 room is checked at every client, whichever nodes it was on and whichever release took the event.
 """
 
@@ -20,7 +20,7 @@ from tests.redis_server import redis_server
 from tests.support import until
 from tests.test_rolling import ROOMS, TOKENS, Balancer, Listener, connected, node, retire
 
-WHEEL = next((Path(__file__).parent / "releases").glob("*.whl"))
+WHEEL = next((Path(__file__).parent / "wheels").glob("*.whl"))
 CLIENTS = 40
 ROUNDS = 5
 
