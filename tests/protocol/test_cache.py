@@ -120,7 +120,8 @@ def test_every_cache_of_the_process_is_a_bounded_one() -> None:
         "gateway.broker.channels._user_channel",  # 4,096 names of at most 256 characters
         "gateway.rest.pages._opened_directly",  # one page of ours
         "gateway.store.queries.page",  # eight forms of one statement
-        "gateway.transports.cursor._hash",  # 1,024 names that were checked
+        "gateway.transports.cursor.order_of",  # names that were checked, as many as the next
+        "gateway.transports.cursor._begun",  # digests with epochs of ours
         "gateway.config.described._texts",  # the settings' own descriptions, as the next
         "gateway.config.described.describe",
         "protocol.registry.event_type",  # 256 classes of the program

@@ -70,7 +70,7 @@ async def test_errors_are_those_of_a_socket(gateway: Gateway) -> None:
 async def test_what_belongs_to_a_connection_says_what_to_do(gateway: Gateway, kind: str) -> None:
     (answer,) = await Caller(gateway).ask({"v": 1, "t": kind, "id": 1, "room": "r"})
     assert (answer["t"], answer["id"], answer["code"]) == ("error", 1, 102)
-    assert "not for here: " in answer["message"]
+    assert "not accepted here: " in answer["message"]
 
 
 async def test_one_envelope_and_lists_of_any_size(gateway: Gateway) -> None:
