@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -94,6 +95,8 @@ class HttpTransport:
         self._timeout = timeout
         self._max_message_bytes = max_message_bytes
         self._inbox: Inbox[Envelope] = Inbox(_BUFFER)
+        self._unheard: deque[Envelope] = deque()
+        """What the client is to get of the last message that came."""
         self._scope = anyio.CancelScope()
         self._lanes: dict[Lane, anyio.CancelScope] = {}
         self._changed = anyio.Event()
@@ -203,18 +206,29 @@ class HttpTransport:
         # An answer may come at the moment of the end: httpx then raises RuntimeError for the next request.
         while lane in self._lanes and not self._scope.cancel_called:
             with self._lanes[lane]:
+                await self._hear()
                 await ask(lane)
             if lane in self._lanes:
                 self._lanes[lane] = anyio.CancelScope()
 
     async def _hand_on(self, lane: Lane, payload: bytes) -> None:
         message = JSON.decode(payload, max_items=sys.maxsize)
-        for each in self._emulation.receive(lane, message):
-            await self._inbox.put(each)
-            if each.t == "closing":
-                raise SocketClosed(_LOST, each.message or "the gateway closed")
+        self._unheard.extend(self._emulation.receive(lane, message))
+        await self._hear()
         if any(each.dirty for each in self._emulation.lanes):
             self._changed.set()
+
+    async def _hear(self) -> None:
+        """Put what was received into the inbox. What a cancelled request leaves is put by the next one."""
+        while self._unheard:
+            each = self._unheard.popleft()
+            try:
+                await self._inbox.put(each)
+            except BaseException:
+                self._unheard.appendleft(each)
+                raise
+            if each.t == "closing":
+                raise SocketClosed(_LOST, each.message or "the gateway closed")
 
     async def _stream(self, lane: Lane) -> None:
         """One stream, until its end; a proxy may end it, and then the next goes on from there."""

@@ -56,3 +56,39 @@ async def test_an_answer_that_comes_at_the_moment_of_the_end_is_no_error(command
         answering.go.set()
         await transport.aclose(1000, 5)
     assert len(answering.asked) == asked, "nothing is asked for after the end"
+
+
+async def test_an_answer_reaches_the_client_though_its_request_is_replaced_by_another() -> None:
+    """The client takes nothing meanwhile, so the last message waits for room when its request is given up."""
+    answering = Answering()
+    door = HttpDoor(parse_url("ws://127.0.0.1/ws"), None, answering)
+    transport = HttpTransport(
+        TransportKind.POLL, door, {}, Rooms(window=0), timeout=30, max_message_bytes=2**20
+    )
+
+    async def asked(number: int) -> None:
+        while len(answering.asked) < number:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport._run)
+        await asked(1)
+        answering.go.set()
+        assert json.loads(await transport.receive())["t"] == "connected"
+        await transport.send(b'{"v":1,"t":"join","id":7,"data":{"user":{"since":{"epoch":"a","seq":0}}}}')
+        await asked(3)
+        events = [{"v": 1, "t": "event", "event": "e", "to": "connection", "data": n} for n in range(16)]
+        answering.messages = [
+            *events,
+            {"v": 1, "t": "reply", "id": 0, "data": {"user": {"epoch": "a", "seq": 0}}},
+        ]
+        answering.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.send(b'{"v":1,"t":"join","id":8,"room":"r"}')
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(60):
+            received = [json.loads(await transport.receive()) for _ in range(17)]
+        assert [each["t"] for each in received] == ["event"] * 16 + ["reply"]
+        assert received[-1]["id"] == 7
+        answering.go.set()
+        await transport.aclose(1000, 5)
