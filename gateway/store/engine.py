@@ -7,7 +7,9 @@ reused. Writes begin with ``BEGIN IMMEDIATE``: a transaction that only later nee
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,9 @@ _CACHE_KIB: Final = 8192
 """SQLite's page cache, for each connection."""
 _WAL_PAGES: Final = 4000
 """16 MiB of WAL between two checkpoints: four times SQLite's own bound halves what they cost."""
+_TRIES: Final = 100
+_PAUSE: Final = 0.01
+"""Seconds, in a thread of the store."""
 
 
 def parse(address: str) -> URL:
@@ -112,7 +117,22 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
         "wal_autocheckpoint": _WAL_PAGES,
     }
     for name, value in pragmas.items():
-        connection.execute(f"PRAGMA {name} = {value}").close()
+        _set(connection, f"PRAGMA {name} = {value}")
+
+
+def _set(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute ``statement``, and again while it fails with "locked".
+
+    Switching a new database to a WAL does so at once, whatever the timeout, while another process does the same.
+    """
+    for attempt in itertools.count(1):
+        try:
+            connection.execute(statement).close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == _TRIES:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -72,6 +74,24 @@ def test_several_processes_at_once(empty: str) -> None:
     said = [process.communicate(timeout=60)[0].decode().strip() for process in started]
     newest = newest_version()
     assert sorted(said) == sorted([f"{(EMPTY, newest)}", *[f"{(newest, newest)}"] * 3])
+
+
+def test_a_new_file_that_another_process_prepares_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite answers "locked" at once, without waiting for the other: a node must not fail to start."""
+    from gateway.store import engine
+
+    monkeypatch.setattr(engine, "_PAUSE", 0.0)
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    cursor = Mock()
+    connection = Mock(execute=Mock(side_effect=[locked, locked, *[cursor] * 10]))
+    engine._prepare_sqlite(connection, None)
+    assert [call.args[0] for call in connection.execute.call_args_list[:3]] == [
+        "PRAGMA journal_mode = WAL"
+    ] * 3
+    connection.execute = Mock(side_effect=locked)
+    with pytest.raises(sqlite3.OperationalError):
+        engine._prepare_sqlite(connection, None)
 
 
 def test_a_failed_migration_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
