@@ -123,7 +123,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 def _set(connection: sqlite3.Connection, statement: str) -> None:
     """Execute ``statement``, and again while it fails with "locked".
 
-    Switching a new database to a WAL does so at once, whatever the timeout, while another process does the same.
+    Switching a new database to a WAL does so at once, whatever the timeout, while another process
+    does the same.
     """
     for attempt in itertools.count(1):
         try:
