@@ -2,7 +2,8 @@
 
 A token is known by its digest, under a key of this process, and is good for the key it was verified with.
 What can have changed since (its end, a revocation) is for the caller to look at. Bounded in bytes: the token
-that was not shown for the longest time goes first.
+that was not shown for the longest time goes first. A token that was shown once leaves its digest only: most
+tokens open one WebSocket, and are not shown again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = ["Verified"]
 
 _MAX_BYTES: Final = 8 << 20
 """Some ten thousand tokens."""
+_MAX_ONCE: Final = 4096
+"""Digests of tokens that were shown once."""
 _ENTRY: Final = 600
 """Bytes of an identity and its entry, beside what its token says."""
 
@@ -25,13 +28,14 @@ _ENTRY: Final = 600
 class Verified:
     """What the tokens said that were verified lately."""
 
-    __slots__ = ("_known", "_max_bytes", "_salt", "bytes")
+    __slots__ = ("_known", "_max_bytes", "_once", "_salt", "bytes")
 
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._salt = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[Identity, Any, int]] = OrderedDict()
         """Digest → who it speaks for, the key it was verified with, and what it counts."""
+        self._once: OrderedDict[bytes, None] = OrderedDict()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -47,8 +51,14 @@ class Verified:
         return known[0]
 
     def keep(self, token: str, key: object, identity: Identity) -> None:
-        """``token`` was verified with ``key``."""
+        """``token`` was verified with ``key``; it is known from the second time on."""
         digest = self._digest(token)
+        if digest not in self._known and digest not in self._once:
+            self._once[digest] = None
+            if len(self._once) > _MAX_ONCE:
+                self._once.popitem(last=False)
+            return
+        self._once.pop(digest, None)
         size = len(token) + _ENTRY
         self.bytes += size - self._known.pop(digest, (identity, key, 0))[2]
         self._known[digest] = identity, key, size
