@@ -8,6 +8,7 @@ Each command imports what it needs when it runs: most are over before Trio, http
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import sys
@@ -107,6 +108,8 @@ def serve(
         from gateway.process.supervisor import supervise
 
         return supervise(settings)
+    # What is imported stays; the cycle collector, which ``run`` configures, would go over it again and again.
+    gc.disable()
     from gateway.app import serve as run
 
     return run(settings)
