@@ -465,15 +465,14 @@ def serve(settings: Settings, *, beside: Beside | None = None) -> int:
 def tune_interpreter() -> None:
     """Set what Python does for a whole process that runs a gateway: its cycle collector, its threads.
 
-    The collector runs seldom, and not over what never goes away; it may be off while that is imported. With
-    the default thresholds it took a fifth of the processor during a fan-out to 500 (perf): it goes over every
-    connection's objects again and again, and finds nothing, because what is made for a message is freed by
-    its reference count. Cycles (of exceptions, mostly) wait longer now.
+    The collector runs seldom, and not over what never goes away. With the default thresholds it took a
+    fifth of the processor during a fan-out to 500 (perf): it goes over every connection's objects again and
+    again, and finds nothing, because what is made for a message is freed by its reference count. Cycles (of
+    exceptions, mostly) wait longer now.
 
     Threads hand on the interpreter's lock after half a millisecond, not five: a commit of 200 rows gives it
     back at each row, and waited for a busy loop each time; the loop waited as long for the thread.
     """
-    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run a worker; for the supervisor only."""
-    gc.disable()  # as the command ``serve`` does
+    gc.set_threshold(100_000)  # as the command does
     from gateway.app import serve
 
     leash = socket.socket(fileno=0)
