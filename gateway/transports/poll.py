@@ -41,6 +41,8 @@ _LONGEST: Final = 60.0
 """Seconds that a poll waits: proxies cut off what is silent for longer."""
 _AT_ONCE: Final = 8
 """Rooms that are entered before others have their turn."""
+_PATIENT: Final = 1.0
+"""Seconds: what is on its way from another node comes sooner."""
 _COMES_BACK: Final = frozenset({CloseCode.NORMAL, CloseCode.SERVICE_RESTART})
 _ENCODING: Final = PollEncoding()
 _HEADS: Final = 64
@@ -75,6 +77,7 @@ class Polls:
         transport.stays = transport.stays and bool(request.mark)
         session = _PollSession(self._services, transport, JSON, _ENCODING, client)
         session.tells = asked.tell
+        session.timeout = timeout
         # A ticket is good once, and who is greeted is greeted each time.
         mark = b"" if asked.tell or request.parameter("ticket") else request.mark
         poll = _Poll(self._services, self._door, session, identity, asked, mark=mark, timeout=timeout)
@@ -216,7 +219,7 @@ def _head(sharing: str, stays: bool) -> bytes:
 class _PollSession(Session):
     """A session whose refusals are the answer, unless they shall come with the rest."""
 
-    __slots__ = ("refused", "tells")
+    __slots__ = ("refused", "tells", "timeout")
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
@@ -224,6 +227,13 @@ class _PollSession(Session):
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
         self.tells = False
+        self.timeout = 0.0
+        """Seconds that it waits."""
+
+    @property
+    def patient(self) -> bool:
+        """One that does not wait is to be told all that there is anywhere."""
+        return self.timeout >= _PATIENT and not self.tells
 
     @property
     def joined(self) -> list[str]:
