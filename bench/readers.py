@@ -2,14 +2,15 @@
 
 The load generator in C speaks WebSocket only. This one does little else than ``recv``, for each kind alike,
 so that what the server takes for one can be compared with what it takes for another. Commands are lines:
-``open KIND COUNT`` connects readers of a room, ``publish IN_FLIGHT SECONDS`` publishes to it, ``begin COUNT``
-has clients poll for the first time, and ``poll COUNT SECONDS`` has them wait in vain, each of them once. All
-answer with a line of JSON.
+``open KIND COUNT`` connects readers of a room, ``publish IN_FLIGHT SECONDS`` publishes to it, ``begin KIND
+COUNT SECONDS`` has clients poll for the first time (KIND: over connections that are ``kept``, or a ``fresh``
+one each time), and ``poll SECONDS`` has them poll on for so long, in vain. All answer with a line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import os
 import resource
@@ -26,6 +27,9 @@ _PAD = "x" * 40
 _MARK = b'"event":"tick"'
 _PATIENCE = 30.0
 _AT_ONCE = 64
+_NEAREST = 0.01
+_FARTHEST = 0.1
+"""Seconds from an answer to the next request."""
 
 
 class Readers:
@@ -39,8 +43,14 @@ class Readers:
         self._publisher: socket.socket | None = None
         self.got = 0
         """Events, of all readers."""
-        self.ended = 0
-        self._cursors: list[str] = []
+        self._heads: list[str] = []
+        self._clients: dict[int, socket.socket] = {}
+        self._numbers: dict[int, int] = {}
+        self._due: list[tuple[float, int]] = []
+        """When which client asks."""
+        self._fresh = False
+        self.answered = 0
+        self.opened = 0
 
     def _dial(self, head: str) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self._port))
@@ -102,31 +112,66 @@ class Readers:
             self._read(1.0)
         return {"seconds": time.monotonic() - begun, "deliveries": float(self.got - start)}
 
-    def poll(self, count: int, seconds: float) -> dict[str, float]:
-        """Let so many polls wait in vain, begun one after the other over their time.
-
-        Each goes on from a cursor, as polls do.
-        """
-        begun = time.monotonic()
-        self.ended = 0
-        for number in range(count):
-            due = begun + seconds * number / count
-            while (left := due - time.monotonic()) > 0:
-                self._read(left)
-            self._add(self._get(number, f"poll?timeout={seconds}&cursor={self._cursors[number]}&"))
-        while self.ended < count:
-            if time.monotonic() > begun + 2 * seconds + _PATIENCE:
-                raise SystemExit("polls were not answered")
-            self._read(1.0)
-        return {"seconds": time.monotonic() - begun, "polls": float(count)}
-
-    def begin(self, count: int) -> None:
-        """The first poll of so many clients, which is answered at once."""
+    def begin(self, kind: str, count: int, seconds: float) -> None:
+        """The first poll of so many clients, which is answered at once; the second ones are begun one after
+        the other over ``seconds``, which is how long each waits."""
+        self._fresh = kind == "fresh"
+        close = "Connection: close\r\n" if self._fresh else ""
+        begun = time.monotonic() + 1.0
         for number in range(count):
             with self._get(number, "poll?timeout=0&") as sock:
-                self._cursors.append(
-                    _until(sock, b'"cursor":"').split(b'"cursor":"')[1].split(b'"')[0].decode()
-                )
+                cursor = _until(sock, b'"cursor":"').split(b'"cursor":"')[1].split(b'"')[0].decode()
+            target = (
+                f"/api/v1/poll?join={ROOM}&timeout={seconds}&cursor={cursor}&token={self._tokens[number]}"
+            )
+            self._heads.append(f"GET {target} HTTP/1.1\r\nHost: x\r\n{close}\r\n")
+            self._due.append((begun + seconds * number / count, number))
+        heapq.heapify(self._due)
+
+    def poll(self, seconds: float) -> dict[str, float]:
+        """Have the clients poll on for so long: each asks again when the network has had its time."""
+        begun = time.monotonic()
+        answered, opened = self.answered, self.opened
+        while (now := time.monotonic()) < begun + seconds:
+            while self._due and self._due[0][0] <= now:
+                self._ask(heapq.heappop(self._due)[1])
+            self._answers(max(0.0, min(begun + seconds, *(due for due, _ in self._due[:1]), now + 1.0) - now))
+        return {"polls": float(self.answered - answered), "connections": float(self.opened - opened)}
+
+    def _ask(self, number: int) -> None:
+        sock = self._clients.get(number)
+        if sock is not None:
+            sock.sendall(self._heads[number].encode())
+            return
+        self.opened += 1
+        sock = self._clients[number] = self._dial(self._heads[number])
+        sock.setblocking(False)
+        self._numbers[sock.fileno()] = number
+        self._poll.register(sock, select.EPOLLIN)
+
+    def _answers(self, timeout: float) -> None:
+        for fd, _ in self._poll.poll(timeout, 1024):
+            number = self._numbers[fd]
+            data = self._clients[number].recv(65536)
+            if data:
+                if b'{"messages":[],' not in data:
+                    raise SystemExit(f"this is no answer in vain: {data!r}")
+                self.answered += 1
+                if not self._fresh:
+                    self._again(number)
+                continue
+            if not self._fresh:
+                raise SystemExit("the server closed a connection")
+            self._poll.unregister(fd)
+            del self._numbers[fd]
+            self._clients.pop(number).close()
+            self._again(number)
+
+    def _again(self, number: int) -> None:
+        # No two clients are equally far away: what is answered together is not asked again together.
+        heapq.heappush(
+            self._due, (time.monotonic() + _NEAREST + _FARTHEST * (number * 37 % 101) / 101, number)
+        )
 
     def _read(self, timeout: float) -> None:
         for number, _ in self._poll.poll(timeout, 1024):
@@ -135,7 +180,6 @@ class Readers:
             if not data:
                 self._poll.unregister(number)
                 self._socks.pop(number).close()
-                self.ended += 1
 
 
 def _frame(message: object) -> bytes:
@@ -172,9 +216,9 @@ def main() -> None:
         elif name == "publish":
             found = readers.publish(int(words[0]), float(words[1]))
         elif name == "begin":
-            readers.begin(int(words[0]))
+            readers.begin(words[0], int(words[1]), float(words[2]))
         else:
-            found = readers.poll(int(words[0]), float(words[1]))
+            found = readers.poll(float(words[0]))
         print(json.dumps({"cpu": sum(os.times()[:2]) - before, **found}), flush=True)
 
 

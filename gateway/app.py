@@ -178,6 +178,7 @@ class Gateway:
             streams=beside,
             head_bytes=settings.limits.head_bytes,
             head_timeout=settings.limits.head_timeout,
+            keep_alive=settings.limits.keep_alive,
             max_connections=settings.limits.connections,
             door=self.guard,
             ssl_context=_ssl_context(settings.tls),

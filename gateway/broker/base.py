@@ -209,6 +209,12 @@ class Broker(Protocol):
     def unsubscribe(self, channel: Channel) -> None:
         """The last local member is gone."""
 
+    def position(self, channel: Channel) -> Since | None:
+        """The last event of a subscribed channel that has come to this node.
+
+        None while that is not known, and where it costs no less to ask :meth:`history`.
+        """
+
     async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """At most ``limit`` kept events: those after ``since``, or with None the newest."""
 

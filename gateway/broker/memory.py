@@ -184,6 +184,10 @@ class MemoryBroker:
         elif stream is not None:
             self._rest(channel, stream)
 
+    def position(self, channel: Channel) -> Since | None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        return None  # history is here as well
+
     async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`."""
         stream = self._streams.get(channel)

@@ -45,6 +45,7 @@ class Connection:
         "node",
         "organisation",
         "outbox",
+        "patient",
         "peer",
         "user_agent",
     )
@@ -61,6 +62,7 @@ class Connection:
         ip: str,
         user_agent: str | None,
         client_id: str | None,
+        patient: bool = False,
     ) -> None:
         self.id = id
         self.node = node
@@ -72,6 +74,9 @@ class Connection:
         self.ip = ip
         self.user_agent = user_agent
         self.client_id = client_id
+        self.patient = patient
+        """It waits for what comes: where it stands is told by what has come to this node, and the broker need
+        not be asked what is still on its way."""
         self.connected_at = self.last_activity = int(time.time() * 1000)
         self.filter = EventFilter.ALL
         self.memberships: dict[str, Membership] = {}

@@ -60,10 +60,11 @@ class Registry:
         user_agent: str | None = None,
         client_id: str | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        patient: bool = False,
     ) -> Connection:
         """Register an authenticated connection; it hears its organisation and its user from its return on.
 
-        ``before`` is awaited when it is registered and hears nothing yet.
+        ``before`` is awaited when it is registered and hears nothing yet. ``patient``: see ``Connection``.
         Raises 3xx when the broker is unavailable.
         """
         organisation = self._organisation(identity.org)
@@ -77,6 +78,7 @@ class Registry:
             ip=ip,
             user_agent=user_agent,
             client_id=client_id,
+            patient=patient,
         )
         connection.outbox.move(organisation.share)
         self.connections[connection.id] = connection
@@ -91,7 +93,9 @@ class Registry:
         taps = [self._rooms.hold(room) for room in own]
         try:
             with self._rooms.deadline():
-                pages = [await self._rooms.look(*each) for each in zip(own, taps, strict=True)]
+                pages = [
+                    await self._rooms.look(*each, patient=patient) for each in zip(own, taps, strict=True)
+                ]
                 await self._presence.settled(connection)
             if before is not None:
                 await before()

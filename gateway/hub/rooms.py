@@ -95,7 +95,7 @@ class Rooms:
                 with self.deadline():
                     if room.name is not None:  # a connection hears its organisation and its user already
                         await self._broker.subscribe(room.channel)
-                    page = await self._read_up(room, since, tap)
+                    page = await self._read_up(room, since, tap, patient=connection.patient)
             except BaseException:
                 if held is not None:
                     held.release()
@@ -108,12 +108,17 @@ class Rooms:
             self.let_go(room, tap, connection.organisation)
         return place, page
 
-    async def look(self, room: Room, tap: deque[Event]) -> HistoryPage | None:
-        """Follow the channel of a held ``room``; returns where it is, or None when the room knows that."""
+    async def look(self, room: Room, tap: deque[Event], *, patient: bool = False) -> HistoryPage | None:
+        """Follow the channel of a held ``room``; returns where it is, or None when the room knows that.
+
+        For one that is ``patient`` it is where this node has come to.
+        """
         await self._broker.subscribe(room.channel)
         if room.epoch and not room.empty:
             return None
-        page = await self._read_up(room, None, tap)
+        known = self._broker.position(room.channel) if patient and room.empty else None
+        page = HistoryPage([], *known, more=False, complete=True) if known else None
+        page = page or await self._read_up(room, None, tap)
         if not room.empty:
             return page
         room.seq, room.epoch = page.seq, page.epoch
@@ -127,11 +132,15 @@ class Rooms:
         place.joined_at = Since(room.epoch, room.seq) if page is None else Since(page.epoch, page.seq)
         return place
 
-    async def _read_up(self, room: Room, since: Since | None, tap: deque[Event]) -> HistoryPage:
+    async def _read_up(
+        self, room: Room, since: Since | None, tap: deque[Event], *, patient: bool = False
+    ) -> HistoryPage:
         """What a member to be has missed, up to the last event that was delivered on this node."""
         # What never waits never knows more than its members were told; of another broker only a page says so.
-        if not (self._broker.waits or room.empty) and since == (room.epoch, room.seq):
-            return HistoryPage([], room.epoch, room.seq, more=False, complete=True)
+        if since is not None and (patient or not self._broker.waits):
+            known = self._broker.position(room.channel) if room.empty else Since(room.epoch, room.seq)
+            if since == known:
+                return HistoryPage([], *since, more=False, complete=True)
         while True:
             tap.clear()
             page = await self._broker.history(room.channel, since=since, limit=0 if since is None else 2**31)

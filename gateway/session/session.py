@@ -120,6 +120,7 @@ class Session:
                 user_agent=self.client.user_agent,
                 client_id=self.client.client_id,
                 before=None if self.transport.kind == "poll" else count,  # no poll has a greeting
+                patient=self.patient,
             )
         except ProtocolError as error:
             self.close(CloseCode.TRY_AGAIN_LATER, error.message, retry_after=error.retry_after)
@@ -242,6 +243,11 @@ class Session:
         """Send what was missed before a join; what does not fit now follows as the socket drains."""
         if self._catching_up is not None:
             self._catching_up.replay(place, missed, page, since)
+
+    @property
+    def patient(self) -> bool:
+        """See ``Connection``."""
+        return False
 
     @property
     def received_messages(self) -> int:

@@ -93,7 +93,7 @@ class Door:
 
     def __init__(self, services: Services, is_draining: Callable[[], bool]) -> None:
         self._services = services
-        self._is_draining = is_draining
+        self.is_draining = is_draining
         self._allowed = services.settings.allowed_origins
         self._origins = Origins(self._allowed)
         self.cursors = Cursors(services.settings.auth)
@@ -131,7 +131,7 @@ class Door:
         return identity, Client(ip, note(headers.get("user-agent")), note(request.parameter("client"))), asked
 
     def _refuse_when_draining(self) -> None:
-        if self._is_draining():
+        if self.is_draining():
             raise ProtocolError(
                 ErrorCode.SHUTTING_DOWN,
                 "the gateway is shutting down",

@@ -74,8 +74,8 @@ class Cursors:
         self._key = hmac.digest(secret, _PURPOSE, "sha256")
 
     def write(self, positions: Mapping[str, Since], org: str, user: str) -> str:
-        """The cursor of ``positions``, for a user of ``org``."""
-        places = b"".join([packed(order_of(order), *since) for order, since in positions.items()])
+        """The cursor of ``positions``, for a user of ``org``; the same for the same positions."""
+        places = b"".join(sorted([packed(order_of(order), *since) for order, since in positions.items()]))
         return self._write(_PERSONAL, places, org, user).decode("ascii")
 
     def write_shared(self, places: Iterable[bytes], org: str) -> bytes:

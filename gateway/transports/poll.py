@@ -1,14 +1,15 @@
 """Long-poll: a session that lasts until there is something to tell, for those who can do nothing else.
 
 A poll enters its rooms where its cursor says, waits if nothing was missed there, and answers with what came
-and the next cursor. Nothing of it stays on the node, so any node may answer the next one.
+and the next cursor. All that its client needs is in that answer, so any node may answer the next one. A poll
+that waited in vain is kept for a moment, in case the same is asked again (``waiting``).
 """
 
 from __future__ import annotations
 
 import math
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 import trio
@@ -22,11 +23,10 @@ from gateway.session.transport import Transport
 from gateway.session.turns import counted
 from gateway.transports.asking import Asked, Door, commands, hold_own, positions
 from gateway.transports.cursor import ORGANISATION, USER
+from gateway.transports.waiting import PollTransport
 from gateway.wire.engine import Engine
 from gateway.wire.listener import Accepted, Life
-from gateway.wire.outbox import Frame, Outbox
-from gateway.wire.signal import Signal
-from gateway.wire.timers import Alarm
+from gateway.wire.outbox import Frame
 from gateway.wire.upgrade import Refusal, Request, refusal_response
 from protocol.codec import Codec
 from protocol.encoding import Encoding, PollEncoding
@@ -41,8 +41,12 @@ _LONGEST: Final = 60.0
 """Seconds that a poll waits: proxies cut off what is silent for longer."""
 _AT_ONCE: Final = 8
 """Rooms that are entered before others have their turn."""
+_PATIENT: Final = 1.0
+"""Seconds: what is on its way from another node comes sooner."""
 _COMES_BACK: Final = frozenset({CloseCode.NORMAL, CloseCode.SERVICE_RESTART})
 _ENCODING: Final = PollEncoding()
+_HEADS: Final = 64
+"""Heads of answers that are kept, which differ by the origin of the page that asks."""
 
 
 class Polls:
@@ -64,59 +68,58 @@ class Polls:
 
     async def receive(self, accepted: Accepted, request: Request) -> Life:
         """Let one poll in, and return what answers it; raises ``Refusal``."""
+        begun = trio.current_time()
         with self._door.refusing(request):
             timeout = _timeout(request.parameter("timeout"))
         identity, client, asked = await self._door.enter(accepted, request, stays=False)
         limits = self._services.settings.limits
-        transport = _PollTransport(self._engine, accepted, limits.queue_messages, limits.queue_bytes)
+        transport = PollTransport(self._engine, accepted, limits.queue_messages, limits.queue_bytes)
+        transport.stays = transport.stays and bool(request.mark)
         session = _PollSession(self._services, transport, JSON, _ENCODING, client)
-        return self._serve(accepted, request, session, transport, identity, asked, timeout)
+        session.tells = asked.tell
+        session.timeout = timeout
+        # A ticket is good once, and who is greeted is greeted each time.
+        mark = b"" if asked.tell or request.parameter("ticket") else request.mark
+        poll = _Poll(self._services, self._door, session, identity, asked, mark=mark, timeout=timeout)
+        poll.sharing = _lines(tuple(self._door.sharing(request).items()))
+        return self._serve(request, poll, session, transport, begun)
 
     async def _serve(
         self,
-        accepted: Accepted,
-        request: Request,
+        request: Request | None,
+        poll: _Poll,
         session: _PollSession,
-        transport: _PollTransport,
-        identity: Identity,
-        asked: Asked,
-        timeout: float,
-    ) -> None:
+        transport: PollTransport,
+        begun: float,
+    ) -> bytes | None:
         self._sessions.add(session)
         answer = b""
         try:
-            end = trio.current_time() + timeout
-            session.tells = asked.tell
-            await session.admit(identity)
-            hold_own(session, asked, tell=asked.tell)
-            entered = await session.enter(commands(asked, tell=asked.tell))
+            await session.admit(poll.identity)
+            hold_own(session, poll.asked, tell=session.tells)
+            entered = await session.enter(commands(poll.asked, tell=session.tells))
             self._services.hub.flusher.flush()
             self._stays(session, None)
             if session.refused is not None:
+                assert request is not None
                 answer = self._refusal(request, session.refused)
-            elif await transport.wait(session, end):
-                frames = transport.take()
-                arrived = {*asked.rooms, ORGANISATION, USER} if entered else {*session.joined}
-                stands = positions(session, asked, arrived)
-                cursor = self._door.cursors.write(stands, identity.org, identity.user or "")
-                answer = self._answer(request, frames, cursor)
+                transport.stays = False
+            else:
+                request = None  # a poll waits for long
+                if not entered:
+                    poll.mark = b""
+                if await transport.wait(session, poll, begun):
+                    transport.stays = transport.stays and not self._door.is_draining()
+                    answer = poll.answer(transport.take(), entered=entered, stays=transport.stays)
         finally:
             self._sessions.discard(session)
             transport.close(1000)
-            self._stays(session, timeout)
+            self._stays(session, poll.timeout)
             session.ended()
             transport.outbox.end()
-        if answer:
-            await self._send(accepted, answer)
-
-    async def _send(self, accepted: Accepted, answer: bytes) -> None:
-        """Send the answer, and have the client hear it."""
-        rest = accepted.send_now(answer)
-        if not rest and isinstance(accepted.sock, socket.socket) and accepted.receive_now() is None:
-            return  # nothing is unread, so the connection may be closed without a reset
-        with trio.move_on_after(self._services.settings.limits.send_timeout):
-            await accepted.send(rest)
-            await accepted.finish()
+        if transport.gone:
+            return None
+        return await transport.send(answer or transport.unsent, self._services.settings.limits.send_timeout)
 
     def _stays(self, session: _PollSession, seconds: float | None) -> None:
         """The user is still in the rooms when the poll has ended; with None the poll has begun."""
@@ -137,24 +140,86 @@ class Polls:
         except Refusal as refusal:
             return refusal_response(refusal)
 
-    def _answer(self, request: Request, frames: list[Frame], cursor: str) -> bytes:
-        body = b'{"messages":[' + b",".join(frames) + b'],"cursor":"' + cursor.encode("ascii") + b'"}'
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Connection": "close",
-            **self._door.sharing(request),
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 200 OK\r\n{head}\r\n".encode("latin-1") + body
+
+class _Poll:
+    """What was asked, and what is answered; see :class:`~gateway.transports.waiting.Repeated`."""
+
+    __slots__ = ("_door", "_services", "_session", "asked", "identity", "mark", "sharing", "timeout")
+
+    def __init__(
+        self,
+        services: Services,
+        door: Door,
+        session: _PollSession,
+        identity: Identity,
+        asked: Asked,
+        *,
+        mark: bytes,
+        timeout: float,
+    ) -> None:
+        self._services = services
+        self._door = door
+        self._session = session
+        self.identity = identity
+        self.asked = asked
+        self.mark = mark
+        self.timeout = timeout
+        self.sharing = ""
+        """Lines of the answer's head."""
+
+    def answer(self, frames: list[Frame], *, entered: bool, stays: bool) -> bytes:
+        """A whole answer: ``frames``, and where the client stands behind them."""
+        session, asked, identity = self._session, self.asked, self.identity
+        arrived = {*asked.rooms, ORGANISATION, USER} if entered else {*session.joined}
+        stands = positions(session, asked, arrived)
+        cursor = self._door.cursors.write(stands, identity.org, identity.user or "").encode("ascii")
+        body = b'{"messages":[%b],"cursor":"%b"}' % (b",".join(frames), cursor)
+        head = _head(self.sharing, stays)
+        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+    def in_vain(self) -> bytes | None:
+        """See :class:`Repeated`: not while anything is being caught up with, nor in a drain."""
+        connection = self._session.connection
+        if connection is None or self._door.is_draining():
+            return None
+        for place in connection.places:
+            if place.lag is not None:
+                return None
+        return self.answer([], entered=True, stays=True)
+
+    def again(self) -> bool:
+        """See :class:`Repeated`: the same is counted as it was the first time."""
+        services, ip = self._services, self._session.client.ip
+        if self._door.is_draining():
+            return False
+        try:
+            services.guard.check_address(ip, trio.current_time())
+            services.admission.count(self.identity, ip, 0)
+        except ProtocolError:
+            return False
+        services.hub.counters.transports[PollTransport.kind] += 1
+        return True
+
+
+@lru_cache(_HEADS)
+def _lines(headers: tuple[tuple[str, str], ...]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)
+
+
+@lru_cache(_HEADS)
+def _head(sharing: str, stays: bool) -> bytes:
+    """The head of an answer, up to its length."""
+    ending = "" if stays else "Connection: close\r\n"
+    return (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+        f"X-Content-Type-Options: nosniff\r\n{ending}{sharing}Content-Length: "
+    ).encode("latin-1")
 
 
 class _PollSession(Session):
     """A session whose refusals are the answer, unless they shall come with the rest."""
 
-    __slots__ = ("refused", "tells")
+    __slots__ = ("refused", "tells", "timeout")
 
     def __init__(
         self, services: Services, transport: Transport, codec: Codec, encoding: Encoding, client: Client
@@ -162,6 +227,13 @@ class _PollSession(Session):
         super().__init__(services, transport, codec, encoding, client)
         self.refused: ProtocolError | None = None
         self.tells = False
+        self.timeout = 0.0
+        """Seconds that it waits."""
+
+    @property
+    def patient(self) -> bool:
+        """One that does not wait is to be told all that there is anywhere."""
+        return self.timeout >= _PATIENT and not self.tells
 
     @property
     def joined(self) -> list[str]:
@@ -213,138 +285,6 @@ class _PollSession(Session):
         if self.connection is None:
             self.refused = ProtocolError(ErrorCode.BROKER_UNAVAILABLE, reason, retry_after=retry_after)
         super().close(code, reason, retry_after=retry_after, flush_timeout=flush_timeout)
-
-
-class _PollTransport:
-    """Keeps what the session says until it is taken, all at once.
-
-    It waits for an event, a time, or the end of the client without a task for any of them: outbox, timers
-    and pump call it.
-    """
-
-    kind = "poll"
-
-    def __init__(self, engine: Engine, accepted: Accepted, max_messages: int, max_bytes: int) -> None:
-        self.outbox = Outbox(engine.flusher, None, max_messages=max_messages, max_bytes=max_bytes)
-        self._engine = engine
-        self._accepted = accepted
-        self.message_bytes = 0
-        self.close_code = 1006
-        self.received_messages = 0
-        self.received_bytes = 0
-        self.alarm: Alarm | None = None
-        self.armed = self.queued = False
-        self._gone = False
-        """The client is no longer there."""
-        self._nursery: trio.Nursery | None = None
-        self._spawned: list[Callable[[], Awaitable[None]]] = []
-        """Tasks that want a nursery, which is opened for the first."""
-        self._called = Signal()
-        """There is something to take or to do, or nothing more will come."""
-        self.outbox.on_blocked = self._called.set
-
-    @property
-    def closing(self) -> bool:
-        """It takes nothing more."""
-        return self.outbox.sealed
-
-    def close(self, code: int, reason: str = "", *, flush_timeout: float = 0.0) -> None:
-        """Answer with what is there."""
-        if not self.outbox.sealed:
-            self.close_code = int(code)
-            self.outbox.shut()
-            self._called.set()
-
-    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Run a task that ends with the poll."""
-        if self._nursery is not None:
-            self._nursery.start_soon(function)
-        else:
-            self._spawned.append(function)
-            self._called.set()
-
-    def reschedule(self) -> None:
-        """The session's ``deadline`` has moved nearer."""
-        if self.alarm is not None:  # it waits
-            self._called.set()
-
-    def on_time(self) -> None:
-        """The timers call: one of our times has come."""
-        self._called.set()
-
-    def on_readable(self) -> None:
-        """The pump calls: throw away what came, and notice when the client has gone."""
-        try:
-            chunk = self._accepted.receive_now()
-        except OSError:
-            chunk = b""
-        self._heard(chunk)
-
-    def _heard(self, chunk: bytes | None) -> None:
-        if chunk == b"":
-            self._gone = True
-            self._disarm()
-            self._called.set()
-
-    async def wait(self, session: Session, end: float) -> bool:
-        """Wait until there is something to take, or the Trio time ``end``; False when the client has gone."""
-        pump, sock = self._engine.pump, self._accepted.sock
-        if pump is None or sock is None:
-            self._spawned.append(self._watch)
-        else:
-            pump.arm(sock, self)
-        try:
-            if not self._spawned and await self._until(session, end):
-                return not self._gone
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                for function in self._spawned:
-                    nursery.start_soon(function)
-                self._spawned.clear()
-                await self._until(session, end)
-                nursery.cancel_scope.cancel()
-        finally:
-            self._nursery = None
-            self._engine.timers.set(self, math.inf)
-            self._disarm()
-        return not self._gone
-
-    async def _until(self, session: Session, end: float) -> bool:
-        """Wait; False when there are tasks to begin."""
-        outbox = self.outbox
-        outbox.settle()
-        while not (outbox.size or outbox.sealed or self._gone):
-            if self._spawned:
-                return False
-            now = trio.current_time()
-            if now >= end:
-                break
-            if now >= session.deadline:
-                session.on_deadline()
-                continue
-            self._engine.timers.set(self, min(end, session.deadline))
-            await self._called.wait()
-            outbox.settle()
-        return True
-
-    def _disarm(self) -> None:
-        if self._engine.pump is not None and self._accepted.sock is not None:
-            self._engine.pump.disarm(self._accepted.sock, self)
-
-    async def _watch(self) -> None:
-        """As :meth:`on_readable`, where there is no pump."""
-        while not self._gone:
-            try:
-                chunk = await self._accepted.receive()
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                chunk = b""
-            self._heard(chunk)
-
-    def take(self) -> list[Frame]:
-        """All that is there, which counts as sent."""
-        outbox = self.outbox
-        outbox.settle()
-        return outbox.take()
 
 
 def _timeout(text: str | None) -> float:

@@ -1,4 +1,4 @@
-"""What all connections of a node share to read, write and keep time: three tasks for all of them."""
+"""What all connections of a node share to read, write, keep time and be woken: a task for each of these."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import trio
 from gateway.wire.flusher import Flusher
 from gateway.wire.pump import Pump
 from gateway.wire.timers import Timers
+from gateway.wire.wakes import Wakes
 
 __all__ = ["Engine"]
 
 
 class Engine:
-    """The pump reads, the flusher writes, the timers keep time."""
+    """The pump reads, the flusher writes, the timers keep time, and the wakes wake many tasks in turns."""
 
     def __init__(self, *, pump: bool = True) -> None:
         """Without a ``pump`` each reader waits for its own socket, as where there is no epoll."""
         self.flusher = Flusher()
         self.pump = Pump.create(self.flusher) if pump else None
         self.timers = Timers()
+        self.wakes = Wakes()
 
     def census(self) -> dict[str, int]:
-        """Count what the three hold now.
+        """Count what they hold now.
 
         ``sockets`` are watched, ``timers`` armed, ``waiting`` shares and outboxes have something to send,
         ``slots`` of the counters are in use.
@@ -40,5 +42,6 @@ class Engine:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.flusher.run)
             nursery.start_soon(self.timers.run)
+            nursery.start_soon(self.wakes.run)
             if self.pump is not None:
                 nursery.start_soon(self.pump.run)

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import trio
@@ -120,12 +120,13 @@ class Accepted:
             await trio.aclose_forcefully(self.stream)
 
 
-Life = Awaitable[None]
-"""Serves an upgraded connection until it has ended; to be awaited at once."""
+Life = Awaitable[bytes | None]
+"""Serves a connection, to be awaited at once: until it has ended, or until another request follows, of which
+it returns what has come (nothing, perhaps). None says that the connection is to be closed."""
 WebSocketHandler = Callable[[Accepted, UpgradeRequest, bytes], Awaitable[Life]]
 """Takes in one upgrade request, given what came behind its head; raises Refusal, or returns what goes on."""
 StreamHandler = Callable[[Accepted, Request], Awaitable[Life]]
-"""Takes in one GET request, with whose answer the connection ends; raises Refusal, or returns the rest."""
+"""Takes in one GET request; raises Refusal, or returns the rest."""
 HttpHandler = Callable[[trio.abc.Stream, bytes], Awaitable[bytes | None]]
 """Serves one HTTP connection, given what was read of it; returns the bytes of a later upgrade, if any."""
 
@@ -152,13 +153,15 @@ class Listener:
         path: str | None = "/ws",
         head_bytes: int = 16384,
         head_timeout: float = 10.0,
+        keep_alive: float = 75.0,
         max_connections: int = 100_000,
         door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side.
 
-        ``streams``: path → who answers a GET of it.
+        ``streams``: path → who answers a GET of it. Behind such an answer the next request has ``keep_alive``
+        seconds to come.
         """
         self._websocket = websocket
         self._http = http
@@ -171,6 +174,7 @@ class Listener:
         self._stream = re.compile(rb"GET " + absolute + rb"(?:" + paths + rb")[ ?]")
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
+        self._keep_alive = keep_alive
         self._max_connections = max_connections
         self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
         self._door = door
@@ -245,9 +249,9 @@ class Listener:
             if not admitted or self.open > self._max_connections:
                 await self._turn_away(connection, admitted)
                 return
-            life = await self._receive(connection)
-            if life is not None:
-                await life
+            life = await self._receive(connection, None)
+            while life is not None and (unread := await life) is not None:
+                life = await self._receive(connection, unread)
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer went away
         except* Exception:
@@ -268,13 +272,14 @@ class Listener:
             await connection.send(refusal_response(Refusal(503, detail, code=402, retry_after=1.0)))
             await connection.finish()
 
-    async def _receive(self, connection: Accepted) -> Life | None:
+    async def _receive(self, connection: Accepted, earlier: bytes | None) -> Life | None:
         """Answer requests until one is upgraded; returns the rest of that one's life.
 
-        What is only of use until then (the request, its deadline) goes before that begins.
+        What is only of use until then (the request, its deadline) goes before that begins. ``earlier`` is
+        what was read behind an answer; None for a new connection.
         """
         try:
-            head, unread = await self._ask(connection, b"")
+            head, unread = await self._ask(connection, earlier)
             while not self._ours.match(head) and not self._stream.match(head):
                 assert self._http is not None
                 upgrade = await self._http(connection.as_stream(), head + unread)
@@ -283,6 +288,8 @@ class Listener:
                 head, unread = await self._ask(connection, upgrade)
             if self._stream.match(head):
                 plain = parse_request(head, max_bytes=self._head_bytes)
+                if unread and plain.mark:
+                    plain = replace(plain, mark=b"")  # what was sent behind it is dropped
                 return await self._streams[plain.path](connection, plain)
             request = parse_upgrade(head, max_bytes=self._head_bytes)
             return await self._websocket(connection, request, unread)
@@ -295,22 +302,24 @@ class Listener:
                     await connection.finish()
         return None
 
-    async def _ask(self, connection: Accepted, data: bytes) -> tuple[bytes, bytes]:
-        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`.
+    async def _ask(self, connection: Accepted, data: bytes | None) -> tuple[bytes, bytes]:
+        """As :meth:`_read_head`, behind the TLS handshake; until :meth:`end`. None: a new connection.
 
-        Raises ``Refusal`` 408 when it takes longer than ``head_timeout``.
+        Raises ``Refusal`` 408 when it takes longer than ``head_timeout``, ClosedResourceError when a later
+        request takes longer than ``keep_alive``.
         """
-        with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as scope:
+        timeout = self._head_timeout if data is None else self._keep_alive
+        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
             self._asking.add(scope)
             if self._ending:
                 scope.cancel()
             try:
                 if self._handshakes is not None and isinstance(connection.sock, socket.socket):
                     connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
-                return await self._read_head(connection, data)
+                return await self._read_head(connection, data or b"")
             finally:
                 self._asking.discard(scope)
-        if self._ending:
+        if self._ending or data is not None:
             raise trio.ClosedResourceError
         raise Refusal(408, "the request head took too long")
 

@@ -28,6 +28,7 @@ __all__ = [
     "Request",
     "UpgradeRequest",
     "accept_response",
+    "mark_of",
     "parse_request",
     "parse_upgrade",
     "refusal_response",
@@ -70,6 +71,9 @@ class Request:
     query: dict[str, list[str]]
     headers: dict[str, str]
     """Lower-case names; repeated headers are joined with a comma (RFC 9110, section 5.3)."""
+    mark: bytes = field(default=b"", kw_only=True)
+    """Stands for the whole head (16 bytes of BLAKE2b) where another request may follow it on its connection:
+    of HTTP/1.1, without a body, and without ``Connection: close``. Otherwise empty."""
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter."""
@@ -91,7 +95,22 @@ def parse_request(head: bytes, *, max_bytes: int) -> Request:
     if version not in {b"1.0", b"1.1"}:
         raise Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     path, query = split_target(target)
-    return Request(path=path, query=_parameters(query, errors="strict"), headers=headers)
+    stays = (
+        version == b"1.1"
+        and "close" not in _tokens(headers.get("connection", ""))
+        and _OF_A_BODY.isdisjoint(headers)
+    )
+    return Request(
+        path=path,
+        query=_parameters(query, errors="strict"),
+        headers=headers,
+        mark=mark_of(head) if stays else b"",
+    )
+
+
+def mark_of(head: bytes) -> bytes:
+    """What :attr:`Request.mark` is of a head."""
+    return hashlib.blake2b(head, digest_size=16).digest()
 
 
 _Head = tuple[bytes, bytes, bytes, dict[str, str]]

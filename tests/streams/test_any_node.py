@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import pytest
 import trio
 
+from gateway.broker.base import Channel, HistoryPage
+from gateway.broker.redis.broker import RedisBroker
 from tests.cluster.together import together
 from tests.redis_server import RedisServer
 from tests.streams.support import Caller
+from tests.support import until
 
 
 async def test_streams_and_polls_go_on_at_another_node(shared_redis: RedisServer) -> None:
@@ -36,3 +41,47 @@ async def test_streams_and_polls_go_on_at_another_node(shared_redis: RedisServer
                         last_id = events.last_id
         assert polled == list(range(200))
         assert streamed == list(range(200))
+
+
+async def test_history_is_read_only_where_something_moved(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that waits, of what its node follows, asks Redis for nothing that its client has."""
+    reads: list[str] = []
+
+    async def wait(caller: Caller, cursor: str, *, task_status: trio.TaskStatus[Any]) -> None:
+        give, take = trio.open_memory_channel[Any](1)
+        task_status.started(take)
+        await give.send(await caller.poll(join=["a", "b"], cursor=cursor, timeout=20))
+
+    history = RedisBroker.history
+
+    async def counted(broker: RedisBroker, channel: Channel, **how: Any) -> HistoryPage:
+        reads.append(channel.kind.name)
+        return await history(broker, channel, **how)
+
+    monkeypatch.setattr(RedisBroker, "history", counted)
+    async with together(shared_redis, "n1", "n2", redis={"linger": 300.0}) as (n1, n2):
+        here, there = Caller(n1), Caller(n2)
+        _, cursor = await here.poll(join=["a", "b"], timeout=0)
+        assert sorted(reads) == ["ORGANISATION", "ROOM", "ROOM", "USER"]
+        for number in range(3):
+            await until(lambda: not n1.hub.connections)
+            reads.clear()
+            async with trio.open_nursery() as nursery:
+                answer = await nursery.start(wait, here, cursor)
+                await until(lambda: any(len(each.memberships) == 2 for each in n1.hub.connections.values()))
+                assert reads == []
+                await n2.publish("acme", "a", "e", number)
+                messages, cursor = await answer.receive()
+            assert [each["data"] for each in messages] == [number]
+            # What was missed is read, also where the node has heard it, and where it has not.
+            await n2.publish("acme", "b", "e", number)
+            for caller in (here, there):
+                messages, after = await caller.poll(join=["a", "b"], cursor=cursor, timeout=20)
+                assert [each["data"] for each in messages] == [number]
+            cursor = after
+        # Who does not wait is told what there is anywhere.
+        await n2.publish("acme", "b", "e", "last")
+        messages, _ = await here.poll(join="b", cursor=cursor, timeout=0)
+        assert [each["data"] for each in messages] == ["last"]

@@ -168,6 +168,10 @@ class RedisBroker:
         """See :class:`~gateway.broker.base.Broker`."""
         self._feed.unfollow(channel)
 
+    def position(self, channel: Channel) -> Since | None:
+        """See :class:`~gateway.broker.base.Broker`."""
+        return self._feed.position(channel)
+
     async def history(self, channel: Channel, *, since: Since | None, limit: int) -> HistoryPage:
         """See :class:`~gateway.broker.base.Broker`. Raises BROKER_UNAVAILABLE."""
         keys = Keys.of(self._settings.prefix, channel)

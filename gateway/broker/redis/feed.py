@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 import trio
 
-from gateway.broker.base import Channel, Sink
+from gateway.broker.base import Channel, Since, Sink
 from gateway.broker.channels import line_channel
 from gateway.broker.redis.channel import Followed, Line, Phase
 from gateway.broker.redis.connection import LinkLost
@@ -81,6 +81,13 @@ class Feed:
         if channel is not None and channel.idle_since is None:
             channel.idle_since = trio.current_time()
             self._idle[channel] = None
+
+    def position(self, name: Channel) -> Since | None:
+        """The last event of a channel that has come; None unless what comes next is known."""
+        channel = self._channels.get(Keys.of(self._settings.prefix, name).stream.encode())
+        if channel is None or channel.phase is not Phase.LIVE:
+            return None
+        return Since(channel.epoch, channel.seq)
 
     def name_of_line(self, name: str) -> str:
         """The name in pub/sub of what nodes tell each other; no organisation's name is empty."""
