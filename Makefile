@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# One more than there are processors at the least: many tests wait for other processes.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 INSTALL := @$(BIN)/python install.py $(BIN)/python --constraint constraints.txt
 
 # Compiled modules are kept, whatever the machine says: the tests start some hundred gateways, and each would

@@ -6,12 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import httpx
 
 from gateway.publisher import calls
-from gateway.publisher.backlog import OnError
 from gateway.publisher.calls import Call
 from gateway.publisher.errors import PublisherClosed, PublisherError
 from gateway.publisher.exchange import (
@@ -19,14 +18,14 @@ from gateway.publisher.exchange import (
     Authorize,
     Failed,
     Pause,
-    Policy,
     Request,
     Step,
     exchange,
     wait_for_approval,
 )
 from gateway.publisher.http import FAILURES, answer_of, content_of, failed
-from gateway.publisher.methods import PATH, Common, describe
+from gateway.publisher.methods import Common, describe
+from gateway.publisher.options import PublisherOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,41 +56,21 @@ class Publisher(Common):
         url: str,
         *,
         token: str | Callable[[], str],
-        timeout: float = 10.0,
-        deadline: float = 30.0,
-        tries: int = 5,
-        connections: int = 10,
-        queue_messages: int = 10_000,
-        queue_bytes: int = 16 * 2**20,
-        on_error: OnError | None = None,
-        close_timeout: float = 5.0,
-        headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
+        **options: Unpack[PublisherOptions],
     ) -> None:
-        """Times are in seconds.
+        """``url`` is where the gateway is, such as ``http://127.0.0.1:8000``.
 
-        - ``url``: where the gateway is, such as ``http://127.0.0.1:8000``.
-        - ``token``: a JWT with the role service, or a function that gives one: asked once, and
-          again when the gateway refuses it.
-        - ``timeout``: for one request; ``deadline``: for all tries of a call together, ``tries`` at most.
-        - ``connections`` to the gateway are open at a time, and are kept.
-        - ``queue_messages``, ``queue_bytes``: what waits in the queue at most; ``on_error`` is called with
-          each operation that is given up, and why.
-        - ``close_timeout``: what closing waits for the queue.
-        - ``headers``: more headers; ``transport``: carries the requests in place of the network.
+        ``token`` is a JWT with the role service, or a function that gives one: asked once, and again
+        when the gateway refuses it. ``transport`` carries the requests in place of the network. The other
+        options are those of :class:`~gateway.publisher.options.PublisherOptions`.
         """
-        policy = Policy(timeout, deadline, tries)
-        super().__init__(policy, token, queue_messages, queue_bytes, on_error, close_timeout)
+        super().__init__(url, token, **options)
         self._source = token
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._client = httpx.Client(
-            base_url=url.rstrip("/") + PATH,
-            headers=headers,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
-        )
+        self._client = httpx.Client(**self._http, transport=transport)
 
     def __enter__(self) -> Publisher:
         return self

@@ -7,13 +7,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
+import httpx
+
 from gateway.publisher.backlog import Backlog, OnError
 from gateway.publisher.calls import operation_of_publish, operation_of_send
 from gateway.publisher.exchange import Policy
 from gateway.publisher.options import PublishOptions, SendOptions
 from protocol.emits import Emits
 
-__all__ = ["PATH", "Common", "describe"]
+__all__ = ["Common", "describe"]
 
 PATH = "/api/v1"
 
@@ -32,17 +34,30 @@ class Common(Emits, abc.ABC):
 
     def __init__(
         self,
-        policy: Policy,
+        url: str,
         token: object,
-        queue_messages: int,
-        queue_bytes: int,
-        on_error: OnError | None,
-        close_timeout: float,
+        *,
+        timeout: float = 10.0,
+        deadline: float = 30.0,
+        tries: int = 5,
+        connections: int = 10,
+        queue_messages: int = 10_000,
+        queue_bytes: int = 16 * 2**20,
+        on_error: OnError | None = None,
+        close_timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._policy = policy
+        """What each is stands in ``PublisherOptions``."""
+        self._policy = Policy(timeout, deadline, tries)
         self._token = token if isinstance(token, str) else None
         self._close_timeout = close_timeout
-        self._backlog = Backlog(queue_messages, queue_bytes, policy.tries, on_error)
+        self._backlog = Backlog(queue_messages, queue_bytes, tries, on_error)
+        self._http: dict[str, Any] = {
+            "base_url": url.rstrip("/") + PATH,
+            "headers": headers,
+            "limits": httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        }
+        """The settings of httpx's client."""
 
     @property
     def waiting(self) -> int:

@@ -1,9 +1,11 @@
-"""What may be said with a call beside what it needs."""
+"""What may be said to a publisher, and with a call, beside what it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
+
+from gateway.publisher.backlog import OnError
 
 __all__ = [
     "ApprovalOptions",
@@ -11,9 +13,33 @@ __all__ = [
     "ExecutionOptions",
     "NotifyOptions",
     "PublishOptions",
+    "PublisherOptions",
     "SendOptions",
     "TokenOptions",
 ]
+
+
+class PublisherOptions(TypedDict, total=False):
+    """Of both publishers. Times are in seconds."""
+
+    timeout: float
+    """For one request; 10."""
+    deadline: float
+    """For all tries of a call together; 30."""
+    tries: int
+    """Of one call at most; 5."""
+    connections: int
+    """To the gateway: so many are open at a time, and are kept; 10."""
+    queue_messages: int
+    """Which wait in the queue at most; 10,000."""
+    queue_bytes: int
+    """Of all of them together; 16 MiB."""
+    on_error: OnError | None
+    """Is called with each operation of the queue that is given up, and why."""
+    close_timeout: float
+    """For which closing waits for the queue; 5."""
+    headers: Mapping[str, str] | None
+    """Which go with every request."""
 
 
 class _Where(TypedDict, total=False):

@@ -78,12 +78,10 @@ class TaskExecuted(TypedEvent, frozen=True, kw_only=True):
     error: Text | None = None
 
 
-class PermissionPending(TypedEvent, frozen=True, kw_only=True):
-    event = "permission:pending"
+class _Permission(TypedEvent, frozen=True, kw_only=True):
+    """What is to be permitted, and who was asked."""
+
     id: Id
-    title: Text
-    """What is to be permitted."""
-    status: Literal["pending"] | None = None
     message: str | None = None
     choices: list[Text] | None = None
     users: list[Id] | None = None
@@ -100,9 +98,15 @@ class PermissionPending(TypedEvent, frozen=True, kw_only=True):
     data: Any = None
 
 
-class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
+class PermissionPending(_Permission, frozen=True, kw_only=True):
+    event = "permission:pending"
+    title: Text
+    """What is to be permitted."""
+    status: Literal["pending"] | None = None
+
+
+class PermissionDecided(_Permission, frozen=True, kw_only=True):
     event = "permission:decided"
-    id: Id
     title: Text | None = None
     """What was to be permitted."""
     status: Literal["decided", "expired"] | None = None
@@ -113,15 +117,3 @@ class PermissionDecided(TypedEvent, frozen=True, kw_only=True):
     comment: str | None = None
     decision: dict[str, Any] | None = None
     """``choice``, ``at``, and ``user`` or ``fallback``."""
-    message: str | None = None
-    """What was said to who was asked; this and what follows is as in ``permission:pending``."""
-    choices: list[Text] | None = None
-    users: list[Id] | None = None
-    role: Text | None = None
-    created_at: Unsigned | None = None
-    deadline_at: Unsigned | None = None
-    fallback: Text | None = None
-    execution: Id | None = None
-    task: Id | None = None
-    sender: str | None = None
-    data: Any = None

@@ -49,21 +49,29 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def empty(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a database without a table."""
     if database == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.fresh()
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        address = server.fresh()
+        yield address
+        server.drop(address)
 
 
 @pytest.fixture
-def address(database: str, request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path) -> str:
+def address(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path
+) -> Iterator[str]:
     """The address of a database with the newest schema and no row."""
     if database == "sqlite":
-        return f"sqlite:///{shutil.copy(migrated_file, tmp_path / 'store.db')}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.migrated()
+        yield f"sqlite:///{shutil.copy(migrated_file, tmp_path / 'store.db')}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        address = server.migrated()
+        yield address
+        server.drop(address)
 
 
 @pytest.fixture
