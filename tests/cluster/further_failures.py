@@ -223,7 +223,7 @@ async def worker_stands_still(folder: Path, silence: float, messages: int = 20) 
     ):
         await running.flows()
         os.kill(process.logged("a worker listens")[0]["pid"], signal.SIGSTOP)
-        await process.until_logged("worker stands still; replacing it")
+        await process.until_logged("worker does not respond; replacing it")
         await process.until_logged("a worker listens", 3)
         await running.flows()
         await running.settle()
