@@ -3,7 +3,8 @@
 ``GET /ws`` goes to the WebSocket side, paths that were named with ``streams`` to their handlers, everything
 else, untouched, to HTTP. A peer has
 ``head_timeout`` seconds for the TLS handshake and its whole head, and ``head_bytes`` of room;
-a silent peer, a byte a second, or 100 kB of head cost no more than that.
+a silent peer, a byte a second, or 100 kB of head cost no more than that. While it waits for the place of a
+handshake its time stands still, for as long again at most.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final, Protocol
 
 import trio
 
+from gateway.wire.newcomers import Newcomers
 from gateway.wire.sockets import bind
 from gateway.wire.tls import Handshakes, TlsSocket, TlsStream
 from gateway.wire.upgrade import (
@@ -172,7 +174,8 @@ class Listener:
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
         self._max_connections = max_connections
-        self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
+        self._newcomers = Newcomers()
+        self._handshakes = None if ssl_context is None else Handshakes(ssl_context, newcomers=self._newcomers)
         self._door = door
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
@@ -281,6 +284,7 @@ class Listener:
                 if upgrade is None:
                     return None
                 head, unread = await self._ask(connection, upgrade)
+            await self._newcomers.upgrade()
             if self._stream.match(head):
                 plain = parse_request(head, max_bytes=self._head_bytes)
                 return await self._streams[plain.path](connection, plain)
@@ -306,7 +310,7 @@ class Listener:
                 scope.cancel()
             try:
                 if self._handshakes is not None and isinstance(connection.sock, socket.socket):
-                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
+                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer, scope)
                 return await self._read_head(connection, data)
             finally:
                 self._asking.discard(scope)

@@ -17,7 +17,7 @@ import trio.testing
 import trustme
 
 from gateway.config.settings import TlsSettings
-from gateway.wire import tls
+from gateway.wire import newcomers
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
@@ -282,7 +282,7 @@ class Passes(trio.abc.Instrument):
 async def test_others_have_their_turn_between_handshakes(
     seconds: float, most: int, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many begin at once: half a millisecond of them, and not a step more, between two passes."""
+    """However many begin at once: 0.4 ms of them, and not a step more, between two passes."""
     clock, passes, step = [0.0], Passes(), TlsSocket.do_handshake
 
     def take_step(sock: TlsSocket) -> None:
@@ -291,7 +291,7 @@ async def test_others_have_their_turn_between_handshakes(
         step(sock)
 
     monkeypatch.setattr(TlsSocket, "do_handshake", take_step)
-    monkeypatch.setattr(tls, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(newcomers, "perf_counter", lambda: clock[0])
     handshakes = Handshakes(contexts[0])
 
     async def serve(sock: socket.socket) -> None:
