@@ -99,8 +99,9 @@ class Registry:
             connection.internal = tuple(
                 [self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)]
             )
-        except BaseException:
-            self.disconnected(connection, CloseCode.INTERNAL_ERROR)
+        except BaseException as error:
+            refused = isinstance(error, ProtocolError)
+            self.disconnected(connection, CloseCode.TRY_AGAIN_LATER if refused else CloseCode.INTERNAL_ERROR)
             raise
         finally:
             for room, tap in zip(own, taps, strict=True):

@@ -1,4 +1,4 @@
-"""Whose turn it is among connections that are being taken in: TLS handshakes, and upgrades with their admission.
+"""Whose turn it is among connections that are being taken in: TLS handshakes, then upgrades and admissions.
 
 They belong to no organisation yet, and many come at once. What one of them takes cannot be divided, a
 signature above all, so it is counted: between two passes of the loop as much is done as fits into ``_TURN``,

@@ -22,7 +22,7 @@ __all__ = ["FairQueue", "Member", "Readable", "Share", "Tally", "Turns", "Waitin
 
 
 _TURN_BYTES: Final = 128 * 1024
-"""Bytes of large sends that end a turn before its sends are used up: to encrypt and copy them takes 0.2 ms."""
+"""Bytes of large sends that end a turn before its sends are used up: over TLS they take 0.2 ms."""
 
 
 class Member(Protocol):

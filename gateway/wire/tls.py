@@ -14,9 +14,9 @@ If nothing is behind it, its last byte is reported as not taken: the outbox then
 and waits for the socket, and the frame of which that byte is stays at the head of its queue, because it is
 torn.
 
-Handshakes. A signature takes 0.1 (P-256) to 1 ms (RSA) that cannot be divided. The steps of all handshakes take
-their turns with what else newcomers cost (``gateway/wire/newcomers.py``). A peer that has sent nothing yet costs
-no more than its socket, and one that waits for a place does not use up the time that it has for its head.
+Handshakes. A signature takes 0.1 (P-256) to 1 ms (RSA) that cannot be divided. The steps of all handshakes
+take their turns with what else newcomers cost (``gateway/wire/newcomers.py``). A peer that has sent nothing
+yet costs no more than its socket, and one that waits for a place does not use up the time for its head.
 """
 
 from __future__ import annotations
