@@ -95,6 +95,8 @@ class Registry:
                 await self._presence.settled(connection)
             if before is not None:
                 await before()
+                # What they waited for often comes for many at once.
+                await self._flusher.newcomers.upgrade()
             # Only now, so that nothing is queued before the greeting.
             connection.internal = tuple(
                 [self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)]

@@ -157,6 +157,7 @@ class Listener:
         max_connections: int = 100_000,
         door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        newcomers: Newcomers | None = None,
     ) -> None:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side.
 
@@ -174,7 +175,7 @@ class Listener:
         self._head_bytes = head_bytes
         self._head_timeout = head_timeout
         self._max_connections = max_connections
-        self._newcomers = Newcomers()
+        self._newcomers = newcomers or Newcomers()
         self._handshakes = None if ssl_context is None else Handshakes(ssl_context, newcomers=self._newcomers)
         self._door = door
         self._sockets: list[socket.socket] = []
