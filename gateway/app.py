@@ -182,6 +182,7 @@ class Gateway:
             max_connections=settings.limits.connections,
             door=self.guard,
             ssl_context=_ssl_context(settings.tls),
+            newcomers=self._flusher.newcomers,
         )
         for setup in load_extensions(settings.extensions):
             setup(self)

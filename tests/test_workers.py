@@ -21,6 +21,7 @@ from gateway.config.settings import AuthSettings
 from gateway.testing.settings import SECRET
 from tests.processes import DEADLINE, Folder, Served, serving
 from tests.redis_server import free_port, redis_server
+from tests.upgrade import request_head
 
 TOKENS = Authenticator(AuthSettings(secret=SECRET))
 QUICK = Backoff(base=0.05, maximum=0.5, tries=100)
@@ -78,9 +79,33 @@ async def clients_of_both(served: Served) -> AsyncIterator[dict[str, Client]]:
         yield found
 
 
+async def each_worker_counts_for_itself(served: Served, limit: int) -> None:
+    """A user may have ``limit`` connections at each worker, wherever the kernel's dice send them."""
+    token = TOKENS.issue(org="acme", user="u").token
+    head = request_head("/ws", headers=[("Authorization", f"Bearer {token}")])
+    opened = refused = 0
+    async with contextlib.AsyncExitStack() as stack:
+        while refused < 40:  # in a row
+            with trio.fail_after(DEADLINE):
+                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", served.port))
+                await stream.send_all(head)
+                answer = b""
+                while b'"connected"' not in answer and (chunk := await stream.receive_some()):
+                    answer += chunk
+            if answer.startswith(b"HTTP/1.1 101"):
+                opened += 1
+                refused = 0
+            else:
+                refused += 1
+                assert b'"code":402' in answer
+        assert opened == 2 * limit
+
+
 async def test_two_workers_are_one_gateway(folder: Folder) -> None:
     own_port = free_port(2)  # one for each worker
-    async with two_workers(folder, GATEWAY_OWN_PORT=str(own_port), GATEWAY_DRAIN_DELAY="60") as served:
+    environ = {"GATEWAY_OWN_PORT": str(own_port), "GATEWAY_LIMITS_CONNECTIONS_PER_USER": "3"}
+    async with two_workers(folder, GATEWAY_DRAIN_DELAY="60", **environ) as served:
+        await each_worker_counts_for_itself(served, 3)
         async with clients_of_both(served) as clients:
             assert set(clients) == {"n-1", "n-2"}
             one, two = clients.values()

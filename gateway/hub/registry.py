@@ -99,12 +99,15 @@ class Registry:
                 await self._presence.settled(connection)
             if before is not None:
                 await before()
+                # What they waited for often comes for many at once.
+                await self._flusher.newcomers.upgrade()
             # Only now, so that nothing is queued before the greeting.
             connection.internal = tuple(
                 [self._rooms.enter_own(room, connection, page) for room, page in zip(own, pages, strict=True)]
             )
-        except BaseException:
-            self.disconnected(connection, CloseCode.INTERNAL_ERROR)
+        except BaseException as error:
+            refused = isinstance(error, ProtocolError)
+            self.disconnected(connection, CloseCode.TRY_AGAIN_LATER if refused else CloseCode.INTERNAL_ERROR)
             raise
         finally:
             for room, tap in zip(own, taps, strict=True):

@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from gateway.wire.newcomers import Newcomers
 from gateway.wire.shares import FairQueue, Share, Tally
 from gateway.wire.signal import Signal
 
@@ -45,6 +46,8 @@ class Flusher:
         self.tally = Tally()
         self.share = Share(self)
         """Where connections stand that belong to no organisation (yet)."""
+        self.newcomers = Newcomers()
+        """The line of those who are being taken in; they have no share yet."""
         self._slice = slice_seconds
         self._clock = clock
         self._signal = Signal()

@@ -3,7 +3,8 @@
 ``GET /ws`` goes to the WebSocket side, paths that were named with ``streams`` to their handlers, everything
 else, untouched, to HTTP. A peer has
 ``head_timeout`` seconds for the TLS handshake and its whole head, and ``head_bytes`` of room;
-a silent peer, a byte a second, or 100 kB of head cost no more than that.
+a silent peer, a byte a second, or 100 kB of head cost no more than that. While it waits for the place of a
+handshake its time stands still, for as long again at most.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final, Protocol
 
 import trio
 
+from gateway.wire.newcomers import Newcomers
 from gateway.wire.sockets import bind
 from gateway.wire.tls import Handshakes, TlsSocket, TlsStream
 from gateway.wire.upgrade import (
@@ -157,6 +159,7 @@ class Listener:
         max_connections: int = 100_000,
         door: Door | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        newcomers: Newcomers | None = None,
     ) -> None:
         """``path`` is where WebSockets live; None takes upgrades on all paths, without an HTTP side.
 
@@ -176,7 +179,8 @@ class Listener:
         self._head_timeout = head_timeout
         self._keep_alive = keep_alive
         self._max_connections = max_connections
-        self._handshakes = None if ssl_context is None else Handshakes(ssl_context)
+        self._newcomers = newcomers or Newcomers()
+        self._handshakes = None if ssl_context is None else Handshakes(ssl_context, newcomers=self._newcomers)
         self._door = door
         self._sockets: list[socket.socket] = []
         self._accepting = trio.CancelScope()
@@ -286,6 +290,7 @@ class Listener:
                 if upgrade is None:
                     return None
                 head, unread = await self._ask(connection, upgrade)
+            await self._newcomers.upgrade()
             if self._stream.match(head):
                 plain = parse_request(head, max_bytes=self._head_bytes)
                 if unread and plain.mark:
@@ -315,7 +320,7 @@ class Listener:
                 scope.cancel()
             try:
                 if self._handshakes is not None and isinstance(connection.sock, socket.socket):
-                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer)
+                    connection.sock = await self._handshakes.secure(connection.sock, connection.peer, scope)
                 return await self._read_head(connection, data or b"")
             finally:
                 self._asking.discard(scope)

@@ -41,6 +41,9 @@ Frame: TypeAlias = bytes | memoryview
 _MAX_SEND: Final = 64 * 1024
 """Bytes of one ``send``: over TLS 0.1 ms, for which everybody else waits. The rest has its next turn."""
 
+_LARGE: Final = 16 * 1024
+"""Bytes from which a send counts for more than one in its turn."""
+
 _BACKLOG_MESSAGES: Final = 64
 _BACKLOG_BYTES: Final = 64 * 1024
 """What may wait behind a full socket before a place that may lag does so (``gateway/hub/lag.py``)."""
@@ -310,8 +313,8 @@ class Outbox:
             return
         queue = self.queue
         data: Frame | None = self.alone
-        if self.size > _MAX_SEND:
-            data = self._front()
+        if self.size > _LARGE:
+            data = self._weigh()
         elif data is None:
             data = queue[0] if len(queue) == 1 else b"".join(queue)
         try:
@@ -360,9 +363,16 @@ class Outbox:
         elif self.on_blocked is not None:
             self.on_blocked()
 
+    def _weigh(self) -> Frame:
+        """What is next to be sent, of much; the turn is shorter for it."""
+        self.share.weigh(min(self.size, _MAX_SEND))
+        self._unfold()
+        if self.size > _MAX_SEND:
+            return self._front()
+        return self.queue[0] if len(self.queue) == 1 else b"".join(self.queue)
+
     def _front(self) -> Frame:
         """The first ``_MAX_SEND`` bytes."""
-        self._unfold()
         head = memoryview(self.queue[0])
         if len(head) >= _MAX_SEND:
             return head[:_MAX_SEND]

@@ -22,9 +22,7 @@ __all__ = ["FairQueue", "Member", "Readable", "Share", "Tally", "Turns", "Waitin
 
 
 _TURN_BYTES: Final = 128 * 1024
-"""Bytes after which a turn ends before it has used up its sends: to encrypt and copy them takes 0.2 ms."""
-_LOOKED_AT: Final = 4
-"""Outboxes that send before their bytes are looked at; one sends ``outbox._PIECE`` bytes at most."""
+"""Bytes of large sends that end a turn before its sends are used up: over TLS they take 0.2 ms."""
 
 
 class Member(Protocol):
@@ -89,7 +87,9 @@ class Share:
 
     __slots__ = (
         "_standing",
+        "_turn",
         "_turns",
+        "_weight",
         "broadcasts",
         "dirty",
         "ready",
@@ -104,6 +104,10 @@ class Share:
         """``weight`` is how much time it gets where another share gets a second; at least 1."""
         self._turns = turns
         self._standing = False
+        self._turn: list[None] = []
+        """One item for each outbox of this turn."""
+        self._weight = 0
+        """Bytes of this turn, without small sends."""
         self.tally = turns.tally
         self.weight = weight
         self.used = 0.0
@@ -141,11 +145,12 @@ class Share:
         dirty = self.dirty
         broadcasts = self.broadcasts
         sends = min(quantum, len(dirty))
-        if sends <= _LOOKED_AT:
-            for _ in range(sends):
-                dirty.popleft().flush()
-        else:
-            sends = self._flush_dirty(sends)
+        turn = self._turn = [None] * sends
+        self._weight = 0
+        for _ in turn:  # which ``weigh`` may end
+            dirty.popleft().flush()
+        if sends and not turn:
+            sends = quantum
         # A broadcast relies on it that no outbox is dirty.
         while broadcasts and sends < quantum and not dirty:
             broadcast = broadcasts[0]
@@ -158,16 +163,11 @@ class Share:
         self._standing = bool(dirty or broadcasts)
         return self._standing
 
-    def _flush_dirty(self, sends: int) -> int:
-        """Let so many outboxes send, or fewer when they send much; returns how many of ``sends`` are used."""
-        dirty = self.dirty
-        enough = self.sent_bytes + _TURN_BYTES
-        for done in range(0, sends, _LOOKED_AT):
-            for _ in range(min(_LOOKED_AT, sends - done)):
-                dirty.popleft().flush()
-            if self.sent_bytes >= enough:
-                break
-        return sends
+    def weigh(self, size: int) -> None:
+        """So many bytes are about to be sent, which take longer than sends do that are small."""
+        self._weight += size
+        if self._weight >= _TURN_BYTES:
+            self._turn.clear()
 
 
 class Tally:

@@ -14,23 +14,24 @@ If nothing is behind it, its last byte is reported as not taken: the outbox then
 and waits for the socket, and the frame of which that byte is stays at the head of its queue, because it is
 torn.
 
-Handshakes. A signature takes 0.1 (P-256) to 1 ms (RSA) that cannot be divided. Between two passes of the loop
-so many steps are done as fit into half a millisecond, one at least, whoever asks; a pass for each would cost
-as much as the step. A peer that has sent nothing yet costs no more than its socket.
+Handshakes. A signature takes 0.1 (P-256) to 1 ms (RSA) that cannot be divided. The steps of all handshakes
+take their turns with what else newcomers cost (``gateway/wire/newcomers.py``). A peer that has sent nothing
+yet costs no more than its socket, and one that waits for a place does not use up the time for its head.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from time import perf_counter
 from typing import Final
 
 import trio
 
 from gateway.networks import network_of
+from gateway.wire.newcomers import Newcomers
 
 __all__ = ["Handshakes", "TlsSocket", "TlsStream"]
 
@@ -41,12 +42,10 @@ _SLICE: Final = 15 * _RECORD
 _UNREAD: Final = 65536
 """Bytes of a failed handshake that are read away."""
 _WANTS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_TURN: Final = 0.0005
-"""Seconds of handshakes after which everything else has its turn."""
 _AT_ONCE: Final = 1024
 """Handshakes begun and not finished, some 50 kB each."""
 _PER_ADDRESS: Final = 64
-"""The same of one network of addresses; further ones wait, until their head's deadline ends them."""
+"""The same of one network of addresses; further ones wait."""
 
 
 class TlsSocket:
@@ -209,62 +208,48 @@ class Handshakes:
     """All handshakes of a listener."""
 
     def __init__(
-        self, context: ssl.SSLContext, *, at_once: int = _AT_ONCE, per_address: int = _PER_ADDRESS
+        self,
+        context: ssl.SSLContext,
+        *,
+        newcomers: Newcomers | None = None,
+        at_once: int = _AT_ONCE,
+        per_address: int = _PER_ADDRESS,
     ) -> None:
         """At most ``at_once`` of all addresses and ``per_address`` of one are under way; others wait."""
+        self._newcomers = newcomers or Newcomers()
         context.options |= ssl.OP_NO_RENEGOTIATION  # cheap to ask for, dear to answer
         self._context = context
         self._per_address = per_address
         self._places = trio.CapacityLimiter(at_once)
         self._addresses: dict[str, trio.CapacityLimiter] = {}
-        self._step = trio.Lock()
-        self._spent = 0.0
-        """Seconds of this turn."""
 
     @property
     def under_way(self) -> int:
         """Begun and not finished."""
         return self._places.borrowed_tokens
 
-    async def secure(self, sock: socket.socket, address: str) -> TlsSocket:
+    async def secure(
+        self, sock: socket.socket, address: str, scope: trio.CancelScope | None = None
+    ) -> TlsSocket:
         """Shake hands over ``sock``, which is closed if that fails.
 
-        Raises OSError when the peer went away or asks for what is not offered.
+        The wait for a place does not count against the deadline of ``scope``; it has a bound of its own, as
+        long as what is left until then. Raises OSError when the peer went away or asks for what is not
+        offered.
         """
         await trio.lowlevel.wait_readable(sock)
+        left = math.inf if scope is None else scope.deadline - trio.current_time()
         async with self._place(address):
-            tls = TlsSocket(sock, self._context)
+            if scope is not None:
+                scope.deadline = trio.current_time() + left
+            tls = await self._newcomers.turn(lambda: TlsSocket(sock, self._context))
             try:
-                while (wait := await self._take_step(tls)) is not None:
+                while (wait := await self._newcomers.turn(lambda: _step(tls))) is not None:
                     await wait(tls)
                 return tls
             except BaseException:
                 tls.refuse()
                 raise
-
-    async def _take_step(self, tls: TlsSocket) -> Callable[[TlsSocket], Awaitable[None]] | None:
-        """Take one step in our turn; returns what to wait for, or None when it was the last."""
-        try:
-            self._step.acquire_nowait()
-        except trio.WouldBlock:
-            await self._step.acquire()
-            self._spent = 0.0  # the loop has gone round
-        try:
-            if self._spent >= _TURN:
-                await trio.lowlevel.checkpoint()
-                self._spent = 0.0
-            begun = perf_counter()
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                return trio.lowlevel.wait_readable
-            except ssl.SSLWantWriteError:
-                return trio.lowlevel.wait_writable
-            finally:
-                self._spent += perf_counter() - begun
-            return None
-        finally:
-            self._step.release()
 
     @contextlib.asynccontextmanager
     async def _place(self, address: str) -> AsyncIterator[None]:
@@ -279,6 +264,17 @@ class Handshakes:
             statistics = ours.statistics()
             if not (statistics.borrowed_tokens or statistics.tasks_waiting):
                 self._addresses.pop(whose, None)
+
+
+def _step(tls: TlsSocket) -> Callable[[TlsSocket], Awaitable[None]] | None:
+    """Take one step of a handshake; returns what to wait for, or None when it was the last."""
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return trio.lowlevel.wait_readable
+    except ssl.SSLWantWriteError:
+        return trio.lowlevel.wait_writable
+    return None
 
 
 @contextlib.asynccontextmanager

@@ -210,6 +210,7 @@ async def test_a_broker_that_gets_stuck_at_the_greeting(clock: MockClock) -> Non
             (closing,) = alice.events
             assert (closing.t, closing.code) == ("closing", 1013)
             assert closing.data == {"reconnect": True, "retry_after": 1.0}
+        assert node.gateway.hub.counters.closes == {1013: 1}, "counted as what the client was told"
         assert (
             not node.gateway.hub.connections
             and not node.gateway.hub.organisations

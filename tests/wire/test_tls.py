@@ -17,7 +17,7 @@ import trio.testing
 import trustme
 
 from gateway.config.settings import TlsSettings
-from gateway.wire import tls
+from gateway.wire import newcomers
 from gateway.wire.connection import WireConnection, WireLimits
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
@@ -234,10 +234,7 @@ def test_an_outbox_is_full_only_when_the_peer_does_not_read(contexts: Contexts) 
 async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts) -> None:
     """Who begins many and finishes none holds up nobody else, and who says nothing takes no place."""
     handshakes = Handshakes(contexts[0], per_address=2)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
-    hello = outgoing.read()
+    said_first = hello(contexts[1])
     with contextlib.ExitStack() as sockets:
 
         def dialled() -> tuple[socket.socket, socket.socket]:
@@ -247,7 +244,7 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
 
         async with trio.open_nursery() as nursery:
             mine, neighbour, other = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
-            for address, said in [(mine, b"")] * 5 + [(mine, hello), (neighbour, hello)] * 2:
+            for address, said in [(mine, b"")] * 5 + [(mine, said_first), (neighbour, said_first)] * 2:
                 ours, theirs = dialled()
                 theirs.sendall(said)
                 nursery.start_soon(handshakes.secure, ours, address)
@@ -268,6 +265,59 @@ async def test_handshakes_of_one_address_wait_for_one_another(contexts: Contexts
         assert handshakes.under_way == 0 and not handshakes._addresses
 
 
+def hello(context: ssl.SSLContext) -> bytes:
+    """What a client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+async def test_who_waits_for_a_place_keeps_its_time_but_not_for_ever(
+    contexts: Contexts, mock_clock: trio.testing.MockClock
+) -> None:
+    handshakes = Handshakes(contexts[0], per_address=1)
+    secured: list[str] = []
+
+    async def secure(sock: socket.socket, name: str) -> None:
+        with trio.move_on_after(10) as scope, contextlib.suppress(OSError):
+            (await handshakes.secure(sock, "a", scope)).close()
+            secured.append(name)
+
+    async def pass_time(seconds: float) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async with trio.open_nursery() as nursery:
+        with contextlib.ExitStack() as sockets:
+            peers: dict[str, socket.socket] = {}
+            for name in ("idle", "patient", "last"):
+                ours, peers[name] = (sockets.enter_context(end) for end in socket.socketpair())
+                ours.setblocking(False)
+                peers[name].sendall(hello(contexts[1]) if name != "patient" else b"")
+                if name == "patient":
+                    peers[name].setblocking(False)
+                    client = contexts[1].wrap_socket(
+                        peers[name], server_hostname="localhost", do_handshake_on_connect=False
+                    )
+                    sockets.callback(client.close)
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        client.do_handshake()
+                nursery.start_soon(secure, ours, name)
+                await trio.testing.wait_all_tasks_blocked()
+            await pass_time(8)
+            assert handshakes.under_way == 1
+            peers["idle"].shutdown(socket.SHUT_RDWR)  # its place is free
+            await pass_time(1)
+            assert handshakes.under_way == 1 and not secured
+            await pass_time(2)  # eleven seconds since it came, three since it has its place
+            assert len(nursery.child_tasks) == 1, "the last one has waited for as long as it may"
+            client.do_handshake()
+            await trio.testing.wait_all_tasks_blocked()
+            assert secured == ["patient"]
+
+
 class Passes(trio.abc.Instrument):
     """Counts what happens between two passes of the loop."""
 
@@ -282,7 +332,7 @@ class Passes(trio.abc.Instrument):
 async def test_others_have_their_turn_between_handshakes(
     seconds: float, most: int, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many begin at once: half a millisecond of them, and not a step more, between two passes."""
+    """However many begin at once: 0.4 ms of them, and not a step more, between two passes."""
     clock, passes, step = [0.0], Passes(), TlsSocket.do_handshake
 
     def take_step(sock: TlsSocket) -> None:
@@ -291,7 +341,7 @@ async def test_others_have_their_turn_between_handshakes(
         step(sock)
 
     monkeypatch.setattr(TlsSocket, "do_handshake", take_step)
-    monkeypatch.setattr(tls, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(newcomers, "perf_counter", lambda: clock[0])
     handshakes = Handshakes(contexts[0])
 
     async def serve(sock: socket.socket) -> None:
