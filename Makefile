@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := @$(BIN)/python install.py $(BIN)/python --constraint constraints.txt
 
+# Compiled modules are kept, whatever the machine says: the tests start some hundred gateways, and each would
+# compile all of its modules again, as pytest would all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run demo test lint types docs bench clean
 
 run: $(VENV)/.run

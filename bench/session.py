@@ -112,6 +112,10 @@ class Session:
         """Let every publisher keep so many commands in flight, each until it is answered."""
         return self.run(f"echo window={in_flight} seconds={seconds}", timeout=seconds + SLACK)
 
+    def echo_at(self, per_second: float, seconds: float) -> Outcome:
+        """Let every publisher send commands at a fixed rate; latency counts from when each was due."""
+        return self.run(f"echo per_second={per_second} seconds={seconds}", timeout=seconds + SLACK)
+
     def arrive(self, messages: int, publish: Callable[[int], object]) -> Outcome:
         """Have ``publish`` publish so many messages, from the number that it gets, until all have them."""
         measured = self.measuring()

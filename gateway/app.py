@@ -9,7 +9,7 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 import trio
@@ -18,13 +18,9 @@ from gateway.auth.keys import with_signing_key
 from gateway.auth.tokens import Authenticator
 from gateway.broker.base import Broker, Position
 from gateway.broker.memory import MemoryBroker
-from gateway.broker.redis.broker import RedisBroker
 from gateway.calls.registry import CallHandler, Calls, arguments_of
 from gateway.cluster.base import Cluster
-from gateway.cluster.many import ManyNodes
-from gateway.cluster.membership import Member
 from gateway.cluster.one import OneNode
-from gateway.cluster.presence import SharedPresence
 from gateway.config.settings import Settings, SettingsError, TlsSettings
 from gateway.extensions import load_extensions
 from gateway.hub.hub import Hub, Sent
@@ -51,6 +47,10 @@ from gateway.wire.http import HttpServer
 from gateway.wire.listener import Listener
 from protocol.cache import FAMILIES
 from protocol.registry import emission
+
+if TYPE_CHECKING:
+    from gateway.broker.redis.client import Client
+    from gateway.cluster.membership import Member
 
 __all__ = ["Beside", "Gateway", "serve", "tune_interpreter"]
 
@@ -93,9 +93,12 @@ class Gateway:
         Unlike ``node`` it is unique: nodes may share a name, at the same time or one after the other.
         """
         presence = Presence()
-        if isinstance(self.broker, RedisBroker):
+        redis = _redis_client(self.broker)
+        if redis is not None:
+            from gateway.cluster.presence import SharedPresence
+
             self.id = f"{self.node}-{secrets.token_hex(3)}"
-            presence = SharedPresence(self.broker.client, settings.cluster)
+            presence = shared = SharedPresence(redis, settings.cluster)
         self._agree = {
             **{
                 f"history.{name}": repr(getattr(settings.history, name))
@@ -119,10 +122,10 @@ class Gateway:
             tracer=Tracer(settings.trace) if settings.trace.messages else None,
         )
         self.cluster: Cluster = OneNode(self.hub, self.auth)
-        if isinstance(self.broker, RedisBroker) and isinstance(presence, SharedPresence):
-            self.cluster = ManyNodes(
-                self.broker.client, settings, self.hub, self.auth, presence, self._describe
-            )
+        if redis is not None:
+            from gateway.cluster.many import ManyNodes
+
+            self.cluster = ManyNodes(redis, settings, self.hub, self.auth, shared, self._describe)
         self.calls = Calls(settings.calls)
         """The handlers of clients' calls."""
         services = Services(settings, self.hub, self.auth, self.cluster, self.calls)
@@ -195,6 +198,8 @@ class Gateway:
 
     def _describe(self) -> Member:
         """What other nodes know of this one."""
+        from gateway.cluster.membership import Member
+
         return Member(
             id=self.id,
             node=self.node,
@@ -400,7 +405,18 @@ class Gateway:
 def _broker(settings: Settings) -> Broker:
     if settings.broker == "memory":
         return MemoryBroker(settings.history)
+    from gateway.broker.redis.broker import RedisBroker
+
     return RedisBroker(settings.broker, settings.redis, settings.history)
+
+
+def _redis_client(broker: Broker) -> Client | None:
+    """What speaks to Redis, where the broker is one; imported only then, because that takes 0.2 seconds."""
+    if isinstance(broker, MemoryBroker):
+        return None
+    from gateway.broker.redis.broker import RedisBroker
+
+    return broker.client if isinstance(broker, RedisBroker) else None
 
 
 def _ssl_context(tls: TlsSettings) -> ssl.SSLContext | None:

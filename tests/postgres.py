@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -9,7 +10,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import psutil
 import psycopg
+
+from gateway.store import migrate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
@@ -30,16 +34,28 @@ class Postgres:
         self._data = Path(self._folder.name) / "data"
         self._server: PostgresServer = get_server(self._data, cleanup_mode="delete")
         self._host = self._server.get_uri().rpartition("host=")[2]
+        # What it has written outlives it in the system's memory: tests end processes, not machines.
+        self.execute("ALTER SYSTEM SET fsync = off")
+        self.execute("SELECT pg_reload_conf()")
+        self._migrated: str | None = None
 
     def address(self, database: str = "postgres") -> str:
         """The address for ``settings.database``."""
         return f"postgresql+psycopg://postgres@/{database}?host={self._host}"
 
-    def fresh(self) -> str:
-        """The address of a new, empty database."""
+    def fresh(self, template: str = "template1") -> str:
+        """The address of a new database, which is empty, or a copy of another."""
         name = f"test{next(_numbers)}_{os.getpid()}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.address(name)
+
+    def migrated(self) -> str:
+        """The address of a new database with the newest schema and no row."""
+        if self._migrated is None:
+            self.execute("CREATE DATABASE migrated")
+            migrate(self.address("migrated"))
+            self._migrated = "migrated"
+        return self.fresh(self._migrated)
 
     def execute(self, statement: str) -> None:
         """Run one statement in the database ``postgres``."""
@@ -70,5 +86,7 @@ class Postgres:
 
     def close(self) -> None:
         """Stop it, and remove its data."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.kill()  # a clean shutdown would write out what is removed then
         self._server.cleanup()
         self._folder.cleanup()

@@ -1,21 +1,29 @@
-"""What a release needs: a balancer that asks ``/readyz``, and nodes that start and retire."""
+"""What a release needs: a balancer that asks ``/readyz``, nodes that start and retire, and clients."""
 
 from __future__ import annotations
 
 import itertools
 import signal
 import ssl
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import trio
 
+from gateway.auth.tokens import Authenticator
+from gateway.client import Backoff, Client, Lost, connect
 from gateway.client.transport import Address
 from gateway.client.trio_socket import tcp_dial
+from gateway.config.settings import AuthSettings
+from gateway.testing.settings import SECRET
 from tests.processes import DEADLINE, Folder, Served, serving
 
-__all__ = ["Balancer", "node", "retire"]
+__all__ = ["ROOMS", "TOKENS", "Balancer", "Listener", "connected", "heard_all", "listen", "node", "retire"]
+
+ROOMS = 8
+TOKENS = Authenticator(AuthSettings(secret=SECRET))
 
 
 class Balancer:
@@ -102,3 +110,54 @@ async def retire(old: Served, seconds: float = DEADLINE) -> None:
     old.process.send_signal(signal.SIGTERM)
     with trio.fail_after(seconds):
         assert await old.process.wait() == 0
+
+
+class Listener:
+    """One client, and what it heard of its two rooms."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.rooms = (f"r{number % ROOMS}", f"r{(number * 3 + 1) % ROOMS}")
+        self.first: dict[str, int] = {}
+        self.seen: dict[str, list[int]] = {room: [] for room in self.rooms}
+        self.client: Client
+        self.joined = trio.Event()
+        self.complete = trio.Event()
+
+    async def run(self, balancer: Balancer) -> None:
+        """Listen until cancelled; complete when both rooms' last event has come."""
+        token = TOKENS.issue(org="acme", user=f"user{self.number}").token
+        async with connected(balancer, token) as self.client:
+            for room in self.rooms:
+                self.first[room] = (await self.client.join(room)).seq + 1
+            self.joined.set()
+            waiting = set(self.rooms)
+            async for event in self.client:
+                assert not isinstance(event, Lost), event
+                assert event.room is not None and event.seq is not None
+                self.seen[event.room].append(event.seq)
+                if event.event == "last":
+                    waiting.discard(event.room)
+                    if not waiting:
+                        self.complete.set()
+
+
+def connected(balancer: Balancer, token: str) -> Any:
+    backoff = Backoff(base=0.5, maximum=2.0, tries=100)
+    return connect("ws://127.0.0.1/ws", token=token, dial=balancer.dial, reconnect=backoff)
+
+
+async def listen(nursery: trio.Nursery, listeners: Sequence[Listener], balancer: Balancer) -> None:
+    """Start them, and wait until each has joined its rooms."""
+    for listener in listeners:
+        nursery.start_soon(listener.run, balancer)
+    with trio.fail_after(DEADLINE):
+        for listener in listeners:
+            await listener.joined.wait()
+
+
+def heard_all(listeners: Sequence[Listener], lasts: Mapping[str, int]) -> None:
+    """Each heard every number of its rooms, in order and once, up to those of ``lasts``."""
+    for listener in listeners:
+        for room, seen in listener.seen.items():
+            assert seen == list(range(listener.first[room], lasts[room] + 1)), (listener.number, room)

@@ -17,8 +17,8 @@ from gateway.client import Client, Event, Lost
 from gateway.testing.settings import SECRET
 from tests.processes import DEADLINE, Folder, Served
 from tests.redis_server import redis_server
+from tests.releases import ROOMS, TOKENS, Balancer, Listener, connected, heard_all, listen, node, retire
 from tests.support import until
-from tests.test_rolling import ROOMS, TOKENS, Balancer, Listener, connected, node, retire
 
 WHEEL = next((Path(__file__).parent / "wheels").glob("*.whl"))
 CLIENTS = 40
@@ -128,11 +128,7 @@ async def test_a_roll_to_this_release_and_back_loses_nothing(tmp_path: Path) -> 
 
             old, new = await start(before, "old"), await start(this, "new")
             async with trio.open_nursery() as listening:
-                for listener in listeners:
-                    listening.start_soon(listener.run, balancer)
-                with trio.fail_after(DEADLINE):
-                    for listener in listeners:
-                        await listener.joined.wait()
+                await listen(listening, listeners, balancer)
                 assert {listener.client.connection.node for listener in listeners} == {"old", "new"}
                 (stop := trio.Event()).set()
                 await publish([old, new], stop, lasts)
@@ -147,6 +143,4 @@ async def test_a_roll_to_this_release_and_back_loses_nothing(tmp_path: Path) -> 
                 await replaced(new, back)
                 listening.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
-    for listener in listeners:
-        for room, seen in listener.seen.items():
-            assert seen == list(range(listener.first[room], lasts[room] + 1)), (listener.number, room)
+    heard_all(listeners, lasts)

@@ -110,7 +110,7 @@ void run_command(const char *line)
     } else if (!load.publishers_open || load.publishers_open != load.plan.publishers) {
         fail("traffic before all publishers are connected");
     } else if (!strncmp(line, "echo ", 5)) {
-        run_echo(length, messages, in_flight);
+        run_echo(length, messages, in_flight, option(line, "per_second", 0, 0, 1e6));
     } else if (load.receivers_open != load.plan.receivers) {
         fail("traffic before all receivers are connected");
     } else if (!strncmp(line, "window ", 7)) {

@@ -8,7 +8,7 @@
  *   window window=W seconds=S [messages=N] [until=answered]
  *                                  W messages in flight, each until all have it (or until it is answered)
  *   rate per_second=R seconds=S    a fixed rate; "behind": how long the last message took to reach all
- *   echo window=W seconds=S [messages=N]
+ *   echo window=W seconds=S [messages=N] [per_second=R]
  *                                  every publisher keeps W commands in flight until each is answered
  *   expect messages=N              somebody else publishes the next N messages from now on; the clock starts
  *   arrive timeout=S               waits until all receivers have them all

@@ -89,7 +89,7 @@ void traffic_begin(void);
 void traffic_report(uint64_t end, const char *more);
 void run_window(double length, uint64_t messages, uint32_t in_flight, bool answers);
 void run_rate(double length, double per_second);
-void run_echo(double length, uint64_t messages, uint32_t in_flight);
+void run_echo(double length, uint64_t messages, uint32_t in_flight, double per_second);
 void run_idle(double length);
 void run_expect(uint64_t messages);
 void run_arrive(double timeout);

@@ -85,11 +85,11 @@ void on_event(struct connection *c, uint64_t number)
         settle();
 }
 
-static void echo_say(struct connection *c)
+static void echo_say(struct connection *c, uint64_t at)
 {
     struct exchange *x = c->exchange;
     said++;
-    x->sent_at[x->next % MAX_WINDOW] = load.now;
+    x->sent_at[x->next % MAX_WINDOW] = at;
     conn_say(c, &c->profile->publish, x->next++, c->index);
 }
 
@@ -112,7 +112,7 @@ void on_answer(struct connection *c, uint64_t number)
     last_at = load.now;
     hist_add(&load.latency, load.now - x->sent_at[number % MAX_WINDOW]);
     while (load.now < stop_at && said < most_said && x->next - x->oldest < window)
-        echo_say(c);
+        echo_say(c, load.now);
 }
 
 static void publish(uint64_t due)
@@ -219,17 +219,39 @@ void run_rate(double length, double per_second)
     traffic_report(last_at, more);
 }
 
-void run_echo(double length, uint64_t messages, uint32_t in_flight)
+/* Each publisher at each `due`; a server that is late does not delay the next, up to MAX_WINDOW of them. */
+static void echo_at_rate(double per_second)
+{
+    for (uint64_t i = 0;; i++) {
+        uint64_t due = begun.at + (uint64_t)((double)i / per_second * NANO);
+        while (clock_now() < due && due < stop_at)
+            load_step(due);
+        for (uint32_t j = 0; due < stop_at && j < load.publishers_open; j++) {
+            struct exchange *x = load.publishers[j].exchange;
+            while (x->next - x->oldest == MAX_WINDOW && clock_now() < stop_at)
+                load_step(stop_at);
+            if (x->next - x->oldest < MAX_WINDOW)
+                echo_say(&load.publishers[j], due);
+        }
+        conn_flush_dirty();
+        if (due >= stop_at || clock_now() >= stop_at)
+            return;
+    }
+}
+
+void run_echo(double length, uint64_t messages, uint32_t in_flight, double per_second)
 {
     traffic_begin();
     stop_at = begun.at + (uint64_t)(length * NANO);
-    window = in_flight;
+    window = per_second > 0 ? 0 : in_flight;
     most_said = said + messages;
     echoing = true;
     for (uint32_t i = 0; i < load.publishers_open; i++)
-        for (uint32_t j = 0; j < in_flight && said < most_said; j++)
-            echo_say(&load.publishers[i]);
+        for (uint32_t j = 0; j < window && said < most_said; j++)
+            echo_say(&load.publishers[i], load.now);
     conn_flush_dirty();
+    if (per_second > 0)
+        echo_at_rate(per_second);
     while (clock_now() < stop_at && echoes - begun.echoes < messages)
         load_step(stop_at);
     drain("echo");

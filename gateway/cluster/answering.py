@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 import trio
 
-from gateway.broker.redis.client import Client
 from gateway.cluster.requests import Message, Request, decode_request, encode
 from gateway.config.settings import ClusterSettings
 from protocol.errors import ErrorCode, ProtocolError
+
+if TYPE_CHECKING:
+    from gateway.broker.redis.client import Client
 
 __all__ = ["Answering", "Handlers", "address"]
 

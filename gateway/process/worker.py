@@ -9,22 +9,29 @@ SIGTERM and SIGINT stop it as any gateway. SIGHUP retires it: others go on servi
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from gateway.app import Gateway, serve
 from gateway.config.settings import Settings
 from gateway.process.supervisor import BEAT, BEAT_EVERY, READY
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run a worker; for the supervisor only."""
+    gc.set_threshold(100_000)  # as the command does
+    from gateway.app import serve
+
     leash = socket.socket(fileno=0)
     with leash.makefile("rb") as lines:
         settings = msgspec.json.decode(lines.readline(), type=Settings)

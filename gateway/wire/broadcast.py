@@ -26,8 +26,9 @@ Nobody may notice. To everything else it is as if the frames had been put into t
   it (through the share) before they add anything, so frames keep their order on each connection.
 - A member that leaves is given what is due first; one that comes is noted in ``_ahead`` and gets
   only what comes after.
-- What is kept is bounded: at ``_MAX_BYTES`` or ``_MAX_FRAMES`` it is sent out whole at once, which holds
-  back whoever publishes so fast.
+- What is kept is bounded: before it would be more than ``_MAX_BYTES`` (but for one frame, which may be
+  larger) or ``_MAX_FRAMES``, small frames are sent out at once, which holds back whoever publishes so fast,
+  and large ones are queued for each member.
 """
 
 from __future__ import annotations
@@ -150,18 +151,33 @@ class Broadcast:
 
     def put(self, frame: bytes) -> int:
         """Queue a frame for all; returns for how many."""
+        if self._size + len(frame) > _MAX_BYTES or len(self._frames) >= _MAX_FRAMES:
+            self._make_room()
         self._frames.append(frame)
         self._size += len(frame)
         if not self.standing:
             self.standing = True
             self._share.broadcasts.append(self)
             self._share.stand()
-        if self._size > _MAX_BYTES or len(self._frames) >= _MAX_FRAMES:
-            for outbox in self._share.dirty:
-                outbox.flush()
-            while not self.done:
-                self.flush(_MAX_FRAMES)
         return len(self.outboxes)
+
+    def _make_room(self) -> None:
+        """Keep no more than one frame and what is on its way."""
+        if not self._frames:
+            return
+        current = self._pass
+        if self._size > _LARGE * len(self._frames) or (current and len(current.data) > _MAX_BYTES):
+            # A few large frames: they may wait in the outboxes, which are bounded as well.
+            for outbox in list(self.outboxes):
+                self.give(outbox)
+            self._frames, self._size, self._ahead = [], 0, {}
+            self._pass = None
+            return
+        for member in list(self._share.dirty):
+            if member in self.outboxes:
+                self.give(cast(Outbox, member))
+        while not self.done:
+            self.flush(_MAX_FRAMES)
 
     @property
     def done(self) -> bool:
@@ -195,6 +211,8 @@ class Broadcast:
         """
         current = self._pass
         if current is None:
+            if not self._frames:
+                return 1
             if self._members is None:
                 self._members = _Members(self.outboxes)
             current = self._pass = _Pass(self._frames, self._ahead, self._members)
@@ -203,6 +221,8 @@ class Broadcast:
         first = start = current.index
         asked = count
         if len(current.data) > _LARGE:
+            if len(current.data) > _MAX_BYTES:
+                return self._flush_one(current, count)
             count = max(1, count * _LARGE // len(current.data))
         stop = min(start + count, len(members.outboxes))
         if start < members.secure < stop:
@@ -219,6 +239,17 @@ class Broadcast:
         if stop == len(members.outboxes):
             self._pass = None
         return max(1, stop - first) if count == asked else asked
+
+    def _flush_one(self, current: _Pass, count: int) -> int:
+        """Send to one member as much as goes out in one turn, for which that counts."""
+        outboxes = current.members.outboxes
+        if current.index < len(outboxes):
+            outbox = outboxes[current.index]
+            current.index += 1
+            self._send_carefully(current, outbox)
+        if current.index == len(outboxes) and self._pass is current:
+            self._pass = None
+        return count
 
     def _odd(self, current: _Pass, slow: set[Any], start: int, stop: int) -> list[int]:
         """Places of the members to look at: a few, whoever else of the organisation is slow."""

@@ -300,8 +300,12 @@ class _Connection(TCPServer):
             self._reader.cancel()
 
     async def _close(self) -> None:
-        await super()._close()
-        self._reader.cancel()
+        try:
+            async with self.send_lock:
+                pass  # another task has something to say: the refusal of a body that nobody asked for, say
+        finally:
+            await super()._close()
+            self._reader.cancel()
 
     async def _idle_timeout(self) -> None:
         with trio.move_on_after(self.config.keep_alive_timeout):
@@ -334,7 +338,12 @@ class _Parser(h11.Connection):
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
             return h11.NEED_DATA
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError:
+            if self.our_state is h11.SEND_BODY:
+                return h11.NEED_DATA  # the answer that has begun is brought to its end; then it closes
+            raise
         if isinstance(event, h11.Request):
             self._around = len(self.trailing_data[0])
         elif isinstance(event, h11.Data):
@@ -433,10 +442,14 @@ class _Http1(H11Protocol):
             (b"connection", b"close"),
             *self.config.response_headers("h11"),
         ]
-        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        answer: list[h11.Response | h11.Data | h11.EndOfMessage] = [
+            h11.Response(status_code=status_code, headers=headers)
+        ]
         if self._method != b"HEAD":
-            await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
+            answer.append(h11.Data(data=body))
+        answer.append(h11.EndOfMessage())
+        # In one piece: the application may answer the same request while a first part is being sent.
+        await self.send(RawData(data=b"".join(self.connection.send(event) or b"" for event in answer)))
 
 
 def _drop_unread(receive: Any) -> None:

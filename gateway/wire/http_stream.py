@@ -88,8 +88,16 @@ class ReplayStream(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        if not (self._closed or self._detached) and isinstance(self._stream, trio.abc.HalfCloseableStream):
+        if self._closed or self._detached or not isinstance(self._stream, trio.abc.HalfCloseableStream):
+            return
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            raise trio.BusyResourceError("an answer is being sent") from None
+        try:
             await self._stream.send_eof()
+        finally:
+            self._turn.release()
 
     async def aclose(self) -> None:
         """Close; with ``linger`` first read and drop what the peer sends, at most 1 s and 4 MiB."""

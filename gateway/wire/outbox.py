@@ -3,8 +3,10 @@
 How a frame gets out. Whoever has something to say appends a finished frame to an outbox and never waits. An
 outbox that was empty is thereby *dirty* and stands in the flusher's list; at the end of a read chunk, a
 broker batch or a REST call the flusher joins what each dirty outbox holds and makes one non-blocking ``send``
-of it. Only when the kernel takes less than all is the connection's writer task begun or woken. It waits until
-the socket is writable and makes the outbox dirty again, so that slow sockets are written in turns as well. So
+of it. What is more than a piece (``_MAX_SEND``) goes out piece by piece, and the outbox stands in line again
+for each. Only when the kernel takes less than it was given is the connection's writer task begun or woken. It
+waits until the socket is writable and makes the outbox dirty again, so that slow sockets are written in turns
+as well. So
 a healthy connection needs no task to write, a slow one delays nobody, and events that come
 faster than the sockets are flushed travel several per ``send`` (with 10 per ``send`` seven times as many a
 second as with one).
@@ -36,8 +38,8 @@ __all__ = ["Frame", "Outbox"]
 
 Frame: TypeAlias = bytes | memoryview
 
-_MAX_SEND: Final = 256 * 1024
-"""Bytes joined for one ``send``: more than a socket buffer takes is copied for nothing."""
+_MAX_SEND: Final = 64 * 1024
+"""Bytes of one ``send``: over TLS 0.1 ms, for which everybody else waits. The rest has its next turn."""
 
 _BACKLOG_MESSAGES: Final = 64
 _BACKLOG_BYTES: Final = 64 * 1024
@@ -143,7 +145,9 @@ class Outbox:
 
     def refuses(self, size: int) -> bool:
         """``size`` bytes do not fit, or would only grow old here; sends first what is in their way."""
-        if not self.blocked and (self.size >= _BACKLOG_BYTES or not self._fits(size)):
+        if not self.blocked and self.size >= _BACKLOG_BYTES:
+            self.flush()
+        while not (self.blocked or self._fits(size)):
             self.flush()
         return self.blocked and (self.congested or not self._fits(size))
 
@@ -246,7 +250,8 @@ class Outbox:
     def _make_room(self, messages: int, size: int) -> bool:
         # One chunk can hold more commands than the queue has places for their answers: such a
         # client is fast, not slow, and only a socket that takes nothing is full.
-        self.flush()
+        while self.size and not self.blocked and (self.size > size or len(self.queue) >= messages):
+            self.flush()
         if self.sealed:
             return False
         if self.queue and (len(self.queue) >= messages or self.size > size):
@@ -305,11 +310,10 @@ class Outbox:
             return
         queue = self.queue
         data: Frame | None = self.alone
-        if data is None:
-            if self.size > _MAX_SEND:
-                data = self._front()
-            else:
-                data = queue[0] if len(queue) == 1 else b"".join(queue)
+        if self.size > _MAX_SEND:
+            data = self._front()
+        elif data is None:
+            data = queue[0] if len(queue) == 1 else b"".join(queue)
         try:
             taken = sock.send(data)
         except BlockingIOError:
@@ -320,7 +324,12 @@ class Outbox:
         if taken != self.size:
             self._unfold()
             self._keep_rest(taken)
-            self._block()
+            if taken < len(data):
+                self._block()
+            else:  # a piece of it is out, and there is room for more
+                self._resumed = True
+                self.share.mark(self)
+                self._flusher.wake()
         elif self.alone is not None:
             self.alone = None
             self.size = 0
@@ -353,6 +362,7 @@ class Outbox:
 
     def _front(self) -> Frame:
         """The first ``_MAX_SEND`` bytes."""
+        self._unfold()
         head = memoryview(self.queue[0])
         if len(head) >= _MAX_SEND:
             return head[:_MAX_SEND]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,37 +41,43 @@ async def slots_moved(
     With ``most``, no publisher waits longer than so many seconds from a refusal to its next place; the
     ``retry_after`` that it keeps is in that.
     """
-    async with redis_cluster(folder, 2) as servers:
-        address = address_of(servers)
-        async with (
-            nodes_on([address] * 2, redis) as nodes,
-            traffic(nodes, messages=messages, patience=2 * _MARGIN) as running,
-        ):
-            await running.flows()
-            prefix = nodes[0].settings.redis.prefix
-            slot = str(await servers[0].ask("CLUSTER KEYSLOT", f"{prefix}:{{acme%00r%00{ROOM}}}"))
-            first = 0 if int(slot) < 8192 else 1
-            for turn in range(times):
-                await _move(slot, servers[(first + turn) % 2], servers[(first + turn + 1) % 2], running)
-            await running.flows()
-            await running.settle()
-            only_refused_as_away(running)
-            assert not any(watcher.lost for watcher in running.watchers)
-            assert most is None or running.books.longest < most, f"refused for {running.books.longest:.1f} s"
-            return running
+    async with redis_cluster(folder, 2) as servers, _loaded(servers, redis, messages, 2) as (running, slot):
+        first = 0 if slot < 8192 else 1
+        for turn in range(times):
+            await _move(slot, servers[(first + turn) % 2], servers[(first + turn + 1) % 2], running)
+    assert not any(watcher.lost for watcher in running.watchers)
+    assert most is None or running.books.longest < most, f"refused for {running.books.longest:.1f} s"
+    return running
 
 
-async def _move(slot: str, source: RedisServer, target: RedisServer, running: Traffic) -> None:
+@asynccontextmanager
+async def _loaded(
+    servers: Sequence[RedisServer], redis: Mapping[str, Any], messages: int, margins: int
+) -> AsyncIterator[tuple[Traffic, int]]:
+    """Two nodes on a cluster, under load before the block and after it, and the room's slot."""
+    async with (
+        nodes_on([address_of(servers)] * 2, redis) as nodes,
+        traffic(nodes, messages=messages, patience=margins * _MARGIN) as running,
+    ):
+        await running.flows()
+        key = f"{nodes[0].settings.redis.prefix}:{{acme%00r%00{ROOM}}}"
+        yield running, int(await servers[0].ask("CLUSTER KEYSLOT", key))
+        await running.flows()
+        await running.settle()
+        only_refused_as_away(running)
+
+
+async def _move(slot: int, source: RedisServer, target: RedisServer, running: Traffic) -> None:
     names = [(await server.ask("CLUSTER MYID")).decode() for server in (source, target)]
-    await target.ask("CLUSTER SETSLOT", slot, "IMPORTING", names[0])
-    await source.ask("CLUSTER SETSLOT", slot, "MIGRATING", names[1])
+    await target.ask("CLUSTER SETSLOT", str(slot), "IMPORTING", names[0])
+    await source.ask("CLUSTER SETSLOT", str(slot), "MIGRATING", names[1])
     await running.flows(5)
-    while keys := await source.ask("CLUSTER GETKEYSINSLOT", slot, "100"):
+    while keys := await source.ask("CLUSTER GETKEYSINSLOT", str(slot), "100"):
         words = (key.decode() for key in keys)
         await source.ask("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *words)
     await running.flows(5)  # the keys have gone, and the slot has not
     for server in (target, source):
-        await server.ask("CLUSTER SETSLOT", slot, "NODE", names[1])
+        await server.ask("CLUSTER SETSLOT", str(slot), "NODE", names[1])
     await running.flows(5)
 
 
@@ -80,34 +87,26 @@ async def primary_outvoted(folder: Path, redis: Mapping[str, Any], messages: int
     Both say that they are in charge until the old one notices; the newest epoch counts. What the replica
     did not have is lost, and every member is told.
     """
-    async with redis_cluster_with_replica(folder) as servers:
-        address = address_of(servers)
-        async with (
-            nodes_on([address] * 2, redis) as nodes,
-            traffic(nodes, messages=messages, patience=3 * _MARGIN) as running,
-        ):
-            await running.flows()
-            prefix = nodes[0].settings.redis.prefix
-            slot = int(await servers[0].ask("CLUSTER KEYSLOT", f"{prefix}:{{acme%00r%00{ROOM}}}"))
-            place = 0
-            while place != slot // 5461:  # its replica is that of the first: the room's slot goes there
-                await _move(str(slot), servers[slot // 5461], servers[0], running)
-                place = slot // 5461
-            old, replica = servers[0], servers[3]
-            await old.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")
-            with trio.fail_after(2 * _MARGIN):
-                while True:
-                    if (await replica.ask("ROLE"))[0] == b"master":
-                        break
-                    await trio.sleep(0.05)
-            await running.flows()
-            await old.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-1")
-            await running.flows()
-            await running.settle()
-            only_refused_as_away(running)
-            for watcher in running.watchers:
-                assert all(lost.data["reason"] == "epoch" for lost in watcher.lost), watcher.lost
-            return running
+    async with (
+        redis_cluster_with_replica(folder) as servers,
+        _loaded(servers, redis, messages, 3) as (running, slot),
+    ):
+        place = 0
+        while place != slot // 5461:  # its replica is that of the first: the room's slot goes there
+            await _move(slot, servers[slot // 5461], servers[0], running)
+            place = slot // 5461
+        old, replica = servers[0], servers[3]
+        await old.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")
+        with trio.fail_after(2 * _MARGIN):
+            while True:
+                if (await replica.ask("ROLE"))[0] == b"master":
+                    break
+                await trio.sleep(0.05)
+        await running.flows()
+        await old.ask("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-1")
+    for watcher in running.watchers:
+        assert all(lost.data["reason"] == "epoch" for lost in watcher.lost), watcher.lost
+    return running
 
 
 async def keys_spoilt(folder: Path, redis: Mapping[str, Any], seconds: float, messages: int = 20) -> Traffic:

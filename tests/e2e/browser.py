@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+import outcome
 import trio
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 
 from gateway.app import Gateway
 from tests.e2e.prerequisites import chromium
 
-__all__ = ["Cable", "console", "in_browser", "launch", "open_client", "open_page", "origin"]
+__all__ = [
+    "CHROMIUM",
+    "Cable",
+    "call_in_trio",
+    "console",
+    "in_browser",
+    "launch",
+    "open_client",
+    "open_page",
+    "origin",
+    "run_in_trio",
+]
 
 T = TypeVar("T")
 
@@ -45,20 +59,81 @@ def launch(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
 
 
-async def in_browser(work: Callable[[BrowserContext], T]) -> T:
-    """Run ``work`` in a thread, with a fresh Chromium; it may use ``trio.from_thread``."""
+class Chromium:
+    """One that the tests of a process share, in a thread of its own: Playwright stays in its thread.
 
-    def visit() -> T:
+    It starts when it is first needed.
+    """
+
+    def __init__(self) -> None:
+        self.token: trio.lowlevel.TrioToken
+        """Of the test that is in the browser."""
+        self._jobs: SimpleQueue[Callable[[Browser], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def carry_out(self, work: Callable[[BrowserContext], T]) -> T:
+        """Run ``work`` in the thread, with a context that nobody had before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="chromium", daemon=True)
+            self._thread.start()
+        self.token = token = trio.lowlevel.current_trio_token()
+        ended = trio.Event()
+        found: list[outcome.Outcome[T]] = []
+
+        def visit(browser: Browser) -> None:
+            context = browser.new_context()
+            context.set_default_timeout(_TIMEOUT)
+            found.append(outcome.capture(work, context))
+            for each in browser.contexts:
+                each.close()
+
+        def job(browser: Browser) -> None:
+            try:
+                visit(browser)
+            except BaseException as error:  # the browser has gone, which is the test's failure
+                found.append(outcome.Error(error))
+            token.run_sync_soon(ended.set)
+
+        self._jobs.put(job)
+        await ended.wait()
+        return found[0].unwrap()
+
+    def _run(self) -> None:
         with sync_playwright() as playwright:
             browser = launch(playwright)
-            try:
-                context = browser.new_context()
-                context.set_default_timeout(_TIMEOUT)
-                return work(context)
-            finally:
-                browser.close()
+            while (job := self._jobs.get()) is not None:
+                if not browser.is_connected():
+                    browser = launch(playwright)
+                job(browser)
+            browser.close()
 
-    return await trio.to_thread.run_sync(visit)
+    def close(self) -> None:
+        """End it, if it ever started."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+
+CHROMIUM: Final = Chromium()
+
+
+async def in_browser(work: Callable[[BrowserContext], T]) -> T:
+    """Run ``work`` beside the test, in a Chromium that knows nothing of the tests before.
+
+    It reaches the test's loop by :func:`run_in_trio` and :func:`call_in_trio`.
+    """
+    return await CHROMIUM.carry_out(work)
+
+
+def run_in_trio(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """From within ``work``: run ``await function(*args)`` in the test's loop."""
+    return trio.from_thread.run(function, *args, trio_token=CHROMIUM.token)
+
+
+def call_in_trio(function: Callable[..., T], *args: Any) -> T:
+    """From within ``work``: run ``function(*args)`` in the test's loop."""
+    return trio.from_thread.run_sync(function, *args, trio_token=CHROMIUM.token)
 
 
 def origin(gateway: Gateway) -> str:

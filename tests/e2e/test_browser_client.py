@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, WebSocket, expect
 from gateway.app import Gateway
 from protocol.errors import CloseCode
 from tests.docs.markdown import file_of
-from tests.e2e.browser import Cable, in_browser, open_client, origin
+from tests.e2e.browser import Cable, call_in_trio, in_browser, open_client, origin, run_in_trio
 from tests.support import start_gateway, until
 
 QUICK = {"base": 20, "maximum": 100, "tries": 1000}
@@ -28,10 +28,8 @@ STATE = """(wanted) => new Promise((done, fail) => {
 })"""
 
 
-async def test_nothing_is_lost_over_a_cut(gateway: Gateway, nursery: trio.Nursery) -> None:
+async def test_nothing_is_lost_over_a_cut(gateway: Gateway, cable: Cable) -> None:
     """What was published while the network was away arrives after it, once, in order."""
-    cable = Cable(gateway.port)
-    await nursery.start(cable.run)
 
     async def publish(first: int, last: int) -> None:
         for number in range(first, last + 1):
@@ -42,15 +40,15 @@ async def test_nothing_is_lost_over_a_cut(gateway: Gateway, nursery: trio.Nurser
         open_client(page, gateway, port=cable.port, backoff=QUICK)
         page.evaluate("client.join('chat:42', { events: ['message:*'] })")
         page.evaluate("client.subscribe('message:*')")
-        trio.from_thread.run(publish, 1, 3)
+        run_in_trio(publish, 1, 3)
         page.evaluate(COUNT_TO, 3)
         for first in (4, 9):  # twice: the second time it knows its place from what was replayed
-            trio.from_thread.run_sync(cable.cut)
-            trio.from_thread.run(until, lambda: not gateway.hub.connections)
-            trio.from_thread.run(publish, first, first + 3)
-            trio.from_thread.run_sync(cable.mend)
+            call_in_trio(cable.cut)
+            run_in_trio(until, lambda: not gateway.hub.connections)
+            run_in_trio(publish, first, first + 3)
+            call_in_trio(cable.mend)
             page.evaluate(COUNT_TO, first + 3)
-            trio.from_thread.run(publish, first + 4, first + 4)
+            run_in_trio(publish, first + 4, first + 4)
             page.evaluate(COUNT_TO, first + 4)
         assert page.evaluate("client.events.map((event) => event.data.number)") == list(range(1, 14))
         assert page.evaluate("client.events.map((event) => event.seq)") == list(range(1, 14))
@@ -75,14 +73,14 @@ async def test_what_the_history_no_longer_holds_is_told(nursery: trio.Nursery) -
         page = context.new_page()
         open_client(page, gateway, port=cable.port, backoff=QUICK)
         page.evaluate("client.join('chat:42')")
-        trio.from_thread.run(publish, 1, 1)
+        run_in_trio(publish, 1, 1)
         page.evaluate(COUNT_TO, 2)
-        trio.from_thread.run_sync(cable.cut)
-        trio.from_thread.run(until, lambda: not gateway.hub.connections)
-        trio.from_thread.run(publish, 2, 7)
-        trio.from_thread.run_sync(cable.mend)
+        call_in_trio(cable.cut)
+        run_in_trio(until, lambda: not gateway.hub.connections)
+        run_in_trio(publish, 2, 7)
+        call_in_trio(cable.mend)
         page.evaluate(COUNT_TO, 8)
-        trio.from_thread.run(publish, 8, 8)
+        run_in_trio(publish, 8, 8)
         page.evaluate(COUNT_TO, 10)
         heard = page.evaluate("client.events.map((event) => [event.room ?? '', event.data])")
         assert [number for room, number in heard if room] == [1, 5, 6, 7, 8]
@@ -109,11 +107,11 @@ async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
         page = context.new_page()
         open_client(page, gateway, backoff=QUICK)
         page.evaluate("client.join('chat:42')")
-        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "before")
+        run_in_trio(gateway.hub.publish, "acme", "chat:42", "message:new", "before")
         page.evaluate(COUNT_TO, 1)
-        again = trio.from_thread.run(restart)
+        again = run_in_trio(restart)
         page.evaluate(COUNT_TO, 4)
-        trio.from_thread.run(again.hub.publish, "acme", "chat:42", "message:new", "after")
+        run_in_trio(again.hub.publish, "acme", "chat:42", "message:new", "after")
         page.evaluate(COUNT_TO, 5)
         assert page.evaluate("client.events.map((event) => event.data)") == ["before", 0, 1, 2, "after"]
         told = page.evaluate("client.told")
@@ -143,16 +141,14 @@ async def test_disconnect_is_for_good(gateway: Gateway) -> None:
         page.on("websocket", lambda socket: sockets.append(socket))
         page.clock.install()
         open_client(page, gateway)
-        trio.from_thread.run_sync(
-            gateway.hub.close_matching, lambda _: True, CloseCode.TRY_AGAIN_LATER, "later"
-        )
+        call_in_trio(gateway.hub.close_matching, lambda _: True, CloseCode.TRY_AGAIN_LATER, "later")
         page.evaluate(STATE, "reconnecting")
         page.clock.run_for(500)  # the longest first wait
         page.evaluate(STATE, "connected")
         assert len(sockets) == 2
 
         page.evaluate("client.disconnect()")
-        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        run_in_trio(until, lambda: not gateway.hub.connections)
         page.clock.run_for(3_600_000)
         page.evaluate("fetch('/healthz').then((answer) => answer.text())")
         assert page.evaluate("client.getState()") == "disconnected"
@@ -161,35 +157,27 @@ async def test_disconnect_is_for_good(gateway: Gateway) -> None:
     await in_browser(work)
 
 
-async def test_gives_up_after_the_configured_tries(gateway: Gateway, nursery: trio.Nursery) -> None:
-    cable = Cable(gateway.port)
-    await nursery.start(cable.run)
-
+async def test_gives_up_after_the_configured_tries(gateway: Gateway, cable: Cable) -> None:
     def work(context: BrowserContext) -> None:
         page = context.new_page()
         backoff = {"base": 20, "maximum": 50, "tries": 3, "giveUp": True}
         open_client(page, gateway, port=cable.port, backoff=backoff)
         page.evaluate("client.join('chat:42')")
-        trio.from_thread.run_sync(cable.cut)
+        call_in_trio(cable.cut)
         page.evaluate(STATE, "failed")
         told = page.evaluate("client.told")
         assert [value["attempt"] for name, value in told if name == "reconnecting"] == [1, 2, 3]
         assert [value["attempts"] for name, value in told if name == "reconnect:failed"] == [3]
 
-        trio.from_thread.run_sync(cable.mend)
+        call_in_trio(cable.mend)
         page.evaluate("client.connect()")
-        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
+        run_in_trio(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
         page.evaluate(COUNT_TO, 1)
 
     await in_browser(work)
 
 
-async def test_comes_back_by_itself_long_after_it_said_that_it_failed(
-    gateway: Gateway, nursery: trio.Nursery
-) -> None:
-    cable = Cable(gateway.port)
-    await nursery.start(cable.run)
-
+async def test_comes_back_by_itself_long_after_it_said_that_it_failed(gateway: Gateway, cable: Cable) -> None:
     def work(context: BrowserContext) -> None:
         page = context.new_page()
         backoff = {"base": 20, "maximum": 120_000, "tries": 1}
@@ -198,12 +186,12 @@ async def test_comes_back_by_itself_long_after_it_said_that_it_failed(
         page.evaluate(
             "void (window.failed = new Promise((resolve) => client.on('reconnect:failed', () => resolve())))"
         )
-        trio.from_thread.run_sync(cable.cut)
+        call_in_trio(cable.cut)
         page.evaluate("window.failed")
-        trio.from_thread.run_sync(cable.mend)
+        call_in_trio(cable.mend)
         page.evaluate("window.dispatchEvent(new Event('online'))")
         page.evaluate(STATE, "connected")
-        trio.from_thread.run(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
+        run_in_trio(gateway.hub.publish, "acme", "chat:42", "message:new", "still a member")
         page.evaluate(COUNT_TO, 1)
 
     await in_browser(work)
@@ -226,7 +214,7 @@ async def test_organisations_are_isolated(gateway: Gateway) -> None:
             page.evaluate("client.join('chat:42')")
         for org, page in pages.items():
             page.evaluate("(org) => client.publish('chat:42', 'said', org)", org)
-        trio.from_thread.run(publish)
+        run_in_trio(publish)
         for org, page in pages.items():
             page.evaluate(COUNT_TO, 4)
             page.evaluate("client.ping()")  # whatever else was on its way is here now
@@ -269,13 +257,13 @@ async def test_fifty_clients_at_once(gateway: Gateway) -> None:
             }""",
             tokens,
         )
-        assert trio.from_thread.run_sync(lambda: len(gateway.hub.connections)) == 50
+        assert call_in_trio(lambda: len(gateway.hub.connections)) == 50
         assert len(heard) == 50
         assert [seq for seq, _ in heard[0]] == list(range(1, 51))
         assert sorted(number for _, number in heard[0]) == list(range(50))
         assert all(each == heard[0] for each in heard)
         page.evaluate("clients.forEach((client) => client.disconnect())")
-        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        run_in_trio(until, lambda: not gateway.hub.connections)
 
     await in_browser(work)
 
@@ -303,7 +291,7 @@ async def test_readme_example(gateway: Gateway, nursery: trio.Nursery) -> None:
     def work(context: BrowserContext) -> None:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/hello.html?token={token}")
-        trio.from_thread.run(until, lambda: len(gateway.hub.statistics.rooms("acme")) == 1)
+        run_in_trio(until, lambda: len(gateway.hub.statistics.rooms("acme")) == 1)
         page.click("#say")
         expect(page.locator("#messages li")).to_have_text("1 alice: hello")
 

@@ -7,7 +7,7 @@ import trio
 from playwright.sync_api import BrowserContext, expect
 
 from gateway.app import Gateway
-from tests.e2e.browser import Cable, console, in_browser, origin
+from tests.e2e.browser import Cable, call_in_trio, console, in_browser, origin, run_in_trio
 from tests.support import connected, start_gateway, until
 
 LATEST = "#feed li:not(.system):first-child"
@@ -169,11 +169,11 @@ async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
     def work(context: BrowserContext) -> None:
         page, _ = console(context, gateway)
         expect(page.locator("#rooms li")).to_contain_text("chat:42")
-        trio.from_thread.run(stop)
+        run_in_trio(stop)
         expect(page.locator("#indicator")).to_have_attribute("data-state", "reconnecting")
         expect(page.locator("#banner")).to_contain_text("The gateway cannot be reached.")
         expect(page.locator("#feed")).to_contain_text("the gateway is shutting down")
-        again = trio.from_thread.run(lambda: start_gateway(nursery, port=port))
+        again = run_in_trio(lambda: start_gateway(nursery, port=port))
         broadcast(again, room="chat:42", event="message:new", data={"text": "while it was away"})
         page.evaluate("document.getElementById('retry').click()")  # it may be back already
         expect(page.locator("#indicator")).to_have_attribute("data-state", "connected")
@@ -188,25 +188,22 @@ async def test_server_restart(gateway: Gateway, nursery: trio.Nursery) -> None:
 
 
 async def test_after_ten_tries_the_user_is_asked_and_one_click_tries_again(
-    gateway: Gateway, nursery: trio.Nursery
+    gateway: Gateway, cable: Cable
 ) -> None:
-    cable = Cable(gateway.port)
-    await nursery.start(cable.run)
-
     def work(context: BrowserContext) -> None:
         page = context.new_page()
         page.clock.install()
         token = gateway.auth.issue(org="acme", user="alice").token
         page.goto(f"http://127.0.0.1:{cable.port}/#token={token}")
         expect(page.locator("#indicator")).to_have_text("Connected")
-        trio.from_thread.run_sync(cable.cut)  # as a process that was killed: without a word
+        call_in_trio(cable.cut)  # as a process that was killed: without a word
         expect(page.locator("#indicator")).to_have_text("Offline")
         for _ in range(200):
             page.clock.run_for(30_000)  # the longest wait between two tries
             if "after 10 tries" in (page.locator("#banner-text").text_content() or ""):
                 break
         expect(page.locator("#banner-text")).to_contain_text("cannot be reached after 10 tries")
-        trio.from_thread.run_sync(cable.mend)
+        call_in_trio(cable.mend)
         page.get_by_role("button", name="Retry now").click()
         expect(page.locator("#indicator")).to_have_text("Connected")
         expect(page.locator("#banner")).to_be_hidden()
@@ -241,7 +238,7 @@ async def test_disconnect_button(gateway: Gateway) -> None:
         page.click("#toggle")
         expect(page.locator("#indicator")).to_have_text("Disconnected")
         expect(page.locator("#identity dt")).to_have_count(0)
-        trio.from_thread.run(until, lambda: not gateway.hub.connections)
+        run_in_trio(until, lambda: not gateway.hub.connections)
         page.click("#toggle")
         expect(page.locator("#indicator")).to_have_text("Connected")
         expect(page.locator("#rooms li")).to_contain_text("chat:42")

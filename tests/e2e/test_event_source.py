@@ -6,7 +6,7 @@ import trio
 from playwright.sync_api import BrowserContext
 
 from gateway.app import Gateway
-from tests.e2e.browser import in_browser, origin
+from tests.e2e.browser import in_browser, origin, run_in_trio
 from tests.support import start_gateway, until
 
 _LISTEN = """(token) => {
@@ -41,11 +41,11 @@ async def test_it_comes_back_by_itself_and_misses_nothing(nursery: trio.Nursery)
         page = context.new_page()
         page.goto(origin(gateway))  # its connection is kept alive, and used for the stream
         page.evaluate(_LISTEN, token)
-        trio.from_thread.run(until, joined)
-        trio.from_thread.run(publish, 0, 10)
+        run_in_trio(until, joined)
+        run_in_trio(publish, 0, 10)
         page.wait_for_function("() => seen.length === 10")
-        trio.from_thread.run(cut)
-        trio.from_thread.run(publish, 10, 20)
+        run_in_trio(cut)
+        run_in_trio(publish, 10, 20)
         page.wait_for_function("() => seen.length >= 20 && opened === 2")
         seen: list[int] = page.evaluate("seen")
         return seen

@@ -13,7 +13,7 @@ import trio
 from playwright.sync_api import BrowserContext, Page, expect
 
 from gateway.app import Gateway
-from tests.e2e.browser import console, in_browser, origin
+from tests.e2e.browser import console, in_browser, origin, run_in_trio
 from tests.e2e.prerequisites import FOLDER
 from tests.support import start_gateway
 
@@ -216,7 +216,7 @@ async def test_thousands_of_events_and_hostile_names(stored: Gateway) -> None:
         page.set_viewport_size({"width": 390, "height": 800})
         expect(page.locator("#rooms li")).to_contain_text("chat:42")
         page.evaluate(REDRAWS)
-        trio.from_thread.run(flood, 3000)
+        run_in_trio(flood, 3000)
         expect(page.locator("#feed-count")).to_have_text("3,000")
         assert page.evaluate("perSecond()") <= 10
         assert page.locator("#feed li").count() < 60
@@ -226,7 +226,7 @@ async def test_thousands_of_events_and_hostile_names(stored: Gateway) -> None:
         assert page.evaluate(TOO_WIDE) <= 0
         page.click("#feed-pause")
         top = page.locator("#feed li").first.text_content()
-        trio.from_thread.run(flood, 50)
+        run_in_trio(flood, 50)
         expect(page.locator("#feed-pause")).to_have_text("Resume (50 new)")
         assert page.locator("#feed li").first.text_content() == top
         page.click("#feed-pause")

@@ -10,6 +10,7 @@ import trio
 
 from gateway import store
 from gateway.app import Gateway
+from gateway.cluster import many
 from gateway.config.settings import CallSettings
 from gateway.operations import execution_upkeep
 from gateway.testing.settings import make_settings
@@ -19,7 +20,7 @@ from tests.kill.steps import arm
 
 def serve(output: int, said: dict[str, Any]) -> None:
     """A gateway until it dies; it looks for stale executions every ``look`` seconds."""
-    assert store.Store is not None  # imported before the fork, and so once
+    assert store and many  # imported before the fork, and so once
     arm(said["step"], said["nth"])
     execution_upkeep._LATEST = said["look"]
 

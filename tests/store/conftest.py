@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -32,20 +33,37 @@ def own_postgres() -> Iterator[Postgres]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with the newest schema and no row, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "store.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest) -> str:
+    """Each kind of database in turn."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def empty(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a database without a table."""
-    if request.param == "sqlite":
+    if database == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.fresh()
 
 
 @pytest.fixture
-def address(empty: str) -> str:
+def address(database: str, request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path) -> str:
     """The address of a database with the newest schema and no row."""
-    migrate(empty)
-    return empty
+    if database == "sqlite":
+        return f"sqlite:///{shutil.copy(migrated_file, tmp_path / 'store.db')}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.migrated()
 
 
 @pytest.fixture

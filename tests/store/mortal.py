@@ -9,6 +9,7 @@ the process that forks has no connection and no loop of its own.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -21,6 +22,7 @@ import trio
 
 from gateway.config.settings import StoreSettings
 from gateway.store import Store
+from gateway.store.engine import make_engine, parse
 from protocol.errors import ProtocolError
 
 PRODUCERS = 5
@@ -107,6 +109,8 @@ def life(address: str, moment: int) -> bytes:
 
 def main(address: str, lives: int, seed: int) -> None:
     """Live and die."""
+    make_engine(parse(address), StoreSettings()).dispose()  # or each life would import the driver
+    gc.freeze()  # what is imported is shared with every life
     dice = random.Random(seed)
     for _ in range(lives):
         sys.stdout.buffer.write(life(address, dice.randrange(1, LINES)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -129,25 +128,18 @@ async def test_two_nodes_over_redis(folder: Folder, address: str) -> None:
 # --- away -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Postgres]:
-    server = Postgres()
-    yield server
-    await trio.to_thread.run_sync(server.close)
-
-
 @pytest.mark.parametrize("strict", [False, True])
 async def test_the_database_goes_away_and_comes_back(
-    server: Postgres, nursery: trio.Nursery, strict: bool
+    own_postgres: Postgres, nursery: trio.Nursery, strict: bool
 ) -> None:
-    address = server.fresh()
+    address = own_postgres.fresh()
     migrate(address)
     gateway = await start_gateway(nursery, database=address, store={"timeout": 2.0, "strict": strict})
     async with asking(gateway) as api, connected(gateway) as alice, connected(gateway, user="bob") as bob:
         body = {"user": "alice", **HELLO}
         assert (await api.post("/notifications", body)).status_code == 201
         assert (await alice.receive()).event == "notification:new"
-        await trio.to_thread.run_sync(server.kill)
+        await trio.to_thread.run_sync(own_postgres.kill)
         await until(
             lambda: gateway.operations.notifications.inbox.ready() is not None, "the outage is noticed"
         )
@@ -171,25 +163,25 @@ async def test_the_database_goes_away_and_comes_back(
         assert (await alice.event()).data == 1
         async with connected(gateway) as late:
             assert "unread" not in late.greeting.data
-        await trio.to_thread.run_sync(server.start)
+        await trio.to_thread.run_sync(own_postgres.start)
         await until(lambda: gateway.operations.notifications.inbox.ready() is None, "it is back")
         assert (await api.post("/notifications", body)).status_code == 201
         assert (await alice.event()).event == "notification:new"
 
 
 async def test_a_silent_database_does_not_hold_the_greeting_up(
-    server: Postgres, nursery: trio.Nursery
+    own_postgres: Postgres, nursery: trio.Nursery
 ) -> None:
-    address = server.fresh()
+    address = own_postgres.fresh()
     migrate(address)
     gateway = await start_gateway(nursery, database=address, store={"timeout": 30.0})
-    server.signal(signal.SIGSTOP)
+    own_postgres.signal(signal.SIGSTOP)
     try:
         async with connected(gateway) as alice:  # fails after 10 s, long before the database is given up
             assert "unread" not in alice.greeting.data
             await alice.ask("join", room="chat:42")
     finally:
-        server.signal(signal.SIGCONT)
+        own_postgres.signal(signal.SIGCONT)
 
 
 # --- the schema -------------------------------------------------------------------------------------------

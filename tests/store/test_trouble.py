@@ -87,8 +87,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 async def test_postgresql_killed_and_started_again(own_postgres: Postgres) -> None:
-    address = own_postgres.fresh()
-    migrate(address)
+    address = own_postgres.migrated()
     async with opened(address) as store:
         kept = await create(store)
         await trio.to_thread.run_sync(own_postgres.kill)
@@ -104,8 +103,7 @@ async def test_postgresql_killed_and_started_again(own_postgres: Postgres) -> No
 
 
 async def test_postgresql_restarted_while_many_write(own_postgres: Postgres) -> None:
-    address = own_postgres.fresh()
-    migrate(address)
+    address = own_postgres.migrated()
     acknowledged: set[str] = set()
     refusals: list[int] = []
     stop = False
@@ -139,8 +137,7 @@ async def test_postgresql_restarted_while_many_write(own_postgres: Postgres) -> 
 
 
 async def test_postgresql_silent(own_postgres: Postgres) -> None:
-    address = own_postgres.fresh()
-    migrate(address)
+    address = own_postgres.migrated()
     async with opened(address, timeout=1, pool=1) as store:
         await create(store)
         await store.notifications.unread_count("acme", "alice")
@@ -162,8 +159,7 @@ async def test_postgresql_silent(own_postgres: Postgres) -> None:
 
 
 async def test_postgresql_away_at_the_start(own_postgres: Postgres) -> None:
-    address = own_postgres.fresh()
-    migrate(address)
+    address = own_postgres.migrated()
     await trio.to_thread.run_sync(own_postgres.kill)
     try:
         async with opened(address) as store:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from gateway.wire import broadcast
+from gateway.wire import outbox as outbox_module
 from gateway.wire.broadcast import Broadcast
 from gateway.wire.flusher import Flusher
 from gateway.wire.outbox import Outbox
@@ -192,8 +193,10 @@ def test_too_much_is_sent_before_more_is_taken() -> None:
     scene = Scene(80)
     for number in range(1024):
         scene.say(b"<%d>" % number)
-    assert scene.broadcast.done
-    assert scene.all[79].sock.got == scene.all[79].expected
+    assert scene.all[79].sock.got == b""
+    expected = scene.all[79].expected
+    scene.say(b"<one more>")
+    assert [member.sock.got for member in scene.all] == [expected] * 80
 
 
 async def test_members_that_are_no_plain_sockets_get_it_from_their_writers() -> None:
@@ -212,8 +215,47 @@ async def test_members_that_are_no_plain_sockets_get_it_from_their_writers() -> 
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_any_course_of_events_gives_everyone_what_is_theirs_in_order(seed: int) -> None:
+def test_a_large_event_goes_out_in_turns() -> None:
+    """Nobody waits for more than one piece of it for one member."""
+    scene = Scene(100)
+    large = bytes(1_000_000)
+    scene.say(large)
+    assert not any(member.sock.sends for member in scene.all)
+    sent = 0
+    for _ in range(50):
+        scene.flusher.flush()
+        before, sent = sent, sum(len(member.sock.got) for member in scene.all)
+        assert 0 < sent - before <= 2 * 65536
+    scene.say(b"<and>")
+    while not all(member.sock.got == large + b"<and>" for member in scene.all):
+        for member in scene.all:
+            member.drain()
+        scene.flush_all()
+
+
+def test_large_events_that_wait_are_queued_for_each_member_and_sent_in_turns() -> None:
+    scene = Scene(100)
+    frames = [b"<%d>" % number + bytes(90_000) for number in range(5)]
+    for frame in frames:
+        scene.say(frame)
+    assert not any(member.sock.sends for member in scene.all)
+    scene.flusher.flush()
+    assert 0 < sum(len(member.sock.got) for member in scene.all) <= 4 * 65536
+    scene.flush_all()
+    assert {member.sock.got for member in scene.all} == {b"".join(frames)}
+    assert {member.outbox.sent_messages for member in scene.all} == {5}
+
+
+@pytest.mark.parametrize("large", [None, 40, 150], ids=["small", "pieces", "large"])
+@pytest.mark.parametrize("seed", range(120))
+def test_any_course_of_events_gives_everyone_what_is_theirs_in_order(
+    seed: int, large: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when what is said is large, and goes out in pieces."""
+    if large is not None:
+        monkeypatch.setattr(outbox_module, "_MAX_SEND", 32)
+        monkeypatch.setattr(broadcast, "_LARGE", 16)
+        monkeypatch.setattr(broadcast, "_MAX_BYTES", 128)
     chance = random.Random(seed)
     scene = Scene(chance.choice([1, 20, 40, 100]))
     away: list[Member] = []
@@ -222,7 +264,7 @@ def test_any_course_of_events_gives_everyone_what_is_theirs_in_order(seed: int) 
         member = chance.choice(scene.all)
         match chance.choice(steps):
             case "say":
-                scene.say(b"<%d>" % step)
+                scene.say(b"<%d>" % step + bytes(chance.choice([0, large or 0])))
             case "flush":
                 scene.flusher.flush()
             case "own":

@@ -101,6 +101,21 @@ def test_a_share_with_much_to_write_delays_another_by_one_turn() -> None:
     assert len(sent) == 1001
 
 
+def test_a_turn_ends_by_the_bytes_it_sends() -> None:
+    """Sixteen large ones would be milliseconds, over TLS above all."""
+    wire = Wire()
+    loud, quiet = Share(wire.flusher), Share(wire.flusher)
+    large = wire.outboxes("loud", 40, loud)
+    for outbox in large:
+        outbox.put(bytes(1_000_000))
+    sent = names(wire.outboxes("quiet", 1, quiet), wire)
+    assert sent.index("quiet0") == 4
+    assert max(len(data) for _, data in wire.sent) == 65536
+    for name in {f"loud{number}" for number in range(40)}:
+        assert sum(len(data) for sender, data in wire.sent if sender == name) == 1_000_000
+    assert {outbox.sent_messages for outbox in large} == {1} and not any(outbox.size for outbox in large)
+
+
 def test_a_share_that_has_used_less_than_its_share_goes_first() -> None:
     wire = Wire()
     loud, quiet = Share(wire.flusher), Share(wire.flusher)

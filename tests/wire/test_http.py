@@ -126,6 +126,22 @@ async def test_a_later_head_that_dribbles_is_cut_off() -> None:
 # --- answers before the request is over -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("application", [echo, ignore_body])
+@pytest.mark.parametrize("body", [b"zz\r\n", b"3\r\nabc\r\n0\rx\r\n", b"3\r\nabcd\r\n0\r\n\r\n"])
+async def test_a_body_that_breaks_off_its_framing_gets_one_whole_answer(
+    application: Any, body: bytes
+) -> None:
+    """The parser refuses it while the application answers; whoever is first, its answer is not cut off."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with http_server(application) as server:
+        for _ in range(20):
+            async with http_peer(server.port) as peer:
+                answer = await peer.ask(head + body)
+                assert (answer.status in {400, 404}, answer.whole) == (True, True)
+                assert await peer.ended()
+        await all_gone(server, 20)
+
+
 @pytest.mark.parametrize("size", [10, 3_000_000])
 async def test_an_early_answer_arrives_and_the_connection_closes(size: int) -> None:
     async with http_server(ignore_body) as server:

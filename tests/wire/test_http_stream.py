@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -21,3 +22,17 @@ async def test_what_two_tasks_send_goes_out_one_after_the_other() -> None:
         while len(got) < len(b"answerrefusal"):
             got += await theirs.receive_some(100)
     assert got == b"answerrefusal"
+
+
+async def test_the_end_is_not_said_while_something_is_being_sent() -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    stream = ReplayStream(ours, b"", send_timeout=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, b"answer")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await stream.send_eof()
+        assert await theirs.receive_some(100) == b"answer"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_eof)
+        assert await theirs.receive_some(100) == b""
