@@ -171,7 +171,8 @@ def hold_own(session: Session, asked: Asked, *, tell: bool) -> None:
     """Nothing of the organisation and the user goes out before :func:`enter` has said from where on.
 
     To be called at once when the session was admitted, before it waits for anything. Where a client that need
-    not be told has all that there is, it is there already, and nothing is asked for any more.
+    not be told has all that there is, it is there already, and nothing is asked for any more; unless it wants
+    another policy there, because a join without ``since`` would begin behind what is on its way to this node.
     """
     connection = session.connection
     if connection is not None:
@@ -179,7 +180,8 @@ def hold_own(session: Session, asked: Asked, *, tell: bool) -> None:
             since = asked.since.get(_OWN[of])
             if since is None:
                 continue
-            if not tell and place.lag is None and since == (place.room.epoch, place.room.seq):
+            kept = asked.overflow == "disconnect"
+            if not tell and kept and place.lag is None and since == (place.room.epoch, place.room.seq):
                 del asked.since[_OWN[of]]
             else:
                 place.hold()
@@ -202,7 +204,8 @@ def commands(asked: Asked, *, tell: bool) -> list[Envelope]:
         commands.append(Envelope("join", id=number if tell else None, room=room, data=data))
     going_on = any(_OWN[of] in asked.since for of in asked.own)
     if going_on or asked.overflow != "disconnect":
-        own = {of: _wish(asked, _OWN[of]) for of in asked.own}
+        other = asked.overflow != "disconnect"
+        own = {of: _wish(asked, _OWN[of]) for of in asked.own if other or _OWN[of] in asked.since}
         commands.append(Envelope("join", id=0 if tell and going_on else None, data=own))
     return commands
 

@@ -63,7 +63,7 @@ class Positions:
 class Cursors:
     """Writes and reads the cursors of one node; nodes with the same keys understand each other."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_keyed",)
 
     def __init__(self, settings: AuthSettings) -> None:
         """The key is derived from the one that signs tokens, or else from what checks them."""
@@ -71,7 +71,9 @@ class Cursors:
         if settings.algorithm != "HS256":
             file = settings.private_key_file or settings.public_key_file
             secret = Path(file).read_bytes() if file else settings.jwks_url.encode()
-        self._key = hmac.digest(secret, _PURPOSE, "sha256")
+        key = hmac.digest(secret, _PURPOSE, "sha256")
+        self._keyed = hashlib.blake2b(digest_size=_SIGNATURE, key=key)
+        """To be copied: the key has its block of the hash for itself."""
 
     def write(self, positions: Mapping[str, Since], org: str, user: str) -> str:
         """The cursor of ``positions``, for a user of ``org``; the same for the same positions."""
@@ -130,7 +132,9 @@ class Cursors:
         # With their lengths: no two pairs of names may give the same bytes.
         names = (org.encode(), user.encode())
         signed = b"%d:%b%d:%b%b" % (len(names[0]), names[0], len(names[1]), names[1], packed)
-        return hashlib.blake2b(signed, digest_size=_SIGNATURE, key=self._key).digest()
+        signature = self._keyed.copy()
+        signature.update(signed)
+        return signature.digest()
 
 
 def packed(order: bytes, epoch: str, seq: int) -> bytes:

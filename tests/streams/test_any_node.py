@@ -85,3 +85,31 @@ async def test_history_is_read_only_where_something_moved(
         await n2.publish("acme", "b", "e", "last")
         messages, _ = await here.poll(join="b", cursor=cursor, timeout=0)
         assert [each["data"] for each in messages] == ["last"]
+
+
+async def test_where_a_client_has_everything_it_does_not_begin_anew(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beginning where the broker is would pass over what this node has not heard from another one yet."""
+    reads: list[tuple[str, bool]] = []
+    history = RedisBroker.history
+
+    async def noted(broker: RedisBroker, channel: Channel, **how: Any) -> HistoryPage:
+        reads.append((channel.kind.name, how["since"] is not None))
+        return await history(broker, channel, **how)
+
+    async with together(shared_redis, "n1", "n2", redis={"linger": 300.0}) as (n1, n2):
+        caller = Caller(n1)
+        async with caller.stream() as events:  # so that the node knows where the organisation is
+            await events.of("connected")
+            await n2.publish("acme", None, "e", 0)
+            await events.of("event")
+            _, cursor = await caller.poll(timeout=0)
+            monkeypatch.setattr(RedisBroker, "history", noted)
+            for overflow, asked in (("disconnect", set()), ("replay", {("ORGANISATION", True)})):
+                await n2.send_to_user("acme", "alice", "mine", overflow)
+                await events.of("event")
+                reads.clear()
+                messages, cursor = await caller.poll(cursor=cursor, overflow=overflow, timeout=0)
+                assert [each["data"] for each in messages] == [overflow]
+                assert set(reads) == {("USER", True)} | asked
