@@ -424,6 +424,7 @@ class _Http1(H11Protocol):
         with trio.move_on_after(_LAST_WORDS, shield=True):
             if self.connection.their_state in {h11.SEND_BODY, h11.ERROR}:
                 self.replay.linger = True
+            self._method = b""  # of the next request nothing is known yet
             await super()._maybe_recycle()
 
     async def _close_stream(self) -> None:

@@ -24,7 +24,9 @@ async def together(server: RedisServer, /, *names: str, **changes: Any) -> Async
     """Gateways of these names that know of each other."""
     changes = {"broker": server.url, "cluster": {"lease": 10.0}, **changes}
     changes.setdefault("redis", {})
-    changes["redis"] = {"prefix": f"together{next(_prefixes)}", **changes["redis"]}
+    # A busy machine may stop a server for seconds, and that is not what these tests are about.
+    patient = {"timeout": 60.0, "patience": 30.0}
+    changes["redis"] = {"prefix": f"together{next(_prefixes)}", **patient, **changes["redis"]}
     async with trio.open_nursery() as nursery:
         nodes = [await start_gateway(nursery, node=name, **changes) for name in names]
         for node in nodes:

@@ -121,6 +121,8 @@ def test_every_cache_of_the_process_is_a_bounded_one() -> None:
         "gateway.rest.pages._opened_directly",  # one page of ours
         "gateway.store.queries.page",  # eight forms of one statement
         "gateway.transports.cursor.order_of",  # names that were checked, as many as the next
+        "gateway.transports.poll._head",  # lines that say which origins may read, all from the settings
+        "gateway.transports.poll._lines",
         "gateway.transports.cursor._begun",  # digests with epochs of ours
         "gateway.config.described._texts",  # the settings' own descriptions, as the next
         "gateway.config.described.describe",

@@ -103,6 +103,15 @@ async def test_the_connection_closes_when_the_client_asks(request_: bytes) -> No
         await all_gone(server, 20)
 
 
+async def test_a_broken_head_behind_a_head_request_gets_a_whole_answer() -> None:
+    async with http_server(echo) as server, http_peer(server.port) as peer:
+        assert (await peer.ask(GET.replace(b"GET", b"HEAD"), "HEAD")).status == 200
+        answer = await peer.ask(b"no head\r\n\r\n")
+        assert (answer.status, answer.whole) == (400, True)
+        assert b"100" in answer.body
+        assert await peer.ended()
+
+
 async def test_an_idle_connection_is_closed_after_any_number_of_requests() -> None:
     async with http_server(watchful, keep_alive=1.0) as server:
         for requests in (0, 1, 9):
