@@ -36,7 +36,7 @@ from gateway.hub.room import Room, Unjudged
 from gateway.hub.trace import Tracer
 from gateway.wire.flusher import Flusher
 from protocol.envelope import Envelope
-from protocol.errors import ProtocolError
+from protocol.errors import ErrorCode, ProtocolError
 from protocol.names import check_event, check_mid, check_room
 from protocol.sizes import check_size
 from protocol.values import footprint
@@ -338,9 +338,11 @@ class Delivery:
         sender: str | None = None,
         mid: str | None = None,
     ) -> Sent:
-        """Send to one connection; raises NOT_FOUND."""
+        """Send to one connection; raises NOT_FOUND, also while it has not been greeted yet."""
         check_event(event)
         connection = self._registry.find(org, connection_id)
+        if not connection.internal:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "no such connection")
         mid = mid or self.new_mid()
         direct = Event(
             channel=connection_channel(org, connection_id),

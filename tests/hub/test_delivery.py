@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from gateway.app import Gateway
+from gateway.hub.connection import Connection
 from protocol.cbor import CBOR
 from protocol.codec import Codec
 from protocol.errors import CloseCode, ProtocolError
@@ -102,6 +103,25 @@ async def test_events_from_the_inside_arrive_without_another_command(gateway: Ga
         assert (await alice.event()).event == "two"
         gateway.hub.send_to_connection("acme", own, "three")
         assert (await alice.event()).event == "three"
+
+
+async def test_nothing_can_be_sent_to_a_connection_before_its_greeting(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id can be guessed, and to be taken in may take a while."""
+    settled = gateway.hub.presence.settled
+
+    async def send_meanwhile(connection: Connection) -> None:
+        await settled(connection)
+        with pytest.raises(ProtocolError) as refused:
+            gateway.hub.send_to_connection("acme", connection.id, "early")
+        assert refused.value.code == E.NOT_FOUND
+
+    monkeypatch.setattr(gateway.hub.presence, "settled", send_meanwhile)
+    async with connected(gateway) as alice:
+        assert alice.greeting.t == "connected"
+        gateway.hub.send_to_connection("acme", alice.greeting.data["connection"], "later")
+        assert await heard(alice) == ["later"]
 
 
 async def test_disconnect_tells_and_closes_one(gateway: Gateway, codec: Codec) -> None:
