@@ -116,7 +116,7 @@ class Polls:
             transport.close(1000)
             self._stays(session, poll.timeout)
             session.ended()
-            transport.outbox.end()
+            transport.end()
         if transport.gone:
             return None
         return await transport.send(answer or transport.unsent, self._services.settings.limits.send_timeout)

@@ -125,6 +125,11 @@ class PollTransport:
             self.outbox.shut()
             self._call()
 
+    def end(self) -> None:
+        """Nothing is to be taken any more."""
+        self.outbox.on_blocked = None  # a cycle would stay until the collector comes
+        self.outbox.end()
+
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends with the poll."""
         if self._nursery is not None:

@@ -32,7 +32,7 @@ def _ours() -> Counter[str]:
     )
 
 
-@pytest.mark.parametrize("transport", ["websocket", "fragments", "stream", "poll", "rest"])
+@pytest.mark.parametrize("transport", ["websocket", "fragments", "stream", "poll", "resting", "rest"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_nothing_is_left_to_the_collector(secure: bool, transport: str, tmp_path: Path) -> None:
     """Neither of those that say goodbye nor of those that are cut off."""
@@ -92,12 +92,18 @@ async def _use(stream: trio.abc.Stream, token: str, transport: str, politely: bo
             while (await peer.frame()).opcode != CLOSE:
                 pass
         return
-    path = {"stream": "stream?join=r", "poll": "poll?join=r&timeout=0", "rest": "stats"}[transport]
+    path = {
+        "stream": "stream?join=r",
+        "poll": "poll?join=r&timeout=0",
+        "resting": "poll?join=r&timeout=0.01",
+        "rest": "stats",
+    }[transport]
+    closing = "Connection: close\r\n" if transport == "poll" else ""
     await stream.send_all(
-        f"GET /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        f"GET /api/v1/{path} HTTP/1.1\r\nHost: x\r\n{closing}Authorization: Bearer {token}\r\n\r\n".encode()
     )
     await read_head(stream)
-    if politely and transport != "stream":
+    if politely and transport not in {"stream", "resting"}:
         await stream.receive_some(65536)
 
 
