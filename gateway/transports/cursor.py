@@ -3,9 +3,11 @@
 A cursor names no room and gives no permission: the query says which rooms are wanted, the token whether
 that is allowed, and the cursor only from where. So it is signed to keep out what could not have come from
 here, not to hide anything. Packed: a kind (1 byte: the release's format, and whom it is for), then for each
-order 8 bytes of its name's hash, its epoch and its number, both behind their length in a byte, then 16 bytes
-of keyed BLAKE2b; all in base64url. Two of them, joined by a dot, count as one: what is the same for many
-clients is written once for all of them, and only where the user stands is each client's own.
+order a byte (which order it is, how the epoch is written, how long the number is), for a room 6 bytes of its
+name's hash, the epoch (6 bytes for one of ours, 12 hexadecimal digits) and the number; then 12 bytes of keyed
+BLAKE2b; all in base64url. Two of them, joined by a dot, count as one: what is the same for many clients is
+written once for all of them, and only where the user stands is each client's own. A stream repeats its cursor
+with each event, where every byte counts.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -31,18 +34,29 @@ ORGANISATION: Final = "\0o"
 USER: Final = "\0u"
 """Stands for the order of the user."""
 
-_SHARED: Final = b"\x20"
-"""Format 2, for everybody in an organisation: it stands in bytes that all of them get."""
-_PERSONAL: Final = b"\x21"
-"""Format 2, for one user."""
-_ORDER: Final = 8
+_SHARED: Final = b"\x30"
+"""Format 3, for everybody in an organisation: it stands in bytes that all of them get."""
+_PERSONAL: Final = b"\x31"
+"""Format 3, for one user."""
+_HASH: Final = 6
+"""Who finds two rooms with one hash confuses nobody else: a cursor is used with the rooms of one query."""
+_ROOM: Final = b"\x00"
+_OWN: Final = {ORGANISATION: b"\x10", USER: b"\x20"}
+_WHICH: Final = 0x30
+"""The bits of an order's first byte that say which it is: ``_ROOM`` or one of ``_OWN``."""
+_TEXT: Final = 0x40
+"""The bit that says that the epoch is text, behind its length; else it is 6 bytes."""
+_NUMBER: Final = 0x0F
+"""The bits that say how many bytes the number has."""
+_EPOCH: Final = 6
+_OURS: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _CACHED: Final = 1024
 """Names of rooms (200 bytes at most), and of rooms with epochs (100), whose bytes are kept."""
-_SIGNATURE: Final = 16
+_SIGNATURE: Final = 12
 _MAX: Final = 12_000
 """Characters of a cursor: more than 34 orders take."""
 _PARTS: Final = 2
-_PURPOSE: Final = b"trireme cursor 2"
+_PURPOSE: Final = b"trireme cursor 3"
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _REFUSED: Final = "cursor: not issued here, or not to this user; leave it out to begin anew"
 
@@ -139,20 +153,25 @@ class Cursors:
 
 def packed(order: bytes, epoch: str, seq: int) -> bytes:
     """One order of a cursor, which :func:`order_of` named."""
+    first, begun = _begun(order, epoch)
     number = seq.to_bytes((seq.bit_length() + 7) // 8, "big")
-    return b"%b%c%b" % (_begun(order, epoch), len(number), number)
+    return b"%c%b%b" % (first | len(number), begun, number)
 
 
 @lru_cache(_CACHED)
 def order_of(order: str) -> bytes:
     """What stands for a room, ``ORGANISATION`` or ``USER`` in a cursor."""
-    return hashlib.blake2b(order.encode(), digest_size=_ORDER).digest()
+    own = _OWN.get(order)
+    return own or _ROOM + hashlib.blake2b(order.encode(), digest_size=_HASH).digest()
 
 
 @lru_cache(_CACHED)
-def _begun(order: bytes, epoch: str) -> bytes:
+def _begun(order: bytes, epoch: str) -> tuple[int, bytes]:
+    """The first byte without the number's length, and what comes before the number."""
+    if _OURS.fullmatch(epoch):
+        return order[0], order[1:] + bytes.fromhex(epoch)
     text = epoch.encode()
-    return b"%b%c%b" % (order, len(text), text)
+    return order[0] | _TEXT, b"%b%c%b" % (order[1:], len(text), text)
 
 
 def _text(data: bytes) -> bytes:
@@ -164,14 +183,17 @@ def _unpack(packed: bytes) -> dict[bytes, Since]:
     places: dict[bytes, Since] = {}
     at = 1
     while at < len(packed):
-        order = packed[at : at + _ORDER]
-        at += _ORDER
-        epoch, at = _sized(packed, at)
-        number, at = _sized(packed, at)
-        places[order] = Since(epoch.decode(), int.from_bytes(number, "big"))
+        first = packed[at]
+        order, at = bytes([first & _WHICH]), at + 1
+        if order == _ROOM:
+            order, at = order + packed[at : at + _HASH], at + _HASH
+        if first & _TEXT:
+            start = at + 1
+            at = start + packed[at]
+            epoch = packed[start:at].decode()
+        else:
+            epoch, at = packed[at : at + _EPOCH].hex(), at + _EPOCH
+        end = at + (first & _NUMBER)
+        places[order] = Since(epoch, int.from_bytes(packed[at:end], "big"))
+        at = end
     return places
-
-
-def _sized(packed: bytes, at: int) -> tuple[bytes, int]:
-    end = at + 1 + packed[at]
-    return packed[at + 1 : end], end
