@@ -195,7 +195,7 @@ async def test_after_ten_tries_the_user_is_asked_and_one_click_tries_again(
         page.clock.install()
         token = gateway.auth.issue(org="acme", user="alice").token
         page.goto(f"http://127.0.0.1:{cable.port}/#token={token}")
-        expect(page.locator("#indicator")).to_have_text("Connected")
+        expect(page.locator("#rooms li")).to_contain_text("chat:42")
         call_in_trio(cable.cut)  # as a process that was killed: without a word
         expect(page.locator("#indicator")).to_have_text("Offline")
         for _ in range(200):
